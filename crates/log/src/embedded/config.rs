@@ -1,0 +1,41 @@
+//! What the embedded log can be told.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{Disk, RealDisk};
+
+/// Settings of the embedded log. `EmbeddedConfig { segment_bytes: …, ..EmbeddedConfig::at(dir) }`.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// The directory; created when missing. One process at a time.
+    pub dir: PathBuf,
+    /// A segment that has reached this size is sealed and the next one begun. Retention deletes whole segments, and
+    /// recovery after a crash reads at most one segment a partition. At most 2 GiB.
+    pub segment_bytes: u64,
+    /// Bytes between two entries of the sparse index: how much is read at most to find an offset or a time.
+    pub index_interval_bytes: u64,
+    /// Bytes of records that may wait for their fsync, over all partitions; beyond it an append is refused with
+    /// [`Error::QueueFull`](crate::Error::QueueFull).
+    pub max_pending_bytes: u64,
+    /// Largest record, key and headers included.
+    pub max_record_bytes: u64,
+    /// How often old segments are looked for.
+    pub retention_check: Duration,
+    /// File operations; tests plant faults here.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl EmbeddedConfig {
+    /// The defaults, in `dir`.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            segment_bytes: 64 << 20,
+            index_interval_bytes: 64 << 10,
+            max_pending_bytes: 64 << 20,
+            max_record_bytes: 8 << 20,
+            retention_check: Duration::from_secs(30),
+            disk: Arc::new(RealDisk),
+        }
+    }
+}

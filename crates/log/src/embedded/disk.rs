@@ -1,0 +1,37 @@
+//! The file operations whose failure decides about durability, as a seam for tests of faults.
+
+use std::{fmt, fs::File, io, os::unix::fs::FileExt};
+
+/// What a partition's writer does to its file. The real one is [`RealDisk`]; tests put one in between that fails,
+/// tears or delays.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Writes all of `bytes` at `position`. After an error any part of them may be there.
+    ///
+    /// # Errors
+    /// The system's.
+    fn write(&self, file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+        file.write_all_at(bytes, position)
+    }
+
+    /// Makes what was written durable (`fdatasync`). After an error nobody knows what is: it must not be tried again.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    /// Cuts the file off at `length`.
+    ///
+    /// # Errors
+    /// The system's.
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        file.set_len(length)
+    }
+}
+
+/// The operating system's files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {}

@@ -1,0 +1,1 @@
+//! Pure aggregation: definitions, mergeable cells, micro-batches and the claim/accept machine.

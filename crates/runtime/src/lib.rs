@@ -1,0 +1,35 @@
+//! What every Weir service shares: configuration, listeners, the server and its chain of layers, health,
+//! shutdown, metrics, telemetry and error statuses.
+//!
+//! Nothing here knows events, topics' contents or RPCs: a service hands over its tonic routes and its HTTP router and
+//! gets both served, limited, measured and drained in the same way as every other. There is no global state but the
+//! tracing subscriber, so several whole systems run side by side in one test process.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | the one typed [`Config`], its commented defaults, files, environment and overrides |
+//! | [`listen`] | bound sockets, with errors that say who holds the port |
+//! | [`server`] | serves gRPC and HTTP on them until the shutdown, then drains |
+//! | [`health`] | named checks behind `/readyz` and `grpc.health.v1` |
+//! | [`shutdown`] | the request to stop, and the tasks to wait for |
+//! | [`metrics`] | every metric's name, help and labels, and bound handles for hot paths |
+//! | [`status`] | `tonic::Status` with details, and its JSON form |
+//! | [`trace`] | the W3C trace context |
+//! | [`telemetry`] | the tracing subscriber |
+
+pub mod config;
+pub mod health;
+pub mod listen;
+pub mod metrics;
+pub mod server;
+pub mod shutdown;
+pub mod status;
+pub mod telemetry;
+pub mod trace;
+
+pub use config::Config;
+pub use health::Health;
+pub use listen::Listeners;
+pub use metrics::Metrics;
+pub use server::Server;
+pub use shutdown::Shutdown;

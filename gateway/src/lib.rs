@@ -1,0 +1,1 @@
+//! REST, SSE and gRPC-Web for any gRPC service, from its descriptors.

@@ -1,0 +1,44 @@
+//! Weir's Protobuf schemas and the code generated from them.
+//!
+//! The schemas lie in `weir/<area>/v1/*.proto` and are the reference manual of every API; `gen/` holds the generated code,
+//! which a test keeps current. Modules follow the packages: `weir.event.v1` is [`event::v1`].
+
+/// Types of `google.*` packages that our schemas use.
+pub mod google {
+    /// Package `google.type`.
+    pub mod r#type {
+        #![allow(missing_docs, clippy::all, reason = "generated code")]
+        include!("gen/google.r#type.rs");
+    }
+}
+
+/// Package `google.rpc`: status and error details.
+pub use tonic_types::pb as rpc;
+
+macro_rules! package {
+    ($area:ident, $file:literal, $doc:literal) => {
+        #[doc = $doc]
+        pub mod $area {
+            #[doc = $doc]
+            pub mod v1 {
+                #![allow(missing_docs, clippy::all, reason = "generated code")]
+                include!(concat!("gen/", $file));
+            }
+        }
+    };
+}
+
+/// Packages `weir.*`.
+pub mod weir {
+    package!(analytics, "weir.analytics.v1.rs", "Asking questions about events.");
+    package!(event, "weir.event.v1.rs", "The event and the records on the log.");
+    package!(ingest, "weir.ingest.v1.rs", "Sending events to Weir.");
+    package!(metrics, "weir.metrics.v1.rs", "A service's own metrics as data.");
+    package!(processing, "weir.processing.v1.rs", "Watching the consumers at work.");
+    package!(rollup, "weir.rollup.v1.rs", "What consumers write to `metrics-data`.");
+}
+pub use weir::*;
+
+/// Every schema with its options and comments as an encoded `google.protobuf.FileDescriptorSet`: for reflection, transcoding
+/// and validation.
+pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptors.binpb");

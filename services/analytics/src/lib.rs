@@ -1,0 +1,1 @@
+//! The analytics service: materialises rollups, answers and streams queries.

@@ -1,0 +1,1 @@
+//! The consumer service: deduplicates, aggregates and emits micro-batches.

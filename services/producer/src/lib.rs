@@ -1,0 +1,1 @@
+//! The producer service: validates events and appends them to the log.

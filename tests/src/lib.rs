@@ -1,0 +1,1 @@
+//! Whole-system tests: modules are named for behaviours.
