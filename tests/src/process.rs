@@ -1,0 +1,216 @@
+//! Real `weir` processes, started as a user would start them: by the binary, on ports of their own.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// How long a process may take to get ready or to end. Generous: CI machines are slow and shared.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test, built by `make test` into the same target directory as the tests.
+pub fn binary() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test knows its own path");
+    let path = exe.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").join("weir");
+    assert!(path.exists(), "{} is missing: run the tests with `make test`, which builds it first", path.display());
+    path
+}
+
+/// Free ports on loopback. They are free when asked for; nothing else on the machine is expected to take them.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners: [TcpListener; N] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"));
+    listeners.map(|l| l.local_addr().expect("a bound listener has an address").port())
+}
+
+/// Addresses of one service.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// HTTP port.
+    pub http: u16,
+    /// gRPC port.
+    pub grpc: u16,
+}
+
+impl Ports {
+    /// Two free ports.
+    pub fn free() -> Self {
+        let [http, grpc] = free_ports();
+        Self { http, grpc }
+    }
+
+    /// Base URL of the HTTP port.
+    pub fn http(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http)
+    }
+
+    /// Base URL of the gRPC port.
+    pub fn grpc(&self) -> String {
+        format!("http://127.0.0.1:{}", self.grpc)
+    }
+
+    /// Settings that make `service` listen here.
+    pub fn settings(&self, service: &str) -> [(String, String); 2] {
+        let service = service.to_uppercase();
+        [
+            (format!("WEIR__{service}__HTTP"), format!("127.0.0.1:{}", self.http)),
+            (format!("WEIR__{service}__GRPC"), format!("127.0.0.1:{}", self.grpc)),
+        ]
+    }
+}
+
+/// What a `weir` process is started with; keep it to start the same again after a kill.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Name for messages.
+    pub name: String,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Configuration by environment.
+    pub env: BTreeMap<String, String>,
+    /// `/readyz` URLs that must all answer 200.
+    pub ready: Vec<String>,
+    /// Its output is appended here.
+    pub log: PathBuf,
+}
+
+impl Plan {
+    /// Starts the process and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or stays unready; with the last lines of its output.
+    pub fn start(&self) -> Result<Process> {
+        let mut process = self.spawn()?;
+        process.wait_ready()?;
+        Ok(process)
+    }
+
+    /// Starts the process without waiting.
+    pub fn spawn(&self) -> Result<Process> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let child = Command::new(binary())
+            .args(&self.args)
+            .env_clear()
+            .envs(std::env::vars().filter(|(k, _)| !k.starts_with("WEIR_")))
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", self.name))?;
+        Ok(Process { plan: self.clone(), child })
+    }
+}
+
+/// A running `weir` process; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    plan: Plan,
+    child: Child,
+}
+
+impl Process {
+    /// Waits until every readiness URL answers 200.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for url in self.plan.ready.clone() {
+            while !answers_ok(&url) {
+                if let Some(status) = self.child.try_wait()? {
+                    bail!("{} ended with {status}:\n{}", self.plan.name, self.tail());
+                }
+                ensure!(Instant::now() < deadline, "{} is not ready at {url}:\n{}", self.plan.name, self.tail());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL: no time for anything.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("a killed process ends");
+    }
+
+    /// SIGTERM, then waits for the drain.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "{} does not end on SIGTERM:\n{}", self.plan.name, self.tail());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The last lines of its output.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.plan.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.child.try_wait().ok().flatten().is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- last output of {}:\n{}", self.plan.name, self.tail());
+        }
+    }
+}
+
+/// Whether a GET of `url` answers 200; by hand, so that it can be asked from blocking and asynchronous tests alike.
+fn answers_ok(url: &str) -> bool {
+    use std::io::{Read, Write};
+    let Some((host, path)) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    let Ok(mut stream) = std::net::TcpStream::connect(host) else {
+        return false;
+    };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+}
+
+/// Runs a client command of `weir` to its end and gives its standard output.
+///
+/// # Errors
+/// When it fails; with its standard error.
+pub fn weir(endpoint: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(binary())
+        .args(args)
+        .env_clear()
+        .envs(std::env::vars().filter(|(k, _)| !k.starts_with("WEIR_")))
+        .env("WEIR_ENDPOINT", endpoint)
+        .stdin(Stdio::null())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "weir {} failed with {}:\n{}",
+        args.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,5 @@
+//! Whole-system tests: real processes, a real Kafka, real data. One module a behaviour.
+
+mod answers;
+mod kill;
+mod log_conformance;
