@@ -98,6 +98,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// An [`Error::Io`]: `what` names the file and what was being done to it.
+    pub(crate) fn io(what: String, source: std::io::Error) -> Self {
+        Error::Io { what, source }
+    }
+
     /// Whether the same call can succeed later without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {

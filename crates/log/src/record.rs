@@ -100,7 +100,9 @@ impl RecordBatch {
 
     /// Headers of the record at `index`; most records have none.
     pub fn headers(&self, index: usize) -> impl Iterator<Item = (&str, &[u8])> {
-        self.headers.iter().filter(move |h| h.0 as usize == index).map(|h| (h.1.as_str(), h.2.as_ref()))
+        let from = self.headers.partition_point(|h| (h.0 as usize) < index);
+        let of_this = self.headers[from..].iter().take_while(move |h| h.0 as usize == index);
+        of_this.map(|h| (h.1.as_str(), h.2.as_ref()))
     }
 
     fn view(&self, e: &Entry) -> RecordRef<'_> {
@@ -138,6 +140,12 @@ impl RecordBatchBuilder {
         self.entries.push(Entry { offset, append_time_ms, key: (start, middle), value: (middle, end) });
     }
 
+    /// Adds a record that lies in the buffer which [`build_over`](Self::build_over) is given: the key in
+    /// `key..value`, the value in `value..end`.
+    pub(crate) fn push_range(&mut self, offset: Offset, append_time_ms: i64, key: u32, value: u32, end: u32) {
+        self.entries.push(Entry { offset, append_time_ms, key: (key, value), value: (value, end) });
+    }
+
     /// Adds a header to the record pushed last.
     pub fn push_header(&mut self, name: &str, value: &[u8]) {
         let index = self.entries.len().checked_sub(1).expect("a record comes before its headers") as u32;
@@ -162,5 +170,10 @@ impl RecordBatchBuilder {
     /// The batch; `next` is the offset after it, holes included.
     pub fn build(self, next: Offset) -> RecordBatch {
         RecordBatch { data: self.data.freeze(), entries: self.entries, headers: self.headers, next }
+    }
+
+    /// The batch of records that lie in `data`, all of them added with [`push_range`](Self::push_range).
+    pub(crate) fn build_over(self, data: Bytes, next: Offset) -> RecordBatch {
+        RecordBatch { data, entries: self.entries, headers: self.headers, next }
     }
 }

@@ -3,6 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Disk, RealDisk};
+use crate::{Error, Result};
+
+/// Positions within a segment have to fit 32 bits, a last group of appends included.
+const MAX_SEGMENT_BYTES: u64 = 2 << 30;
 
 /// Settings of the embedded log. `EmbeddedConfig { segment_bytes: …, ..EmbeddedConfig::at(dir) }`.
 #[derive(Clone, Debug)]
@@ -37,5 +41,23 @@ impl EmbeddedConfig {
             retention_check: Duration::from_secs(30),
             disk: Arc::new(RealDisk),
         }
+    }
+
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    pub(super) fn check(&self) -> Result<()> {
+        if !(1..=MAX_SEGMENT_BYTES).contains(&self.segment_bytes) {
+            let found = self.segment_bytes;
+            return Err(Error::Config(format!(
+                "segment_bytes = {found}: choose between 1 and {MAX_SEGMENT_BYTES}"
+            )));
+        }
+        if self.max_record_bytes > self.max_pending_bytes || self.max_record_bytes > MAX_SEGMENT_BYTES / 2 {
+            return Err(Error::Config(format!(
+                "max_record_bytes = {}: it must not exceed max_pending_bytes ({}) nor 1 GiB",
+                self.max_record_bytes, self.max_pending_bytes
+            )));
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,138 @@
+//! The log's directory: whose it is, which format it has, and files that are replaced as a whole.
+//!
+//! ```text
+//! lock             the process that has it open
+//! format           version of everything here
+//! positions.json   committed positions
+//! topics/<topic>/topic.json, topics/<topic>/<partition>/<first offset>.{log,index}
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+    process,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, Retention, TopicSpec};
+
+/// The format that this build writes.
+const FORMAT: u32 = 1;
+
+/// Takes the directory for this process, creating it when it is missing. It is given back when the file is dropped.
+///
+/// # Errors
+/// [`Error::Locked`], [`Error::NewerVersion`].
+pub(super) fn take(dir: &Path) -> Result<File> {
+    let opening = |e| Error::io(format!("opening {}", dir.display()), e);
+    fs::create_dir_all(topics(dir)).map_err(opening)?;
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join("lock"))
+        .map_err(opening)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // The number is a courtesy; the lock says no in any case.
+            let _ = lock.read_to_string(&mut pid);
+            let pid = pid.trim();
+            let holder = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
+            return Err(Error::Locked { dir: dir.display().to_string(), holder });
+        }
+        Err(TryLockError::Error(e)) => return Err(opening(e)),
+    }
+    lock.set_len(0).and_then(|()| lock.rewind()).map_err(opening)?;
+    writeln!(lock, "{}", process::id()).map_err(opening)?;
+    check_format(dir)?;
+    Ok(lock)
+}
+
+fn check_format(dir: &Path) -> Result<()> {
+    let path = dir.join("format");
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse() {
+            Ok(found) if found > FORMAT => {
+                Err(Error::NewerVersion { dir: dir.display().to_string(), found, supported: FORMAT })
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Corrupt(format!("{} does not hold a version number", path.display()))),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => replace(&path, format!("{FORMAT}\n").as_bytes()),
+        Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
+    }
+}
+
+/// Replaces a file as a whole, durably: a crash leaves the old content or the new.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let write = || {
+        let new = path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        let dir = path.parent().expect("a file has a directory");
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|e| Error::io(format!("writing {}", path.display()), e))
+}
+
+pub(super) fn topics(dir: &Path) -> PathBuf {
+    dir.join("topics")
+}
+
+pub(super) fn partition(dir: &Path, topic: &str, number: u32) -> PathBuf {
+    topics(dir).join(topic).join(number.to_string())
+}
+
+/// A topic's settings on disk.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicFile {
+    partitions: u32,
+    retention_ms: Option<u64>,
+    retention_bytes: Option<u64>,
+}
+
+/// The topics that exist: those with a settings file, which is written after everything else.
+pub(super) fn read_topics(dir: &Path) -> Result<Vec<TopicSpec>> {
+    let reading = |e| Error::io(format!("reading {}", topics(dir).display()), e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(topics(dir)).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        let path = entry.path().join("topic.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(e) => return Err(Error::io(format!("reading {}", path.display()), e)),
+        };
+        let topic: TopicFile = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Corrupt(format!("{}: {e}; restore it from a backup", path.display())))?;
+        found.push(TopicSpec {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            partitions: topic.partitions,
+            retention: Retention {
+                age: topic.retention_ms.map(Duration::from_millis),
+                bytes: topic.retention_bytes,
+            },
+        });
+    }
+    Ok(found)
+}
+
+/// Writes a topic's settings.
+pub(super) fn write_topic(dir: &Path, topic: &TopicSpec) -> Result<()> {
+    let content = TopicFile {
+        partitions: topic.partitions,
+        retention_ms: topic.retention.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        retention_bytes: topic.retention.bytes,
+    };
+    let bytes = serde_json::to_vec_pretty(&content).expect("plain values make JSON");
+    replace(&topics(dir).join(&topic.name).join("topic.json"), &bytes)
+}

@@ -1,0 +1,203 @@
+//! Reading a partition: chunks of a segment through the page cache, their records listed in place.
+//!
+//! A reader never sees a byte that is not durable: it stops at the length that the partition's view gives.
+
+use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{sync::watch, task, time};
+
+use super::{
+    frame::{self, Header, Parsed},
+    partition::{Partition, Tail},
+    segment::{self, CHUNK, log_path},
+};
+use crate::{Error, Offset, PartitionReader, RecordBatch, RecordBatchBuilder, Result};
+
+/// A batch ends after the frame that reaches this many records.
+const MAX_RECORDS: usize = 65_536;
+
+/// Up to this much is read on the spot: it was written a moment ago and lies in the page cache, and a hop to another
+/// thread would cost more than the copy. More may come from the disk and must not hold up the runtime.
+const INLINE: u64 = 64 << 10;
+
+/// Reads one partition in order.
+#[derive(Debug)]
+pub(super) struct Reader {
+    partition: Arc<Partition>,
+    tail: watch::Receiver<Tail>,
+    position: Offset,
+    cursor: Cursor,
+}
+
+/// A place in a segment file.
+#[derive(Clone, Debug)]
+struct Cursor {
+    file: Arc<File>,
+    base: Offset,
+    position: u64,
+    /// Durable bytes when last looked at.
+    limit: u64,
+}
+
+impl Reader {
+    /// A reader that starts at `from`. Blocks.
+    pub(super) fn open(partition: Arc<Partition>, from: Offset, interval: u64) -> Result<Self> {
+        let tail = partition.watch();
+        let located = partition.view().locate(from).ok_or_else(|| partition.out_of_range(from))?;
+        let position = partition.index(located.base, interval)?.before_offset(from);
+        let cursor = Cursor::open(&partition, located.base, position, located.len, from)?;
+        Ok(Self { partition, tail, position: from, cursor })
+    }
+
+    /// The next records of the cursor's segment; empty when its durable bytes are used up and the cursor moved on.
+    async fn read(&mut self) -> Result<RecordBatch> {
+        if self.cursor.position >= self.cursor.limit {
+            let at = self.position;
+            let located = self.partition.view().locate(at).ok_or_else(|| self.partition.out_of_range(at))?;
+            if located.base == self.cursor.base {
+                self.cursor.limit = located.len;
+            } else {
+                self.cursor = Cursor::open(&self.partition, located.base, 0, located.len, at)?;
+            }
+        }
+        let (cursor, from, partition) = (self.cursor.clone(), self.position, Arc::clone(&self.partition));
+        let (batch, position) = if cursor.limit - cursor.position <= INLINE {
+            cursor.read(from, &partition)?
+        } else {
+            let reading = task::spawn_blocking(move || cursor.read(from, &partition));
+            reading.await.map_err(|_| Error::Closed)??
+        };
+        self.cursor.position = position;
+        self.position = batch.next_offset();
+        Ok(batch)
+    }
+}
+
+#[async_trait]
+impl PartitionReader for Reader {
+    async fn next(&mut self, max_wait: Duration) -> Result<RecordBatch> {
+        let deadline = time::Instant::now() + max_wait;
+        loop {
+            let tail = *self.tail.borrow_and_update();
+            if tail.closed {
+                return Err(Error::Closed);
+            }
+            if self.position < tail.end {
+                let batch = self.read().await?;
+                if !batch.is_empty() {
+                    return Ok(batch);
+                }
+                continue;
+            }
+            match time::timeout_at(deadline, self.tail.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Error::Closed),
+                Err(_) => return Ok(RecordBatch::empty(self.position)),
+            }
+        }
+    }
+
+    fn position(&self) -> Offset {
+        self.position
+    }
+}
+
+impl Cursor {
+    fn open(partition: &Partition, base: Offset, position: u64, limit: u64, from: Offset) -> Result<Self> {
+        let path = log_path(&partition.dir, base);
+        match File::open(&path) {
+            Ok(file) => Ok(Self { file: Arc::new(file), base, position, limit }),
+            // Retention was faster.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(partition.out_of_range(from)),
+            Err(e) => Err(Error::io(format!("opening {}", path.display()), e)),
+        }
+    }
+
+    /// Reads a chunk: its records from offset `from` on, and the position after it.
+    fn read(&self, from: Offset, partition: &Partition) -> Result<(RecordBatch, u64)> {
+        let path = || log_path(&partition.dir, self.base);
+        let mut want = CHUNK;
+        loop {
+            let len = want.min((self.limit - self.position) as usize);
+            let chunk = segment::read_at(&self.file, self.position, len)
+                .map_err(|e| Error::io(format!("reading {}", path().display()), e))?;
+            match parse(chunk, self.position, from, &path)? {
+                Chunk::Records { batch, len } => return Ok((batch, self.position + len as u64)),
+                Chunk::Short(needed) if self.position + needed as u64 <= self.limit => want = needed,
+                Chunk::Short(_) => {
+                    return Err(segment::corrupt(
+                        &path(),
+                        self.position,
+                        "the frame is longer than what was written",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+enum Chunk {
+    /// The records of the whole frames in the chunk, and the bytes of these.
+    Records { batch: RecordBatch, len: usize },
+    /// Not even one frame is whole; it has so many bytes.
+    Short(usize),
+}
+
+/// Lists the records from `from` on. What lies before it in the chunk is skipped.
+fn parse<P: AsRef<Path>>(chunk: Vec<u8>, position: u64, from: Offset, path: &dyn Fn() -> P) -> Result<Chunk> {
+    let mut records = RecordBatchBuilder::default();
+    let mut at = 0;
+    let mut next = None::<Offset>;
+    let corrupt = |at: usize, why| segment::corrupt(path().as_ref(), position + at as u64, why);
+    while at < chunk.len() && records.len() < MAX_RECORDS {
+        match frame::parse(&chunk[at..]) {
+            Parsed::Frame(header) => {
+                if !follows(next, from, &header) {
+                    return Err(corrupt(at, "offsets do not follow each other"));
+                }
+                frame::list(&chunk, at, &header, from, &mut records).map_err(|why| corrupt(at, why))?;
+                next = Some(header.next());
+                at += header.len();
+            }
+            Parsed::Short(needed) if at == 0 => return Ok(Chunk::Short(needed)),
+            Parsed::Short(_) => break,
+            Parsed::Bad(why) => return Err(corrupt(at, why)),
+        }
+    }
+    let batch = records.build_over(Bytes::from(chunk), next.map_or(from, |next| next.max(from)));
+    Ok(Chunk::Records { batch, len: at })
+}
+
+/// Whether the frame comes right after the previous one; the first may start earlier than what is asked for.
+fn follows(next: Option<Offset>, from: Offset, header: &Header) -> bool {
+    next.map_or(header.first <= from, |next| header.first == next)
+}
+
+/// The first offset appended at or after `time_ms`. Blocks.
+pub(super) fn offset_at_time(partition: &Partition, time_ms: i64, interval: u64) -> Result<Offset> {
+    let (base, len, end) = {
+        let view = partition.view();
+        let segments = view.sealed.iter().chain([&view.active.segment]);
+        let end = view.bounds().end;
+        match segments.clone().find(|s| s.len > 0 && s.last_time_ms >= time_ms) {
+            Some(s) => (s.base, s.len, end),
+            None => return Ok(end),
+        }
+    };
+    let from = partition.index(base, interval)?.before_time(time_ms);
+    let cursor = Cursor::open(partition, base, from, len, base)?;
+    let mut found = None;
+    let path = log_path(&partition.dir, base);
+    let fault = segment::walk(&cursor.file, from, len, |header, _| {
+        found = (header.append_time_ms >= time_ms).then_some(header.first);
+        found.is_none()
+    })
+    .map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+    match (found, fault) {
+        (Some(offset), _) => Ok(offset),
+        (None, Some(fault)) => Err(segment::corrupt(&path, fault.position, fault.why)),
+        (None, None) => Ok(end),
+    }
+}

@@ -1,0 +1,296 @@
+//! A partition's writer: one thread that owns the files.
+//!
+//! Group commit: it takes all that waits, writes it at once, syncs once, and only then answers. What arrives meanwhile is
+//! the next group, so the more callers there are the fewer syncs each record costs.
+//!
+//! Failures: a *write* that fails is cut off again and refused, and the log goes on (a full disk may have room later). A
+//! *sync* that fails leaves nobody knowing what is durable, and asking again would get a lie from the page cache: the
+//! partition takes no more appends until the log is reopened and reads back what is really there.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io, mem,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tracing::{debug, error, warn};
+
+use super::{
+    EmbeddedConfig,
+    frame::Encoder,
+    index::{Index, Segment},
+    partition::{Append, Partition, View},
+    segment::{self, index_path, log_path},
+};
+use crate::{Appended, Error, Offset, Result, Retention};
+
+/// At most this much is written and synced at once, so that a long queue does not need its length again in memory.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// The writer of one partition.
+#[derive(Debug)]
+pub(super) struct Writer {
+    partition: Arc<Partition>,
+    config: EmbeddedConfig,
+    file: File,
+    encoder: Encoder,
+    next_check: Instant,
+}
+
+/// Opens a partition's segments, recovering what a crash left: the view of what is durable.
+pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<(View, File)> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(format!("creating {}", dir.display()), e))?;
+    let mut bases = segment::list(dir)?;
+    let last = match bases.pop() {
+        Some(last) => last,
+        None => {
+            create(dir, 0)?;
+            0
+        }
+    };
+    let mut sealed: Vec<Segment> = Vec::with_capacity(bases.len());
+    for &base in &bases {
+        let index = segment::open(dir, base, true, config.index_interval_bytes)?.index;
+        if !index_path(dir, base).exists() {
+            save_index(dir, &index);
+        }
+        sealed.push(index.segment);
+    }
+    let mut opened = segment::open(dir, last, false, config.index_interval_bytes)?;
+    if let Some(before) = sealed.last() {
+        let last_time_ms = &mut opened.index.segment.last_time_ms;
+        *last_time_ms = before.last_time_ms.max(*last_time_ms);
+    }
+    let active = opened.index.segment;
+    for (this, next) in sealed.iter().zip(sealed.iter().skip(1).chain([&active])) {
+        if this.next != next.base {
+            let why =
+                format!("its records end before {}, and the next segment starts at {}", this.next, next.base);
+            return Err(segment::corrupt(&log_path(dir, this.base), this.len, &why));
+        }
+    }
+
+    let path = log_path(dir, last);
+    let recovering = |e| Error::io(format!("recovering {}", path.display()), e);
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(recovering)?;
+    if opened.torn > 0 {
+        warn!(
+            partition = name,
+            file = %path.display(),
+            dropped_bytes = opened.torn,
+            end = active.next,
+            "dropped the torn end of an interrupted, never acknowledged write"
+        );
+        config.disk.truncate(&file, active.len).map_err(recovering)?;
+    }
+    // What a killed process wrote may be in the page cache only; it is about to be shown to readers.
+    config.disk.sync(&file).map_err(recovering)?;
+    Ok((View { sealed, active: opened.index, failed: None }, file))
+}
+
+impl Writer {
+    pub(super) fn new(partition: Arc<Partition>, config: EmbeddedConfig, file: File) -> Self {
+        let next_check = Instant::now();
+        Self { partition, config, file, encoder: Encoder::default(), next_check }
+    }
+
+    /// Works until the partition is stopped.
+    pub(super) fn run(mut self) {
+        loop {
+            let patience = self.next_check.saturating_duration_since(Instant::now());
+            let work = self.partition.work(patience);
+            let idle = work.appends.is_empty();
+            self.commit_all(work.appends);
+            if Instant::now() >= self.next_check {
+                self.apply(work.retention, now_ms());
+                self.next_check = Instant::now() + self.config.retention_check;
+            }
+            if work.stop && idle {
+                break;
+            }
+        }
+        let view = self.partition.view();
+        if view.failed.is_none() {
+            save_index(&self.partition.dir, &view.active);
+        }
+        drop(view);
+        self.partition.publish_closed();
+    }
+
+    fn commit_all(&mut self, appends: Vec<Append>) {
+        let mut waiting = appends.into_iter().peekable();
+        while waiting.peek().is_some() {
+            self.roll_if_full();
+            let active = self.partition.view().active.segment;
+            self.encoder.start(active.next, now_ms().max(active.last_time_ms), active.len);
+            let mut group = Vec::new();
+            while self.encoder.len() < GROUP_BYTES {
+                let Some(mut append) = waiting.next() else { break };
+                let first = self.encoder.next();
+                mem::take(&mut append.records).iter().for_each(|record| self.encoder.push(record));
+                group.push((append, Appended { first, last: self.encoder.next() - 1 }));
+            }
+            let outcome = self.commit(active.len);
+            for (append, appended) in group {
+                let answer = outcome.as_ref().map(|()| appended).map_err(Failure::to_error);
+                // Whoever asked may have gone away; the records stay.
+                let _ = append.reply.send(answer);
+            }
+        }
+    }
+
+    /// Writes and syncs what was encoded, and shows it to readers.
+    fn commit(&mut self, position: u64) -> Result<(), Failure> {
+        if let Some(why) = &self.partition.view().failed {
+            return Err(Failure { what: why.clone(), kind: io::ErrorKind::Other, os: None });
+        }
+        let (bytes, frames) = self.encoder.finish();
+        if let Err(e) = self.config.disk.write(&self.file, bytes, position) {
+            let what =
+                format!("writing partition {}; nothing of this append was kept", self.partition.name());
+            warn!(partition = self.partition.name(), error = %e, "a write failed and was undone");
+            if let Err(undo) = self.config.disk.truncate(&self.file, position) {
+                self.fail("undoing a failed write to", &undo);
+            }
+            return Err(Failure::new(what, &e));
+        }
+        if let Err(e) = self.config.disk.sync(&self.file) {
+            return Err(self.fail("syncing", &e));
+        }
+        let end = {
+            let mut view = self.partition.view();
+            for (_, header) in frames {
+                view.active.push(header, self.config.index_interval_bytes);
+            }
+            view.active.segment.next
+        };
+        self.partition.publish(end);
+        Ok(())
+    }
+
+    /// Marks the partition as failed until the log is reopened.
+    fn fail(&self, doing: &str, e: &io::Error) -> Failure {
+        let name = self.partition.name();
+        let what =
+            format!("{doing} partition {name} failed ({e}); it takes no appends until the log is reopened");
+        error!(partition = name, error = %e, "{doing} failed; the partition takes no appends until the log is reopened");
+        self.partition.view().failed = Some(what.clone());
+        Failure::new(what, e)
+    }
+
+    fn roll_if_full(&mut self) {
+        let active = self.partition.view().active.segment;
+        if active.len >= self.config.segment_bytes {
+            self.roll();
+        }
+    }
+
+    /// Seals the active segment and begins the next. A failure is not the append's: the segment just grows on.
+    fn roll(&mut self) {
+        let dir = &self.partition.dir;
+        let next = self.partition.view().active.segment.next;
+        match create(dir, next) {
+            Ok(file) => {
+                let mut view = self.partition.view();
+                let sealed = mem::replace(&mut view.active, Index::empty(next));
+                // Append times never fall, not even from one segment to the next.
+                view.active.segment.last_time_ms = sealed.segment.last_time_ms;
+                view.sealed.push(sealed.segment);
+                drop(view);
+                self.file = file;
+                save_index(dir, &sealed);
+            }
+            Err(e) => warn!(partition = self.partition.name(), error = %e, "the segment can't be sealed yet"),
+        }
+    }
+
+    /// Deletes the oldest whole segments that nobody is promised any more.
+    fn apply(&mut self, retention: Retention, now_ms: i64) {
+        let oldest_kept = retention.age.map(|age| now_ms.saturating_sub(saturating_ms(age)));
+        let too_old = |last_time_ms: i64| oldest_kept.is_some_and(|oldest| last_time_ms < oldest);
+        // A trickle must not keep its oldest record for ever just because the segment never fills.
+        if self.partition.view().active.first_time_ms().is_some_and(too_old) {
+            self.roll();
+        }
+        let dropped: Vec<Offset> = {
+            let mut view = self.partition.view();
+            let mut bytes = view.active.segment.len + view.sealed.iter().map(|s| s.len).sum::<u64>();
+            let mut drop = 0;
+            for segment in &view.sealed {
+                let too_many = retention.bytes.is_some_and(|limit| bytes - segment.len >= limit);
+                if !too_many && !too_old(segment.last_time_ms) {
+                    break;
+                }
+                bytes -= segment.len;
+                drop += 1;
+            }
+            view.sealed.drain(..drop).map(|s| s.base).collect()
+        };
+        let dir = &self.partition.dir;
+        for base in dropped {
+            debug!(partition = self.partition.name(), base, "retention deletes a segment");
+            // The oldest first, and its index before it: a crash in between leaves a log without a hole.
+            let deleted = match fs::remove_file(index_path(dir, base)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                Ok(()) | Err(_) => fs::remove_file(log_path(dir, base)),
+            };
+            if let Err(e) = deleted {
+                warn!(partition = self.partition.name(), base, error = %e, "an old segment can't be deleted");
+            }
+        }
+    }
+}
+
+/// One failure, told to every append of a group.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    kind: io::ErrorKind,
+    os: Option<i32>,
+}
+
+impl Failure {
+    fn new(what: String, e: &io::Error) -> Self {
+        Self { what, kind: e.kind(), os: e.raw_os_error() }
+    }
+
+    fn to_error(&self) -> Error {
+        let source = self.os.map_or_else(|| io::Error::from(self.kind), io::Error::from_raw_os_error);
+        Error::io(self.what.clone(), source)
+    }
+}
+
+/// Creates an empty segment, durably.
+fn create(dir: &Path, base: Offset) -> Result<File> {
+    let path = log_path(dir, base);
+    let creating = |e| Error::io(format!("creating {}", path.display()), e);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .map_err(creating)?;
+    file.sync_all().map_err(creating)?;
+    File::open(dir).and_then(|d| d.sync_all()).map_err(creating)?;
+    Ok(file)
+}
+
+/// Writes an index. It only saves time, so a failure is not worth more than a word.
+fn save_index(dir: &Path, index: &Index) {
+    let path = index_path(dir, index.segment.base);
+    if let Err(e) = fs::write(&path, index.encode()) {
+        debug!(file = %path.display(), error = %e, "the index can't be written; it will be rebuilt");
+    }
+}
+
+fn saturating_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Unix milliseconds: what the log stamps appends with.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, saturating_ms)
+}
