@@ -25,10 +25,14 @@ pub(super) mod duration {
 pub(super) mod retention {
     use super::*;
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<Duration>, D::Error> {
         match String::deserialize(input)?.as_str() {
             "never" => Ok(None),
-            text => parse_duration(text).map(Some).map_err(|e| D::Error::custom(format!("{e}, or \"never\""))),
+            text => {
+                parse_duration(text).map(Some).map_err(|e| D::Error::custom(format!("{e}, or \"never\"")))
+            }
         }
     }
 }
@@ -37,7 +41,9 @@ pub(super) mod retention {
 pub(super) mod limit {
     use super::*;
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<u64>, D::Error> {
         Ok(Some(u64::deserialize(input)?).filter(|&bytes| bytes > 0))
     }
 }
@@ -46,7 +52,9 @@ pub(super) mod limit {
 pub(super) mod optional {
     use super::*;
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>, T>(input: D) -> Result<Option<T>, D::Error>
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>, T>(
+        input: D,
+    ) -> Result<Option<T>, D::Error>
     where
         T: From<String>,
     {

@@ -77,6 +77,16 @@ impl Layers {
     }
 
     fn set(&mut self, key: String, value: Value, origin: Origin) -> Result<(), Error> {
+        let is_section = |key: &str| self.leaves.keys().any(|known| known.starts_with(&format!("{key}.")));
+        match &value {
+            // The bare heading of a section.
+            Value::Table(_) if key == OPEN_TABLE || is_section(&key) => return Ok(()),
+            _ if key == OPEN_TABLE => {
+                let reason = "expected a table of librdkafka properties".to_owned();
+                return Err(Error::Invalid { key, value: value.to_string(), origin, reason });
+            }
+            _ => {}
+        }
         if !self.leaves.contains_key(&key) && !is_open(&key) {
             let nearest = self.nearest(&key);
             return Err(Error::UnknownKey { key, origin, nearest });
@@ -134,17 +144,15 @@ impl Layers {
         let mut root = Table::new();
         for (key, value) in &self.leaves {
             let (path, leaf) = match key.strip_prefix(OPEN_TABLE) {
-                Some(rest) => (OPEN_TABLE, rest.trim_start_matches('.')),
-                None => key.rsplit_once('.').unwrap_or(("", key)),
+                Some(rest) if is_open(key) => (OPEN_TABLE, &rest[1..]),
+                _ => key.rsplit_once('.').unwrap_or(("", key)),
             };
             let mut table = &mut root;
             for segment in path.split('.').filter(|s| !s.is_empty()) {
                 let inner = table.entry(segment).or_insert_with(|| Value::Table(Table::new()));
                 table = inner.as_table_mut().expect("a key that is a leaf has no keys below it");
             }
-            if !leaf.is_empty() {
-                table.insert(leaf.to_owned(), value.clone());
-            }
+            table.insert(leaf.to_owned(), value.clone());
         }
         root
     }

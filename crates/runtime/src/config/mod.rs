@@ -38,8 +38,9 @@ impl Sources {
     /// The environment of this process, with a file and overrides.
     pub fn from_process(file: Option<PathBuf>, overrides: Vec<(String, String)>) -> Self {
         // `vars()` panics at a variable that is not Unicode, whoever it belongs to.
-        let env =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        let env = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
         Self { file, env, overrides }
     }
 }
@@ -72,7 +73,9 @@ impl Config {
         let defaults = Self::default();
         let shifted = |port: u16| {
             port.checked_add(offset).ok_or_else(|| Error::Conflict {
-                reason: format!("port {port} + offset {offset} is over 65535; choose a smaller --port-offset"),
+                reason: format!(
+                    "port {port} + offset {offset} is over 65535; choose a smaller --port-offset"
+                ),
             })
         };
         for (address, default) in self.addresses_mut().into_iter().zip(defaults.addresses()) {
@@ -83,7 +86,11 @@ impl Config {
         let upstreams = [
             (&mut self.gateway.producer_url, &defaults.gateway.producer_url, defaults.producer.grpc.port()),
             (&mut self.gateway.consumer_url, &defaults.gateway.consumer_url, defaults.consumer.grpc.port()),
-            (&mut self.gateway.analytics_url, &defaults.gateway.analytics_url, defaults.analytics.grpc.port()),
+            (
+                &mut self.gateway.analytics_url,
+                &defaults.gateway.analytics_url,
+                defaults.analytics.grpc.port(),
+            ),
         ];
         for (url, default, port) in upstreams {
             if url == default {

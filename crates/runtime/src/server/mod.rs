@@ -1,0 +1,156 @@
+//! Serves one service: its gRPC on one port, everything on HTTP on the other, until the shutdown; then drains.
+//!
+//! ```text
+//! accept ─ connection limits ─ the chain of layers ─┬─ content type application/grpc: the tonic routes, reflection, health
+//!                                                    └─ else (HTTP port only): /healthz /readyz /metrics, the service's router
+//! ```
+//! Both ports share the chain ([`layers`]), its limits and its counters. The HTTP port takes gRPC-Web and gRPC, too.
+//!
+//! A service ends its own endless streams when the [`Shutdown`] is requested; what still runs after
+//! `server.drain_timeout` is cut and named in the log.
+
+mod accept;
+mod body;
+mod call;
+mod layers;
+mod operations;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{Health, Listeners, Metrics, Shutdown, config};
+use call::Calls;
+
+pub use call::{Deadline, Route};
+
+/// After the last call ended: time for the connections to send what they hold. Those of health watchers never end by
+/// themselves and are closed after it.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// One service, ready to be served.
+#[derive(Debug)]
+pub struct Server {
+    name: &'static str,
+    metrics: Metrics,
+    health: Health,
+    limits: config::Server,
+    routes: Routes,
+    descriptors: FileDescriptorSet,
+    http: Router,
+}
+
+/// Why a service could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptor set is not the one that was compiled in.
+    #[error("the file descriptor set of {service} does not decode: {source}")]
+    Descriptors {
+        /// The service's name.
+        service: &'static str,
+        /// What is wrong with it.
+        source: prost::DecodeError,
+    },
+    /// The descriptor set decodes but does not fit together.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl Server {
+    /// An empty service with the default limits. `name` is the `service` label of its metrics: "producer".
+    pub fn new(name: &'static str, metrics: Metrics) -> Self {
+        Self {
+            name,
+            metrics,
+            health: Health::new(),
+            limits: config::Config::default().server,
+            routes: Routes::default(),
+            descriptors: FileDescriptorSet::default(),
+            http: Router::new(),
+        }
+    }
+
+    /// The RPCs, and the encoded `FileDescriptorSet`s that describe them. The descriptors tell unary from streaming calls
+    /// (which have no default deadline), bound the metrics' method label and are what reflection shows; message size and
+    /// compression are set on the tonic servers within the routes.
+    ///
+    /// # Errors
+    /// [`Error::Descriptors`] when a set does not decode.
+    pub fn grpc(mut self, routes: Routes, descriptor_sets: &[&[u8]]) -> Result<Self, Error> {
+        for encoded in descriptor_sets {
+            let set = FileDescriptorSet::decode(*encoded)
+                .map_err(|source| Error::Descriptors { service: self.name, source })?;
+            for file in set.file {
+                // Sets overlap in what they import.
+                if !self.descriptors.file.iter().any(|known| known.name == file.name) {
+                    self.descriptors.file.push(file);
+                }
+            }
+        }
+        self.routes = routes;
+        Ok(self)
+    }
+
+    /// The HTTP port's own routes, a fallback of their own included. What they refuse without a body (404, 405) is answered
+    /// with a JSON `google.rpc.Status`.
+    pub fn http(mut self, router: Router) -> Self {
+        self.http = router;
+        self
+    }
+
+    /// The checks behind `/readyz` and `grpc.health.v1`.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// The limits, from the configuration.
+    pub fn limits(mut self, limits: config::Server) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Serves until `shutdown` is requested and the calls in progress ended or were cut.
+    ///
+    /// # Errors
+    /// [`Error`], before the first connection is accepted; afterwards nothing stops it but the shutdown.
+    pub async fn serve(self, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
+        let Self { name, metrics, health, limits, routes, descriptors, http } = self;
+        let calls = Arc::new(Calls::new(name, &metrics, &descriptors, &limits));
+        let operations = operations::grpc(routes, &descriptors, &limits)?;
+        let http = operations::http(http, health.clone(), metrics.clone());
+
+        let mut background = JoinSet::new();
+        background.spawn(operations::report_health(health.clone(), operations.reporter, operations.services));
+
+        let accepting = CancellationToken::new();
+        let ports = accept::Ports {
+            service: name,
+            limits: limits.clone(),
+            metrics,
+            stop: accepting.clone(),
+            connections: accept::Connections::default(),
+        };
+        if let Some(listener) = listeners.grpc {
+            let chain = layers::chain(operations.routes.clone(), layers::not_http(), &calls, &limits);
+            background.spawn(ports.clone().accept(listener, "grpc", chain));
+        }
+        let chain = layers::chain(operations.routes, http, &calls, &limits);
+        background.spawn(ports.clone().accept(listeners.http, "http", chain));
+
+        shutdown.requested().await;
+        health.drain();
+        accepting.cancel();
+        if tokio::time::timeout(limits.drain_timeout, calls.none_in_flight()).await.is_err() {
+            tracing::warn!(service = name, calls = %calls.in_flight(), "cut the calls that did not end in time");
+        }
+        ports.connections.close(FLUSH_TIMEOUT).await;
+        tracing::debug!(service = name, "drained");
+        Ok(())
+    }
+}

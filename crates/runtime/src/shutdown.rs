@@ -1,0 +1,131 @@
+//! The request to stop, and the tasks that are waited for once it is made.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
+
+/// Exit code after a second signal: 128 + SIGINT, as shells report it.
+const ABORTED: i32 = 130;
+
+/// Clones share the request and the tasks.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// Requested only by [`Shutdown::trigger`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Requested by SIGTERM or SIGINT; a second signal ends the process at once. To be called once, by `main`, within the
+    /// runtime.
+    ///
+    /// # Errors
+    /// When the system refuses the signal handlers.
+    pub fn on_signal() -> std::io::Result<Self> {
+        let shutdown = Self::new();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let requested = shutdown.clone();
+        tokio::spawn(async move {
+            let mut next = async || {
+                tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                }
+            };
+            let name = next().await;
+            tracing::info!(signal = name, "stopping; a second signal aborts");
+            requested.trigger();
+            let name = next().await;
+            tracing::warn!(signal = name, "aborted");
+            std::process::exit(ABORTED);
+        });
+        Ok(shutdown)
+    }
+
+    /// Requests the stop. Asking again changes nothing.
+    pub fn trigger(&self) {
+        self.token.cancel();
+    }
+
+    /// Whether the stop was requested.
+    pub fn is_requested(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Resolves once the stop is requested; owned, so it goes into any task.
+    pub fn requested(&self) -> WaitForCancellationFutureOwned {
+        self.token.clone().cancelled_owned()
+    }
+
+    /// Requested with this one, and also by itself: for a part that may stop alone. It has its own tasks.
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token(), tasks: TaskTracker::new() }
+    }
+
+    /// Runs a task that [`Shutdown::drained`] waits for. The task listens to [`Shutdown::requested`] itself and finishes its
+    /// work first.
+    pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.tasks.spawn(task)
+    }
+
+    /// Waits until every spawned task ended, at most for `timeout`.
+    ///
+    /// # Errors
+    /// The number of tasks that are still running after it.
+    pub async fn drained(&self, timeout: Duration) -> Result<(), usize> {
+        self.tasks.close();
+        tokio::time::timeout(timeout, self.tasks.wait()).await.map_err(|_| self.tasks.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_finish_their_work_after_the_request() {
+        let shutdown = Shutdown::new();
+        let requested = shutdown.requested();
+        let task = shutdown.spawn(async move {
+            requested.await;
+            "flushed"
+        });
+        assert!(!shutdown.is_requested());
+        shutdown.trigger();
+        shutdown.drained(Duration::from_secs(60)).await.unwrap();
+        assert_eq!(task.await.unwrap(), "flushed");
+    }
+
+    #[tokio::test]
+    async fn tasks_that_do_not_end_are_counted() {
+        let shutdown = Shutdown::new();
+        let _task = shutdown.spawn(std::future::pending::<()>());
+        shutdown.trigger();
+        assert_eq!(shutdown.drained(Duration::ZERO).await, Err(1));
+    }
+
+    #[test]
+    fn a_child_stops_with_its_parent_but_not_the_reverse() {
+        let parent = Shutdown::new();
+        let (alone, together) = (parent.child(), parent.child());
+        alone.trigger();
+        assert!(!parent.is_requested());
+        parent.trigger();
+        assert!(together.is_requested());
+    }
+}

@@ -1,0 +1,331 @@
+//! Errors as callers see them: `tonic::Status` with machine-readable details, and the same as JSON over HTTP.
+//!
+//! Every error that a service makes itself has a [`Reason`], which decides its code, its HTTP status and whether a retry
+//! can help, in one exhaustive match each. The details follow `google.rpc`: `ErrorInfo` always, `BadRequest` naming the
+//! fields, `RetryInfo` only where a retry can help.
+
+use std::{collections::HashMap, time::Duration};
+
+use axum::body::Body;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+/// `ErrorInfo.domain` of every error made here.
+pub const DOMAIN: &str = "weir.dev";
+
+/// Why a call failed: stable names that programs may match on (`ErrorInfo.reason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A field breaks its constraint; `BadRequest` says which.
+    FieldInvalid,
+    /// The body cannot be parsed at all.
+    BodyMalformed,
+    /// The body or message exceeds its limit.
+    BodyTooLarge,
+    /// The content type or compression is not one of ours.
+    MediaTypeUnsupported,
+    /// The call brings no credential or a wrong one.
+    CredentialInvalid,
+    /// The credential lacks the scope.
+    ScopeMissing,
+    /// No RPC or resource has this name.
+    RouteNotFound,
+    /// The thing asked for does not exist.
+    ResourceNotFound,
+    /// It exists already.
+    ResourceExists,
+    /// No rollup covers the query; the metadata names the dimension.
+    DimensionNotCovered,
+    /// The answer would exceed its limit; narrow the query.
+    ResultTooLarge,
+    /// The events received and not yet durable fill their budget.
+    InFlightFull,
+    /// All requests or streams allowed at once are in use.
+    ConcurrencyExceeded,
+    /// The reader of a stream is too slow for it.
+    ReaderTooSlow,
+    /// The log cannot be reached.
+    LogUnavailable,
+    /// Another service cannot be reached.
+    UpstreamUnavailable,
+    /// The service is starting, or its partition is changing hands.
+    NotReady,
+    /// The service is stopping.
+    Draining,
+    /// Time ran out; whether the call took effect is unknown.
+    DeadlineExceeded,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Reason {
+    /// The gRPC code.
+    pub fn code(self) -> Code {
+        match self {
+            Self::FieldInvalid | Self::BodyMalformed | Self::BodyTooLarge | Self::MediaTypeUnsupported => {
+                Code::InvalidArgument
+            }
+            Self::CredentialInvalid => Code::Unauthenticated,
+            Self::ScopeMissing => Code::PermissionDenied,
+            Self::RouteNotFound | Self::ResourceNotFound => Code::NotFound,
+            Self::ResourceExists => Code::AlreadyExists,
+            Self::DimensionNotCovered => Code::FailedPrecondition,
+            Self::ResultTooLarge | Self::InFlightFull | Self::ConcurrencyExceeded | Self::ReaderTooSlow => {
+                Code::ResourceExhausted
+            }
+            Self::LogUnavailable | Self::UpstreamUnavailable | Self::NotReady | Self::Draining => {
+                Code::Unavailable
+            }
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    /// The name in `ErrorInfo.reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FieldInvalid => "FIELD_INVALID",
+            Self::BodyMalformed => "BODY_MALFORMED",
+            Self::BodyTooLarge => "BODY_TOO_LARGE",
+            Self::MediaTypeUnsupported => "MEDIA_TYPE_UNSUPPORTED",
+            Self::CredentialInvalid => "CREDENTIAL_INVALID",
+            Self::ScopeMissing => "SCOPE_MISSING",
+            Self::RouteNotFound => "ROUTE_NOT_FOUND",
+            Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
+            Self::ResourceExists => "RESOURCE_EXISTS",
+            Self::DimensionNotCovered => "DIMENSION_NOT_COVERED",
+            Self::ResultTooLarge => "RESULT_TOO_LARGE",
+            Self::InFlightFull => "IN_FLIGHT_FULL",
+            Self::ConcurrencyExceeded => "CONCURRENCY_EXCEEDED",
+            Self::ReaderTooSlow => "READER_TOO_SLOW",
+            Self::LogUnavailable => "LOG_UNAVAILABLE",
+            Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
+            Self::NotReady => "NOT_READY",
+            Self::Draining => "DRAINING",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Internal => "INTERNAL",
+        }
+    }
+
+    /// How long a caller should wait before it tries the same again; `None` where that cannot help. Short where the
+    /// shortage passes by itself, long where somebody must come back.
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::InFlightFull | Self::ConcurrencyExceeded => Some(Duration::from_millis(250)),
+            Self::LogUnavailable
+            | Self::UpstreamUnavailable
+            | Self::NotReady
+            | Self::Draining
+            | Self::DeadlineExceeded => Some(Duration::from_secs(1)),
+            Self::FieldInvalid
+            | Self::BodyMalformed
+            | Self::BodyTooLarge
+            | Self::MediaTypeUnsupported
+            | Self::CredentialInvalid
+            | Self::ScopeMissing
+            | Self::RouteNotFound
+            | Self::ResourceNotFound
+            | Self::ResourceExists
+            | Self::DimensionNotCovered
+            | Self::ResultTooLarge
+            | Self::ReaderTooSlow
+            | Self::Internal => None,
+        }
+    }
+
+    /// Starts an error. The message tells the caller what to do next.
+    pub fn error(self, message: impl Into<String>) -> Error {
+        Error {
+            reason: self,
+            message: message.into(),
+            metadata: HashMap::new(),
+            retry_after: self.retry_after(),
+        }
+    }
+
+    /// The error without further details.
+    pub fn status(self, message: impl Into<String>) -> Status {
+        self.error(message).into()
+    }
+}
+
+/// An error being put together; `Status::from` or `?` finishes it.
+#[derive(Debug, Clone)]
+pub struct Error {
+    reason: Reason,
+    message: String,
+    metadata: HashMap<String, String>,
+    retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// Adds to `ErrorInfo.metadata`, for programs: keys in lower camel case.
+    pub fn with(mut self, key: impl Into<String>, value: impl ToString) -> Self {
+        self.metadata.insert(key.into(), value.to_string());
+        self
+    }
+
+    /// Replaces the reason's usual pause before a retry.
+    pub fn retry_after(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let Error { reason, message, metadata, retry_after } = error;
+        let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+        if retry_after.is_some() {
+            details.set_retry_info(retry_after);
+        }
+        Self::with_error_details(reason.code(), message, details)
+    }
+}
+
+/// `INVALID_ARGUMENT` with a `BadRequest` of `(field, description)`; fields as paths (`events[3].event_name`).
+pub fn invalid_argument<F, D>(violations: impl IntoIterator<Item = (F, D)>) -> Status
+where
+    F: Into<String>,
+    D: Into<String>,
+{
+    let violations: Vec<_> = violations.into_iter().map(|(f, d)| FieldViolation::new(f, d)).collect();
+    let message = match violations.as_slice() {
+        [] => "the request is invalid".to_owned(),
+        [only] => format!("{}: {}", only.field, only.description),
+        [first, rest @ ..] => {
+            format!("{}: {} (and {} more, see the details)", first.field, first.description, rest.len())
+        }
+    };
+    let mut details = ErrorDetails::with_error_info(
+        Reason::FieldInvalid.as_str(),
+        DOMAIN,
+        HashMap::<String, String>::new(),
+    );
+    details.set_bad_request(violations);
+    Status::with_error_details(Reason::FieldInvalid.code(), message, details)
+}
+
+/// The HTTP status of an error: by its code, but for the two that gRPC cannot tell from other invalid arguments.
+pub fn http_status(status: &Status) -> StatusCode {
+    if status.code() == Code::InvalidArgument
+        && let Some(info) = status.get_details_error_info()
+    {
+        if info.reason == Reason::BodyTooLarge.as_str() {
+            return StatusCode::PAYLOAD_TOO_LARGE;
+        }
+        if info.reason == Reason::MediaTypeUnsupported.as_str() {
+            return StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        }
+    }
+    match status.code() {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        // 499: the client closed the request; no name in the registry, but what proxies write.
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// `google.rpc.Status` in ProtoJSON: `{"code": 3, "message": "…", "details": [{"@type": …}]}`. Of the details, those made
+/// here are shown: `ErrorInfo`, `BadRequest`, `RetryInfo`.
+pub fn to_json(status: &Status) -> Value {
+    let details = status.get_error_details();
+    let mut list = Vec::new();
+    if let Some(info) = details.error_info() {
+        list.push(json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": info.reason, "domain": info.domain, "metadata": info.metadata,
+        }));
+    }
+    if let Some(bad) = details.bad_request() {
+        let violations: Vec<_> = bad
+            .field_violations
+            .iter()
+            .map(|v| json!({ "field": v.field, "description": v.description }))
+            .collect();
+        list.push(
+            json!({ "@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": violations }),
+        );
+    }
+    if let Some(pause) = details.retry_info().and_then(|retry| retry.retry_delay) {
+        list.push(json!({
+            "@type": "type.googleapis.com/google.rpc.RetryInfo",
+            "retryDelay": format!("{}s", pause.as_secs_f64()),
+        }));
+    }
+    json!({ "code": status.code() as i32, "message": status.message(), "details": list })
+}
+
+/// The JSON answer to an HTTP caller, with `Retry-After` (whole seconds, rounded up) where a retry can help.
+pub fn into_http(status: &Status) -> http::Response<Body> {
+    let mut response = http::Response::new(Body::from(to_json(status).to_string()));
+    *response.status_mut() = http_status(status);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(pause) = status.get_details_retry_info().and_then(|retry| retry.retry_delay) {
+        let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let status =
+            invalid_argument([("events[3].event_name", "must not be empty"), ("page_size", "≤ 1000")]);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "events[3].event_name: must not be empty (and 1 more, see the details)");
+        let bad = status.get_details_bad_request().unwrap();
+        assert_eq!(bad.field_violations[1].field, "page_size");
+        assert_eq!(http_status(&status), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn retryable_errors_say_when_to_come_back() {
+        let status = Reason::InFlightFull.status("the log is slower than the events; retry");
+        let response = into_http(&status);
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        let json = to_json(&status);
+        assert_eq!(json["code"], 8);
+        assert_eq!(json["details"][0]["reason"], "IN_FLIGHT_FULL");
+        assert_eq!(json["details"][0]["domain"], "weir.dev");
+        assert_eq!(json["details"][1]["retryDelay"], "0.25s");
+
+        let status = Reason::ResourceNotFound.status("no such user");
+        assert!(into_http(&status).headers().get(header::RETRY_AFTER).is_none());
+        assert!(status.get_details_retry_info().is_none());
+    }
+
+    #[test]
+    fn details_travel_with_the_error() {
+        let status: Status = Reason::DimensionNotCovered
+            .error("no rollup by `plan`; add it to rollups.dimensions")
+            .with("dimension", "plan")
+            .into();
+        assert_eq!(status.get_details_error_info().unwrap().metadata["dimension"], "plan");
+    }
+
+    #[test]
+    fn http_tells_too_large_and_unsupported_apart() {
+        assert_eq!(http_status(&Reason::BodyTooLarge.status("")), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(http_status(&Reason::MediaTypeUnsupported.status("")), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(http_status(&Status::invalid_argument("")), StatusCode::BAD_REQUEST);
+        assert_eq!(http_status(&Reason::DeadlineExceeded.status("")), StatusCode::GATEWAY_TIMEOUT);
+    }
+}
