@@ -68,7 +68,7 @@ impl Addresses {
         settings.extend(self.analytics.settings("analytics"));
         settings.insert("WEIR__GATEWAY__HTTP".into(), format!("127.0.0.1:{}", self.gateway));
         for (name, ports) in [("PRODUCER", self.producer), ("CONSUMER", self.consumer), ("ANALYTICS", self.analytics)] {
-            settings.insert(format!("WEIR__GATEWAY__{name}"), ports.grpc());
+            settings.insert(format!("WEIR__GATEWAY__{name}_URL"), ports.grpc());
         }
         settings
     }

@@ -8,6 +8,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | the one typed [`Config`], its commented defaults, files, environment and overrides |
+//! | [`context`] | what a service is started with |
 //! | [`listen`] | bound sockets, with errors that say who holds the port |
 //! | [`server`] | serves gRPC and HTTP on them until the shutdown, then drains |
 //! | [`health`] | named checks behind `/readyz` and `grpc.health.v1` |
@@ -18,6 +19,7 @@
 //! | [`telemetry`] | the tracing subscriber |
 
 pub mod config;
+pub mod context;
 pub mod health;
 pub mod listen;
 pub mod metrics;
@@ -28,6 +30,7 @@ pub mod telemetry;
 pub mod trace;
 
 pub use config::Config;
+pub use context::Context;
 pub use health::Health;
 pub use listen::Listeners;
 pub use metrics::Metrics;
