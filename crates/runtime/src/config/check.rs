@@ -120,6 +120,17 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
         rule(is_http, &|| format!("`{key}` = \"{url}\": expected a URL such as \"http://127.0.0.1:50051\""))?;
     }
 
+    for origin in &server.cors_origins {
+        let is_origin = origin.parse::<http::Uri>().is_ok_and(|uri| {
+            uri.authority().is_some() && uri.scheme().is_some() && !origin.ends_with('/') && uri.path() == "/"
+        });
+        rule(origin == "*" || is_origin, &|| {
+            format!(
+                "`server.cors_origins` has \"{origin}\": expected \"https://console.example.com\", without a path, or \"*\""
+            )
+        })?;
+    }
+
     let mut names = BTreeSet::new();
     for definition in &rollups.definitions {
         let name = &definition.name;

@@ -69,6 +69,10 @@ impl Layers {
                 .max_by_key(|key| key.len())
                 .cloned()
                 .unwrap_or_else(|| path.clone());
+            if key.ends_with(SECRET_SUFFIX) {
+                // serde's own words would repeat the value.
+                return self.invalid(&key, "expected text in quotes".to_owned());
+            }
             let reason = error.into_inner().to_string();
             let reason = reason.lines().next().unwrap_or_default();
             let reason = if path == key { reason.to_owned() } else { format!("{path}: {reason}") };

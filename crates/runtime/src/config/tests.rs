@@ -152,6 +152,7 @@ fn values_that_contradict_each_other_do_not_start() {
         (vec![("topics.partitions", "0")], "1 to 1024"),
         (vec![("log.kind", "kafka"), ("log.kafka.security_protocol", "sasl_ssl")], "sasl_password_file"),
         (vec![("gateway.producer_url", "127.0.0.1:50051")], "expected a URL"),
+        (vec![("server.cors_origins", "https://a.example/page")], "without a path"),
         (vec![("analytics.max_watches", "0")], "`analytics.max_watches` = 0"),
     ] {
         let error = load(&overrides).unwrap_err().to_string();

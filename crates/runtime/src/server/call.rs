@@ -75,12 +75,23 @@ pub(super) struct Method {
     /// Whether it may last: no default deadline.
     pub(super) streaming: bool,
     in_flight: AtomicUsize,
-    handling: Histogram,
-    /// By gRPC code; bound when a code first occurs, so that `/metrics` lists no series that never happened.
+    /// Bound at the first call, and the codes when they first occur, so that `/metrics` lists nothing that never happened.
+    handling: OnceLock<Histogram>,
+    /// By gRPC code.
     handled: [OnceLock<Counter>; 17],
 }
 
 impl Method {
+    fn new(name: String, streaming: bool) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            streaming,
+            in_flight: AtomicUsize::new(0),
+            handling: OnceLock::new(),
+            handled: Default::default(),
+        })
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -108,22 +119,13 @@ impl Calls {
         descriptors: &FileDescriptorSet,
         limits: &config::Server,
     ) -> Self {
-        let method = |name: String, streaming: bool| {
-            Arc::new(Method {
-                handling: metrics.grpc_server_handling(service, &name),
-                name,
-                streaming,
-                in_flight: AtomicUsize::new(0),
-                handled: Default::default(),
-            })
-        };
         let mut methods = HashMap::new();
         for file in &descriptors.file {
             for schema in &file.service {
                 for rpc in &schema.method {
                     let name = format!("{}.{}/{}", file.package(), schema.name(), rpc.name());
                     let streaming = rpc.client_streaming() || rpc.server_streaming();
-                    methods.insert(format!("/{name}"), method(name, streaming));
+                    methods.insert(format!("/{name}"), Method::new(name, streaming));
                 }
             }
         }
@@ -132,14 +134,8 @@ impl Calls {
             metrics: metrics.clone(),
             methods,
             // Health, reflection and what does not exist: no default deadline, as the first two stream.
-            unknown: method("other".to_owned(), true),
-            http: Arc::new(Method {
-                name: "http".to_owned(),
-                streaming: false,
-                in_flight: AtomicUsize::new(0),
-                handling: metrics.http_request_duration(service, "(all)"),
-                handled: Default::default(),
-            }),
+            unknown: Method::new("other".to_owned(), true),
+            http: Method::new("http".to_owned(), false),
             permits: Arc::new(Semaphore::new(limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
             request_timeout: limits.request_timeout,
             gauge: metrics.requests_in_flight(service),
@@ -165,7 +161,9 @@ impl Calls {
     }
 
     pub(super) fn record_grpc(&self, method: &Method, code: Code, elapsed: Duration) {
-        method.handling.observe(elapsed.as_secs_f64());
+        let handling =
+            method.handling.get_or_init(|| self.metrics.grpc_server_handling(self.service, &method.name));
+        handling.observe(elapsed.as_secs_f64());
         let counter = method.handled[code as usize]
             .get_or_init(|| self.metrics.grpc_server_handled(self.service, &method.name, code_name(code)));
         counter.inc();

@@ -123,7 +123,7 @@ impl Server {
         let Self { name, metrics, health, limits, routes, descriptors, http } = self;
         let calls = Arc::new(Calls::new(name, &metrics, &descriptors, &limits));
         let operations = operations::grpc(routes, &descriptors, &limits)?;
-        let http = operations::http(http, health.clone(), metrics.clone());
+        let http = operations::http(http, health.clone(), metrics.clone(), &limits);
 
         let mut background = JoinSet::new();
         background.spawn(operations::report_health(health.clone(), operations.reporter, operations.services));

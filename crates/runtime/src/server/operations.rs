@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use axum::{
     Json, Router,
-    extract::{MatchedPath, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::get,
@@ -61,8 +61,11 @@ pub(super) async fn report_health(health: Health, reporter: HealthReporter, serv
 }
 
 /// The HTTP port: the service's own routes, and the operational ones before them.
-pub(super) fn http(service: Router, health: Health, metrics: Metrics) -> Router {
-    let service = service.layer(from_fn(name_route)).layer(from_fn(layers::explain_refusal));
+pub(super) fn http(service: Router, health: Health, metrics: Metrics, limits: &config::Server) -> Router {
+    let service = service
+        .layer(DefaultBodyLimit::max(limits.max_message_bytes))
+        .layer(from_fn(name_route))
+        .layer(from_fn(layers::explain_refusal));
     Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(ready).with_state(health))

@@ -1,0 +1,286 @@
+//! The service under test, written by hand: it echoes, waits, panics and streams `google.protobuf.Duration`s.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use prost::Message as _;
+use prost_types::{
+    Duration as Value, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
+};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming, body::Body, service::Routes, transport::Channel};
+use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+use weir_runtime::{Config, Health, Listeners, Metrics, Server, Shutdown, config, server};
+
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+#[derive(Debug, Clone, Copy)]
+pub enum Method {
+    Echo,
+    Wait,
+    Panic,
+}
+
+/// Handlers of `Wait` announce themselves and go on when released.
+#[derive(Clone)]
+struct Test {
+    waiting: Arc<Notify>,
+    release: Arc<Semaphore>,
+}
+
+impl tonic::server::NamedService for Test {
+    const NAME: &'static str = "test.v1.Test";
+}
+
+impl tower::Service<http::Request<Body>> for Test {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let test = self.clone();
+        Box::pin(async move {
+            let mut grpc = tonic::server::Grpc::new(ProstCodec::<Value, Value>::default());
+            let answer = match request.uri().path() {
+                "/test.v1.Test/Stream" => {
+                    let endless = tower::service_fn(async |_: Request<Value>| {
+                        let first = tokio_stream::once(Ok::<_, Status>(Value { seconds: 1, nanos: 0 }));
+                        Ok::<_, Status>(Response::new(first.chain(tokio_stream::pending())))
+                    });
+                    grpc.server_streaming(Boxed(endless), request).await
+                }
+                path => {
+                    let path = path.to_owned();
+                    let unary = tower::service_fn(move |request: Request<Value>| {
+                        let (test, path) = (test.clone(), path.clone());
+                        Box::pin(async move {
+                            match path.as_str() {
+                                "/test.v1.Test/Panic" => panic!("on purpose"),
+                                "/test.v1.Test/Wait" => {
+                                    test.waiting.notify_one();
+                                    test.release.acquire().await.unwrap().forget();
+                                }
+                                _ => {}
+                            }
+                            assert!(request.remote_addr().is_some(), "handlers know who calls");
+                            Ok::<_, Status>(Response::new(request.into_inner()))
+                        })
+                    });
+                    grpc.unary(unary, request).await
+                }
+            };
+            Ok(answer)
+        })
+    }
+}
+
+type Values = Pin<Box<dyn Stream<Item = Result<Value, Status>> + Send>>;
+
+/// Gives a streaming handler the named types that tonic asks for.
+#[derive(Clone)]
+struct Boxed<S>(S);
+
+impl<S, R> tonic::server::ServerStreamingService<Value> for Boxed<S>
+where
+    S: tower::Service<Request<Value>, Response = Response<R>, Error = Status, Future: Send + 'static>,
+    R: Stream<Item = Result<Value, Status>> + Send + 'static,
+{
+    type Response = Value;
+    type ResponseStream = Values;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Values>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Value>) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|values| Box::pin(values) as Values)) })
+    }
+}
+
+fn descriptors() -> Vec<u8> {
+    let method = |name: &str, server_streaming| MethodDescriptorProto {
+        name: Some(name.to_owned()),
+        input_type: Some(".google.protobuf.Duration".to_owned()),
+        output_type: Some(".google.protobuf.Duration".to_owned()),
+        server_streaming: Some(server_streaming),
+        ..MethodDescriptorProto::default()
+    };
+    let methods =
+        vec![method("Echo", false), method("Wait", false), method("Panic", false), method("Stream", true)];
+    let service = ServiceDescriptorProto {
+        name: Some("Test".to_owned()),
+        method: methods,
+        ..ServiceDescriptorProto::default()
+    };
+    let file = FileDescriptorProto {
+        name: Some("test.proto".to_owned()),
+        package: Some("test.v1".to_owned()),
+        service: vec![service],
+        ..FileDescriptorProto::default()
+    };
+    FileDescriptorSet { file: vec![file] }.encode_to_vec()
+}
+
+pub struct Fixture {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub channel: Channel,
+    pub health: Health,
+    pub shutdown: Shutdown,
+    metrics: Metrics,
+    test: Test,
+    served: JoinHandle<Result<(), server::Error>>,
+}
+
+impl Fixture {
+    pub async fn start(adjust: impl FnOnce(&mut config::Server)) -> Self {
+        let mut limits = Config::default().server;
+        adjust(&mut limits);
+        let listeners = Listeners::bind(ANY_PORT, Some(ANY_PORT), false).await.unwrap();
+        let (http, grpc) = (listeners.http_address(), listeners.grpc_address().unwrap());
+        let (health, shutdown, metrics) = (Health::new(), Shutdown::new(), Metrics::new());
+        let test = Test { waiting: Arc::default(), release: Arc::new(Semaphore::new(0)) };
+        let server = Server::new("test", metrics.clone())
+            .grpc(Routes::new(test.clone()), &[&descriptors()])
+            .unwrap()
+            .http(axum::Router::new().route("/v1/hello", get(async || "hello")))
+            .health(health.clone())
+            .limits(limits);
+        let served = tokio::spawn(server.serve(listeners, shutdown.clone()));
+        let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();
+        Self { http, grpc, channel, health, shutdown, metrics, test, served }
+    }
+
+    pub async fn call(&self, method: Method, seconds: i64) -> Result<Response<Value>, Status> {
+        call(self.channel.clone(), method, seconds).await
+    }
+
+    pub fn spawn_call(&self, method: Method) -> JoinHandle<Result<Response<Value>, Status>> {
+        let channel = self.channel.clone();
+        tokio::spawn(async move { call(channel, method, 1).await })
+    }
+
+    pub async fn stream(&self) -> Result<Streaming<Value>, Status> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client.ready().await.unwrap();
+        let path = http::uri::PathAndQuery::from_static("/test.v1.Test/Stream");
+        let codec = ProstCodec::<Value, Value>::default();
+        let answer =
+            client.server_streaming(Request::new(Value { seconds: 1, nanos: 0 }), path, codec).await?;
+        Ok(answer.into_inner())
+    }
+
+    pub async fn until_waiting(&self) {
+        self.test.waiting.notified().await;
+    }
+
+    pub fn release(&self) {
+        self.test.release.add_permits(1);
+    }
+
+    /// Metrics are written when a body is dropped, a moment after the caller has its last byte.
+    pub async fn until_metrics_show(&self, line: &str) {
+        let shown = async {
+            while !self.metrics.render().lines().any(|l| l == line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(super::HANG, shown).await.is_err() {
+            panic!("{line} never showed in\n{}", self.metrics.render());
+        }
+    }
+
+    /// Until neither port accepts a connection.
+    pub async fn until_refused(&self) {
+        for port in [self.http, self.grpc] {
+            while tokio::net::TcpStream::connect(port).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.served.is_finished()
+    }
+
+    pub async fn reflected_services(&self) -> Vec<String> {
+        let mut client = ServerReflectionClient::new(self.channel.clone());
+        let list = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let answers = client.server_reflection_info(tokio_stream::once(list)).await.unwrap();
+        let answer = answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap();
+        let MessageResponse::ListServicesResponse(services) = answer else { panic!("{answer:?}") };
+        let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
+        names.sort();
+        names
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.trigger();
+        let served = tokio::time::timeout(super::HANG, self.served).await;
+        served.expect("the server stops").unwrap().unwrap();
+    }
+}
+
+async fn call(channel: Channel, method: Method, seconds: i64) -> Result<Response<Value>, Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::try_from(format!("/test.v1.Test/{method:?}")).unwrap();
+    let request = Request::new(Value { seconds, nanos: 0 });
+    client.unary(request, path, ProstCodec::<Value, Value>::default()).await
+}
+
+/// One HTTP/1.1 exchange on a connection of its own.
+async fn exchange(request: http::Request<Full<Bytes>>) -> http::Response<String> {
+    let client = Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::ZERO)
+        .pool_max_idle_per_host(0)
+        .build_http();
+    let (head, body) = client.request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    http::Response::from_parts(head, String::from_utf8_lossy(&body).into_owned())
+}
+
+fn with_headers(mut builder: http::request::Builder, headers: &[(&str, &str)]) -> http::request::Builder {
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder
+}
+
+pub async fn http_get(port: SocketAddr, path: &str, headers: &[(&str, &str)]) -> http::Response<String> {
+    let request = with_headers(http::Request::get(format!("http://{port}{path}")), headers);
+    exchange(request.body(Full::default()).unwrap()).await
+}
+
+pub async fn http_post(
+    port: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> http::Response<String> {
+    let request = with_headers(http::Request::post(format!("http://{port}{path}")), headers);
+    exchange(request.body(Full::from(body)).unwrap()).await
+}
