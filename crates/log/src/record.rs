@@ -98,6 +98,11 @@ impl RecordBatch {
         self.data.slice(from as usize..to as usize)
     }
 
+    /// The buffer that keys and values lie in.
+    pub(crate) fn buffer(&self) -> Bytes {
+        self.data.clone()
+    }
+
     /// Headers of the record at `index`; most records have none.
     pub fn headers(&self, index: usize) -> impl Iterator<Item = (&str, &[u8])> {
         let from = self.headers.partition_point(|h| (h.0 as usize) < index);
@@ -138,6 +143,11 @@ impl RecordBatchBuilder {
         self.data.extend_from_slice(value);
         let end = self.data.len() as u32;
         self.entries.push(Entry { offset, append_time_ms, key: (start, middle), value: (middle, end) });
+    }
+
+    /// Makes room for so many more records.
+    pub(crate) fn reserve(&mut self, records: usize) {
+        self.entries.reserve(records);
     }
 
     /// Adds a record that lies in the buffer which [`build_over`](Self::build_over) is given: the key in

@@ -197,6 +197,8 @@ pub(super) fn list(
     const BAD: &str = "the lengths inside the frame contradict each other";
     let end = at + header.len();
     let mut at = at + HEADER;
+    // The checksum was right, yet no number from a file decides alone about memory.
+    into.reserve((header.records as usize).min(header.len() / RECORD_HEADER));
     for index in 0..header.records {
         let lengths: &[u8; RECORD_HEADER] = bytes[at..end].first_chunk().ok_or(BAD)?;
         let key = at + RECORD_HEADER;

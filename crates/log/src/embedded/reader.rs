@@ -2,10 +2,10 @@
 //!
 //! A reader never sees a byte that is not durable: it stops at the length that the partition's view gives.
 
-use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
+use std::{fs::File, io, mem, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::{sync::watch, task, time};
 
 use super::{
@@ -29,6 +29,8 @@ pub(super) struct Reader {
     tail: watch::Receiver<Tail>,
     position: Offset,
     cursor: Cursor,
+    /// The last batch's buffer: used again if nobody keeps a part of it, for fresh pages cost as much as the copy.
+    buffer: Bytes,
 }
 
 /// A place in a segment file.
@@ -48,7 +50,7 @@ impl Reader {
         let located = partition.view().locate(from).ok_or_else(|| partition.out_of_range(from))?;
         let position = partition.index(located.base, interval)?.before_offset(from);
         let cursor = Cursor::open(&partition, located.base, position, located.len, from)?;
-        Ok(Self { partition, tail, position: from, cursor })
+        Ok(Self { partition, tail, position: from, cursor, buffer: Bytes::new() })
     }
 
     /// The next records of the cursor's segment; empty when its durable bytes are used up and the cursor moved on.
@@ -63,12 +65,14 @@ impl Reader {
             }
         }
         let (cursor, from, partition) = (self.cursor.clone(), self.position, Arc::clone(&self.partition));
+        let buffer = mem::take(&mut self.buffer).try_into_mut().map_or_else(|_| Vec::new(), emptied);
         let (batch, position) = if cursor.limit - cursor.position <= INLINE {
-            cursor.read(from, &partition)?
+            cursor.read(from, &partition, buffer)?
         } else {
-            let reading = task::spawn_blocking(move || cursor.read(from, &partition));
+            let reading = task::spawn_blocking(move || cursor.read(from, &partition, buffer));
             reading.await.map_err(|_| Error::Closed)??
         };
+        self.buffer = batch.buffer();
         self.cursor.position = position;
         self.position = batch.next_offset();
         Ok(batch)
@@ -116,12 +120,12 @@ impl Cursor {
     }
 
     /// Reads a chunk: its records from offset `from` on, and the position after it.
-    fn read(&self, from: Offset, partition: &Partition) -> Result<(RecordBatch, u64)> {
+    fn read(&self, from: Offset, partition: &Partition, mut buffer: Vec<u8>) -> Result<(RecordBatch, u64)> {
         let path = || log_path(&partition.dir, self.base);
         let mut want = CHUNK;
         loop {
             let len = want.min((self.limit - self.position) as usize);
-            let chunk = segment::read_at(&self.file, self.position, len)
+            let chunk = segment::read_into(mem::take(&mut buffer), &self.file, self.position, len)
                 .map_err(|e| Error::io(format!("reading {}", path().display()), e))?;
             match parse(chunk, self.position, from, &path)? {
                 Chunk::Records { batch, len } => return Ok((batch, self.position + len as u64)),
@@ -136,6 +140,12 @@ impl Cursor {
             }
         }
     }
+}
+
+/// The memory of a buffer, without copying what is in it.
+fn emptied(mut buffer: BytesMut) -> Vec<u8> {
+    buffer.clear();
+    buffer.into()
 }
 
 enum Chunk {

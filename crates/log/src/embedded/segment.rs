@@ -41,7 +41,13 @@ pub(super) fn list(dir: &Path) -> Result<Vec<Offset>> {
 
 /// Reads `len` bytes at `position`.
 pub(super) fn read_at(file: &File, position: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(len);
+    read_into(Vec::new(), file, position, len)
+}
+
+/// Reads `len` bytes at `position` into a vector whose memory is used again.
+pub(super) fn read_into(mut bytes: Vec<u8>, file: &File, position: u64, len: usize) -> io::Result<Vec<u8>> {
+    bytes.clear();
+    bytes.reserve_exact(len);
     while bytes.len() < len {
         let at = position + bytes.len() as u64;
         match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
@@ -51,7 +57,7 @@ pub(super) fn read_at(file: &File, position: u64, len: usize) -> io::Result<Vec<
             Err(e) => return Err(e.into()),
         }
     }
-    // The allocator may have given more room than was asked for.
+    // There may be more room than was asked for.
     bytes.truncate(len);
     Ok(bytes)
 }
