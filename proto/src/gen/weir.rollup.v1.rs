@@ -203,6 +203,9 @@ pub struct NumericSummary {
     /// Apache DataSketches KLL of doubles (k 200).
     #[prost(bytes = "vec", tag = "6")]
     pub kll: ::prost::alloc::vec::Vec<u8>,
+    /// What rounding took from `sum`: the two together carry 106 bits, so that the order of adding does not show.
+    #[prost(double, tag = "7")]
+    pub sum_rest: f64,
 }
 /// What analytics writes to disk so that a restart need not read `metrics-data` from its beginning: the state of one
 /// partition after all records below `next_metrics_offset`. A snapshot file is a sequence of length-delimited messages,
