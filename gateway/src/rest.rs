@@ -1,0 +1,144 @@
+//! The HTTP form of services: finds the binding of a request and has it answered in the RPC's shape.
+
+use std::sync::Arc;
+
+use axum::{
+    BoxError, Json, Router,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+    routing::{any, get},
+};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use prost_reflect::DescriptorPool;
+use serde_json::{Value, json};
+use tonic::Status;
+use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
+use weir_runtime::{config, server::Route, status::Reason};
+
+use crate::{
+    Error,
+    call::Backend,
+    failure,
+    rule::{self, RequestBody, Shape},
+    stream,
+    table::{Found, Table},
+    unary, upload,
+};
+
+/// Where the list of routes is.
+const INDEX: &str = "/v1";
+
+/// What answers HTTP requests for services.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) pool: DescriptorPool,
+    pub(crate) backend: Backend,
+    pub(crate) max_message_bytes: usize,
+    table: Table,
+}
+
+/// A router with the HTTP form of every RPC of `services` that has a `google.api.http` rule, and a list of them at `/v1`.
+///
+/// `descriptors` is an encoded `FileDescriptorSet` with options; `services` are full names
+/// (`weir.ingest.v1.IngestService`); `backend` answers their gRPC: the tonic `Routes` of this process, or a channel.
+/// Meant to be served by `weir_runtime::Server`, which brings deadlines, traces and CORS.
+///
+/// # Errors
+/// The descriptors do not decode, a service is missing from them, a rule contradicts its RPC, or two rules collide.
+pub fn rest<B, R>(
+    descriptors: &[u8],
+    services: &[&str],
+    backend: B,
+    limits: &config::Server,
+) -> Result<Router, Error>
+where
+    B: Service<http::Request<tonic::body::Body>, Response = http::Response<R>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B::Error: Into<BoxError>,
+    B::Future: Send + 'static,
+    R: http_body::Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let pool = DescriptorPool::decode(descriptors)?;
+    let mut bindings = Vec::new();
+    for name in services {
+        let service = pool.get_service_by_name(name);
+        bindings.extend(rule::bindings(&service.ok_or_else(|| Error::UnknownService((*name).to_owned()))?)?);
+    }
+    let backend = backend
+        .map_response(|response| response.map(tonic::body::Body::new))
+        .map_err(|error| Status::from_error(error.into()));
+    let rest = Arc::new(Rest {
+        pool,
+        backend: BoxCloneSyncService::new(backend),
+        max_message_bytes: limits.max_message_bytes,
+        table: Table::new(bindings)?,
+    });
+    let index = Json(index(&rest.table));
+    let mut router = Router::new().route(INDEX, get(async move || index.clone()));
+    // axum only has to know which part of the URL space is ours: its patterns cannot say `{name}:verb`.
+    for root in rest.table.roots() {
+        router = router.route(&format!("/{root}/{{*path}}"), any(answer));
+    }
+    Ok(router.with_state(rest))
+}
+
+async fn answer(State(rest): State<Arc<Rest>>, request: Request) -> Response {
+    let (binding, variables) = match rest.table.find(request.method(), request.uri().path()) {
+        Found::Binding(binding, variables) => (binding, variables),
+        Found::OtherMethods(methods) => {
+            let allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+            return wrong_method(&rest, &request, &allowed.join(", "));
+        }
+        Found::Nothing => {
+            let message = format!("there is no {}; GET {INDEX} lists what there is", request.uri().path());
+            return failure::into_response(&rest.pool, &Reason::RouteNotFound.status(message));
+        }
+    };
+    let answered = match binding.rpc.shape {
+        Shape::Unary => unary::answer(&rest, binding, &variables, request).await,
+        Shape::ServerStream => stream::answer(&rest, binding, &variables, request).await,
+        Shape::ClientStream => upload::answer(&rest, binding, request).await,
+    };
+    let mut response = answered.unwrap_or_else(|status| failure::into_response(&rest.pool, &status));
+    response.extensions_mut().insert(Route(binding.template.text().clone()));
+    response
+}
+
+fn wrong_method(rest: &Rest, request: &Request, allowed: &str) -> Response {
+    let message = format!("{} does not take {}, only {allowed}", request.uri().path(), request.method());
+    let mut body = failure::to_json(&rest.pool, &Status::unimplemented(message));
+    body["error"]["code"] = StatusCode::METHOD_NOT_ALLOWED.as_u16().into();
+    let mut response = (StatusCode::METHOD_NOT_ALLOWED, Json(body)).into_response();
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+fn index(table: &Table) -> Value {
+    let routes = table.bindings().iter().map(|binding| {
+        json!({
+            "method": binding.method.as_str(),
+            "path": &**binding.template.text(),
+            "rpc": binding.rpc.name,
+            "request": binding.rpc.input.full_name(),
+            "body": match &binding.body {
+                RequestBody::None => "",
+                RequestBody::Message => "*",
+                RequestBody::Field(field) => field.name(),
+            },
+            "response": binding.rpc.output.full_name(),
+            "stream": match binding.rpc.shape {
+                Shape::Unary => "none",
+                Shape::ServerStream => "response",
+                Shape::ClientStream => "request",
+            },
+        })
+    });
+    json!({ "routes": routes.collect::<Vec<_>>() })
+}

@@ -1,0 +1,49 @@
+//! The standalone gateway: every service of Weir at one address, as REST, gRPC-Web and gRPC.
+
+use tonic::service::Routes;
+use weir_runtime::{Context, Health, Listeners, Server};
+
+use crate::{Error, rest::rest, upstream::Upstream};
+
+/// Serves until the shutdown. The services may come and go meanwhile: calls to one that is away get `UNAVAILABLE`, and
+/// `/readyz` names it.
+///
+/// # Errors
+/// [`Error`]; only before the first connection is accepted.
+pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> {
+    let config = &context.config;
+    let upstreams = [
+        ("producer", "gateway.producer_url", &config.gateway.producer_url, "weir.ingest.v1.IngestService"),
+        (
+            "consumer",
+            "gateway.consumer_url",
+            &config.gateway.consumer_url,
+            "weir.processing.v1.ProcessingService",
+        ),
+        (
+            "analytics",
+            "gateway.analytics_url",
+            &config.gateway.analytics_url,
+            "weir.analytics.v1.AnalyticsService",
+        ),
+    ];
+    let health = Health::new();
+    // Calls are passed on as they are: message bytes and metadata of gRPC are the same on both sides.
+    let mut proxy = Routes::default().into_axum_router();
+    for (name, key, url, service) in upstreams {
+        let upstream = Upstream::new(name, key, url)?;
+        context.shutdown.spawn(upstream.clone().watch(health.register(name), context.shutdown.clone()));
+        proxy = proxy.route_service(&format!("/{service}/{{*method}}"), upstream);
+    }
+    let routes = Routes::from(proxy).prepare();
+    let http =
+        rest(weir_proto::DESCRIPTORS, &upstreams.map(|upstream| upstream.3), routes.clone(), &config.server)?;
+    Server::new("gateway", context.metrics.clone())
+        .limits(config.server.clone())
+        .health(health)
+        .grpc(routes, &[weir_proto::DESCRIPTORS])?
+        .http(http)
+        .serve(listeners, context.shutdown)
+        .await?;
+    Ok(())
+}

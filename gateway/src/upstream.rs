@@ -1,0 +1,143 @@
+//! The connections to one service behind the standalone gateway.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{body::Body, extract::Request, response::Response};
+use futures::future::BoxFuture;
+use http_body_util::BodyExt as _;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tower::{Service, ServiceExt as _};
+use weir_runtime::{Shutdown, health::Check, status::Reason};
+
+use crate::Error;
+
+/// Connections to a service: one is one lock and one flow-control window for all calls on it.
+const CONNECTIONS: usize = 4;
+/// A peer that does not accept in this time is as good as gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Probes that find a peer that went without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two checks of a service that is well, and what one may take.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two checks of a service that is not: doubled from the one to the other.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(5);
+
+/// A service that gRPC requests are passed on to. It connects when first used, and again whenever a connection is lost.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    name: &'static str,
+    url: Arc<str>,
+    channels: Arc<[Channel]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// # Errors
+    /// [`Error::Upstream`] when `url`, the value of the configuration's `key`, is none.
+    pub(crate) fn new(name: &'static str, key: &'static str, url: &str) -> Result<Self, Error> {
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|source| Error::Upstream { key, url: url.to_owned(), source })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_adaptive_window(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let channels = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
+        Ok(Self { name, url: url.into(), channels, next: Arc::default() })
+    }
+
+    fn channel(&self) -> Channel {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        self.channels[turn % self.channels.len()].clone()
+    }
+
+    fn unreachable(&self, error: &dyn std::error::Error) -> Status {
+        let message = format!("the {} at {} cannot be reached: {}", self.name, self.url, chain(error));
+        Reason::UpstreamUnavailable.error(message).with("upstream", self.name).into()
+    }
+
+    /// Keeps `check` at what the service says of its own health, until the shutdown.
+    pub(crate) async fn watch(self, check: Check, shutdown: Shutdown) {
+        let mut retry = RETRY_FIRST;
+        loop {
+            let pause = match self.is_serving().await {
+                Ok(()) => {
+                    check.ok();
+                    retry = RETRY_FIRST;
+                    CHECK_INTERVAL
+                }
+                Err(reason) => {
+                    check.failing(reason);
+                    let pause = retry;
+                    retry = (retry * 2).min(RETRY_LAST);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.requested() => return,
+            }
+        }
+    }
+
+    async fn is_serving(&self) -> Result<(), String> {
+        let mut client = HealthClient::new(self.channel());
+        let check = client.check(HealthCheckRequest::default());
+        match tokio::time::timeout(CHECK_TIMEOUT, check).await {
+            Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Ok(()),
+            Ok(Ok(_)) => Err(format!("the {} at {} is not ready", self.name, self.url)),
+            Ok(Err(status)) => Err(self.unreachable(&status).message().to_owned()),
+            Err(_) => Err(format!("the {} at {} did not answer in {CHECK_TIMEOUT:?}", self.name, self.url)),
+        }
+    }
+}
+
+impl Service<Request> for Upstream {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let upstream = self.clone();
+        Box::pin(async move {
+            // gRPC-Web comes over HTTP/1.1 as well.
+            let mut request = request.map(tonic::body::Body::new);
+            *request.version_mut() = http::Version::HTTP_2;
+            Ok(match upstream.channel().oneshot(request).await {
+                Ok(response) => response.map(|body| {
+                    // A connection lost in mid-answer is told as what it is, not as a fault of ours.
+                    Body::new(body.map_err(move |error| upstream.unreachable(&error)))
+                }),
+                Err(error) => upstream.unreachable(&error).into_http(),
+            })
+        })
+    }
+}
+
+/// An error with its causes; transport errors say what happened only in the innermost.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
