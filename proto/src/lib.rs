@@ -1,13 +1,22 @@
 //! Weir's Protobuf schemas and the code generated from them.
 //!
 //! The schemas lie in `weir/<area>/v1/*.proto` and are the reference manual of every API; `gen/` holds the generated code,
-//! which a test keeps current. Modules follow the packages: `weir.event.v1` is [`event::v1`].
+//! which a test keeps current. Modules follow the packages: `weir.event.v1` is [`event::v1`]. Written by hand are only
+//! [`validate`], which enforces the schemas' constraints, and [`token`].
+
+pub mod token;
+pub mod validate;
 
 /// Types of `google.*` packages that our schemas use.
 pub mod google {
     /// Package `google.type`.
     pub mod r#type {
-        #![allow(missing_docs, clippy::all, reason = "generated code")]
+        #![allow(
+            missing_docs,
+            clippy::all,
+            clippy::allow_attributes_without_reason,
+            reason = "generated code"
+        )]
         include!("gen/google.r#type.rs");
     }
 }
@@ -21,7 +30,12 @@ macro_rules! package {
         pub mod $area {
             #[doc = $doc]
             pub mod v1 {
-                #![allow(missing_docs, clippy::all, reason = "generated code")]
+                #![allow(
+                    missing_docs,
+                    clippy::all,
+                    clippy::allow_attributes_without_reason,
+                    reason = "generated code"
+                )]
                 include!(concat!("gen/", $file));
             }
         }

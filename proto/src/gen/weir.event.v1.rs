@@ -2,8 +2,8 @@
 /// One thing that happened, as a client reports it. At most 64 KiB encoded.
 ///
 /// Beyond the constraints on the fields: at least one of `user_id` and `anonymous_id` is set; `properties` have at most
-/// 255 keys in all, nest at most 5 deep and hold strings of at most 8 KiB and finite numbers; `event_time` lies between
-/// 30 days ago and 1 hour ahead of the server's clock.
+/// 255 keys in all, nest at most 5 deep and hold strings of at most 8 KiB and finite numbers; `event_time`, corrected by the
+/// offset of the client's clock, lies between 30 days ago and 1 hour ahead of the server's.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
     /// Identifies the event: a UUID, the one key by which duplicates are removed. Clients should set it (UUIDv7) so that a

@@ -80,7 +80,7 @@ pub mod event_result {
         Accepted = 1,
         /// The same `event_id` comes earlier in the same request; only that one is kept.
         Duplicate = 2,
-        /// Not taken; `error` says why.
+        /// Not taken; `error` says why. With `UNAVAILABLE` or `DEADLINE_EXCEEDED` it is unknown whether it was: send it again.
         Rejected = 3,
     }
     impl Outcome {
@@ -133,7 +133,8 @@ pub struct UploadEventsResponse {
     /// The first rejected events, at most 100.
     #[prost(message, repeated, tag = "5")]
     pub errors: ::prost::alloc::vec::Vec<EventResult>,
-    /// For each install in the stream the last `sequence` that is durable with everything before it: resume after it.
+    /// For each install in the stream, up to 10,000, the last `sequence` that is durable with everything before it in the
+    /// stream: resume after it.
     #[prost(message, repeated, tag = "6")]
     pub last_sequences: ::prost::alloc::vec::Vec<InstallSequence>,
     /// Covers every accepted event.

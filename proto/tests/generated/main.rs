@@ -1,6 +1,10 @@
 //! The committed code in `src/gen` is what the schemas say. `WEIR_REGENERATE=1 cargo test --release -p weir-proto` writes it
 //! anew; without the variable the test fails when anything differs.
 
+#![allow(clippy::unwrap_used, reason = "a test: a panic is how it fails")]
+
+mod validation;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -37,7 +41,9 @@ fn generate(into: &Path) {
     compiler.open_files(schemas()).unwrap();
     // Error details travel as `Any`: reflection clients can print them only if the descriptor set has them.
     compiler.open_file("google/rpc/error_details.proto").unwrap();
-    fs::write(into.join("descriptors.binpb"), compiler.encode_file_descriptor_set()).unwrap();
+    let descriptors = compiler.encode_file_descriptor_set();
+    fs::write(into.join("validate.rs"), validation::generate(&descriptors)).unwrap();
+    fs::write(into.join("descriptors.binpb"), descriptors).unwrap();
 
     tonic_prost_build::configure()
         .out_dir(into)
@@ -70,8 +76,30 @@ fn committed_code_is_what_the_schemas_say() {
         "files differ: run {REGENERATE}=1 cargo test --release -p weir-proto"
     );
     for (name, content) in fresh {
-        assert!(content == committed[&name], "{name} is out of date: run {REGENERATE}=1 cargo test --release -p weir-proto");
+        assert!(
+            content == committed[&name],
+            "{name} is out of date: run {REGENERATE}=1 cargo test --release -p weir-proto"
+        );
     }
+}
+
+/// A constraint that nothing enforces must not get into a schema unnoticed.
+#[test]
+#[should_panic(expected = "weir.odd.v1.PingRequest.text: rule string.prefix")]
+fn a_rule_that_the_generator_does_not_know_stops_it() {
+    let schema = r#"
+        syntax = "proto3";
+        package weir.odd.v1;
+        import "buf/validate/validate.proto";
+        service PingService { rpc Ping(PingRequest) returns (PingResponse); }
+        message PingRequest { string text = 1 [(buf.validate.field).string.prefix = "a"]; }
+        message PingResponse {}
+    "#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("odd.proto"), schema).unwrap();
+    let mut compiler = protox::Compiler::new([folder.path().to_owned(), root().join("third_party")]).unwrap();
+    compiler.include_imports(true).open_file("odd.proto").unwrap();
+    validation::generate(&compiler.encode_file_descriptor_set());
 }
 
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -1,0 +1,175 @@
+use prost_types::{Duration, ListValue, Struct, Timestamp, Value, value::Kind};
+
+use super::{Path, Validate, Violations};
+use crate::{
+    analytics::v1::{
+        Condition, Filter, FilterList, GetSummaryRequest, Measure, QueryBreakdownRequest, TimeRange,
+        WatchQueryRequest, condition::Operator, filter::Expression, watch_query_request::Query,
+    },
+    event::v1::{Context, Event, OperatingSystem},
+    google::r#type::Money,
+    ingest::v1::{IngestEventRequest, IngestEventsRequest, SyncClockRequest},
+};
+
+fn event() -> Event {
+    Event { event_name: "purchase".into(), user_id: "u1".into(), ..Event::default() }
+}
+
+fn fields(message: &impl Validate) -> Vec<String> {
+    match message.validate() {
+        Ok(()) => Vec::new(),
+        Err(found) => found.into_iter().map(|(field, _)| field).collect(),
+    }
+}
+
+fn value(kind: Kind) -> Value {
+    Value { kind: Some(kind) }
+}
+
+fn properties(entries: impl IntoIterator<Item = (String, Value)>) -> Option<Struct> {
+    Some(Struct { fields: entries.into_iter().collect() })
+}
+
+#[test]
+fn each_bad_field_is_named_from_the_request() {
+    let bad = Event {
+        event_id: "no-uuid".into(),
+        event_name: String::new(),
+        event_type: 99,
+        user_id: "undefined".into(),
+        anonymous_id: "a".repeat(201),
+        event_time: Some(Timestamp { seconds: i64::MAX, nanos: 0 }),
+        properties: properties([("screen size".into(), value(Kind::NumberValue(f64::NAN)))]),
+        revenue: Some(Money { currency_code: "usd".into(), units: 1, nanos: -1 }),
+        context: Some(Context {
+            ip: "1.2.3".into(),
+            os: Some(OperatingSystem { name: "x".repeat(201), ..Default::default() }),
+            ..Default::default()
+        }),
+        ..event()
+    };
+    let request = IngestEventRequest { event: Some(bad) };
+    assert_eq!(
+        fields(&request),
+        [
+            "event.event_id",
+            "event.event_name",
+            "event.event_type",
+            "event.user_id",
+            "event.anonymous_id",
+            "event.event_time",
+            r#"event.properties["screen size"]"#,
+            "event.revenue.currency_code",
+            "event.revenue.nanos",
+            "event.context.os.name",
+            "event.context.ip",
+        ]
+    );
+    assert_eq!(fields(&IngestEventRequest { event: Some(event()) }), [""; 0]);
+    assert_eq!(fields(&IngestEventRequest { event: None }), ["event"]);
+    assert_eq!(fields(&SyncClockRequest { client_time: None }), ["client_time"]);
+}
+
+#[test]
+fn a_batch_is_counted_but_its_events_are_not_looked_into() {
+    let of = |count| IngestEventsRequest { events: vec![Event::default(); count] };
+    assert_eq!(fields(&of(0)), ["events"]);
+    assert_eq!(fields(&of(1)), [""; 0]);
+    assert_eq!(fields(&of(1000)), [""; 0]);
+    assert_eq!(fields(&of(1001)), ["events"]);
+}
+
+#[test]
+fn boundaries_are_where_the_schema_says() {
+    let named = |name: String| Event { event_name: name, ..event() };
+    assert!(named("é".repeat(100)).validate().is_ok());
+    assert!(named("é".repeat(101)).validate().is_err());
+    let upper = Event { event_id: "019A3C5E-7D2B-7C41-9F0A-3B5D8E6F1A27".into(), ..event() };
+    assert!(upper.validate().is_ok());
+    let braced = Event { event_id: "{019a3c5e-7d2b-7c41-9f0a-3b5d8e6f1a27}".into(), ..event() };
+    assert!(braced.validate().is_err());
+    let from = |ip: &str| Event { context: Some(Context { ip: ip.into(), ..Context::default() }), ..event() };
+    assert!(from("2001:db8::1").validate().is_ok());
+    assert!(from("").validate().is_ok());
+
+    let quantile = |quantile| QueryBreakdownRequest {
+        group_by: vec!["platform".into()],
+        measures: vec![Measure { quantile, ..Measure::default() }],
+        ..Default::default()
+    };
+    assert_eq!(fields(&quantile(1.0)), [""; 0]);
+    assert_eq!(fields(&quantile(1.01)), ["measures[0].quantile"]);
+    assert_eq!(fields(&quantile(f64::NAN)), ["measures[0].quantile", "measures[0].quantile"]);
+
+    let last = |seconds, nanos| GetSummaryRequest {
+        time_range: Some(TimeRange { last: Some(Duration { seconds, nanos }), ..TimeRange::default() }),
+        ..Default::default()
+    };
+    assert_eq!(fields(&last(0, 1)), [""; 0]);
+    assert_eq!(fields(&last(0, 0)), ["time_range.last"]);
+    assert_eq!(fields(&last(1, -1)), ["time_range.last.nanos"]);
+}
+
+#[test]
+fn nesting_and_oneofs_are_followed() {
+    let condition = |field: &str| Filter {
+        expression: Some(Expression::Condition(Condition {
+            field: field.into(),
+            operator: Operator::Exists.into(),
+            values: vec![],
+        })),
+    };
+    let any = Filter {
+        expression: Some(Expression::AnyOf(FilterList { filters: vec![condition("plan"), condition("")] })),
+    };
+    let filter = Filter { expression: Some(Expression::Not(Box::new(any))) };
+    let breakdown = QueryBreakdownRequest {
+        group_by: vec!["platform".into()],
+        filter: Some(filter),
+        ..QueryBreakdownRequest::default()
+    };
+    let watch = WatchQueryRequest { query: Some(Query::Breakdown(breakdown)), min_interval: None };
+    assert_eq!(fields(&watch), ["breakdown.filter.not.any_of.filters[1].condition.field"]);
+    let nothing =
+        WatchQueryRequest { query: None, min_interval: Some(Duration { seconds: 0, nanos: 9_999_999 }) };
+    assert_eq!(fields(&nothing), ["min_interval", "query"]);
+}
+
+#[test]
+fn properties_are_bounded_in_every_direction() {
+    let with = |properties| Event { properties, ..event() };
+    let text = |bytes| value(Kind::StringValue("x".repeat(bytes)));
+    assert!(with(properties([("k".into(), text(8192))])).validate().is_ok());
+    assert_eq!(fields(&with(properties([("k".into(), text(8193))]))), ["properties.k"]);
+    assert_eq!(fields(&with(properties([("k".repeat(8193), text(1))]))).len(), 1);
+
+    let many = |keys: usize| (0..keys).map(|n| (format!("k{n}"), value(Kind::BoolValue(true))));
+    assert!(with(properties(many(255))).validate().is_ok());
+    assert_eq!(fields(&with(properties(many(256)))), ["properties"]);
+    let inner = value(Kind::StructValue(properties(many(128)).unwrap()));
+    let halves = [("a".into(), inner.clone()), ("b".into(), inner)];
+    assert_eq!(fields(&with(properties(halves))), ["properties"], "nested keys count too");
+
+    let nested = |depth: usize| {
+        let list = |inner| value(Kind::ListValue(ListValue { values: vec![inner] }));
+        properties([("k".into(), (1..depth).fold(value(Kind::NumberValue(1.0)), |inner, _| list(inner)))])
+    };
+    assert!(with(nested(5)).validate().is_ok());
+    assert_eq!(fields(&with(nested(6))), ["properties.k[0][0][0][0]"]);
+}
+
+#[test]
+fn violations_are_bounded() {
+    let many = (0..200).map(|n| (format!("k{n}"), value(Kind::NumberValue(f64::INFINITY))));
+    let found = Event { properties: properties(many), ..event() }.validate().unwrap_err();
+    assert_eq!(found.iter().len(), Violations::LIMIT);
+}
+
+#[test]
+fn long_and_odd_keys_are_quoted_and_cut() {
+    let root = Path::ROOT.field("properties");
+    assert_eq!(root.key("platform").to_string(), "properties.platform");
+    assert_eq!(root.key("a.b\"").index(2).to_string(), r#"properties["a.b\""][2]"#);
+    let long = "é".repeat(100);
+    assert_eq!(root.key(&long).to_string(), format!("properties[\"{}\"…]", "é".repeat(64)));
+}
