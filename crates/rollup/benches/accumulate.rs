@@ -1,0 +1,2 @@
+//! Cost of an event.
+fn main() {}

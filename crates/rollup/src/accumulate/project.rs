@@ -1,0 +1,220 @@
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashSet, HashTable};
+use weir_proto::rollup::v1 as proto;
+
+use super::{
+    Observation,
+    dictionary::{Dictionary, OTHER, ValueId},
+};
+use crate::{
+    cell::{Cell, Placed, Value},
+    definition::{Catalog, MAX_DIMENSIONS},
+    distinct::Union,
+    level::Level,
+    money::Revenue,
+    numeric::Summary,
+};
+
+/// Values of a definition's dimensions; unused places are 0.
+type Combination = [ValueId; MAX_DIMENSIONS];
+
+/// What tells one cell from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    bucket: i64,
+    combination: Combination,
+    definition: u32,
+    level: Level,
+}
+
+/// A cell that is being filled.
+#[derive(Debug)]
+struct Filling {
+    key: Key,
+    count: u64,
+    late: u64,
+    users: Union,
+    sessions: Union,
+    revenue: Revenue,
+    numerics: Vec<(u32, Summary)>,
+}
+
+/// The cells of one project.
+#[derive(Debug)]
+pub(super) struct Project {
+    name: String,
+    /// One per slot.
+    dictionaries: Vec<Dictionary>,
+    /// The event at hand: its value in each slot.
+    values: Vec<ValueId>,
+    /// Indexes into `cells`.
+    index: HashTable<u32>,
+    cells: Vec<Filling>,
+    /// Combinations that have a cell, of the definitions with several dimensions, and how many each definition has.
+    combinations: HashSet<(u32, Combination), FixedState>,
+    combined: Vec<usize>,
+}
+
+impl Project {
+    pub(super) fn new(name: &str, catalog: &Catalog) -> Project {
+        let slots = catalog.dimension_fields().len();
+        Project {
+            name: name.to_owned(),
+            dictionaries: (0..slots).map(|_| Dictionary::new(catalog.max_values())).collect(),
+            values: vec![0; slots],
+            index: HashTable::new(),
+            cells: Vec::new(),
+            combinations: HashSet::with_hasher(FixedState::with_seed(0)),
+            combined: vec![0; catalog.definitions().len()],
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how many cells came to be.
+    #[inline]
+    pub(super) fn add(&mut self, catalog: &Catalog, event: &Observation<'_>) -> usize {
+        for ((number, dictionary), text) in
+            self.values.iter_mut().zip(&mut self.dictionaries).zip(event.dimensions)
+        {
+            *number = dictionary.number(*text);
+        }
+        let before = self.cells.len();
+        let (level, bucket) = (event.level, event.level.bucket_of(event.time_micros));
+        for definition in 0..catalog.definitions().len() {
+            let mut combination = Combination::default();
+            for (place, slot) in combination.iter_mut().zip(catalog.slots(definition)) {
+                *place = self.values[*slot];
+            }
+            let key = Key { bucket, combination, definition: definition as u32, level };
+            let at = match self.find(&key) {
+                Ok(at) => at,
+                Err(hash) => self.create(key, hash, catalog),
+            };
+            self.cells[at].add(event);
+        }
+        self.cells.len() - before
+    }
+
+    #[inline]
+    fn find(&self, key: &Key) -> Result<usize, u64> {
+        let hash = hash(key);
+        self.index.find(hash, |at| self.cells[*at as usize].key == *key).map(|at| *at as usize).ok_or(hash)
+    }
+
+    /// Makes a cell. A combination beyond the limit keeps its first value (the event name, in the built-in definitions) and
+    /// has the others folded together: a dimension that explodes does not hide which events happened.
+    #[cold]
+    fn create(&mut self, mut key: Key, mut hash: u64, catalog: &Catalog) -> usize {
+        let dimensions = catalog.slots(key.definition as usize).len();
+        // The values of a single dimension are bounded by its dictionary.
+        if dimensions > 1 && !self.combinations.contains(&(key.definition, key.combination)) {
+            let combined = &mut self.combined[key.definition as usize];
+            if *combined < catalog.max_values() {
+                *combined += 1;
+                self.combinations.insert((key.definition, key.combination));
+            } else {
+                key.combination[1..dimensions].fill(OTHER);
+                match self.find(&key) {
+                    Ok(at) => return at,
+                    Err(folded) => hash = folded,
+                }
+            }
+        }
+        let at = self.cells.len();
+        self.cells.push(Filling::new(key));
+        let number = u32::try_from(at).expect("a batch has fewer than 2^32 cells");
+        self.index.insert_unique(hash, number, |at| self::hash(&self.cells[*at as usize].key));
+        at
+    }
+
+    /// `None` when nothing was added.
+    pub(super) fn drain(&mut self, catalog: &Catalog) -> Option<proto::ProjectDelta> {
+        if self.cells.is_empty() {
+            return None;
+        }
+        let mut rollups: Vec<_> = catalog
+            .ids()
+            .iter()
+            .map(|id| proto::RollupDelta { definition: *id, cells: Vec::new() })
+            .collect();
+        for cell in self.cells.drain(..) {
+            let definition = cell.key.definition as usize;
+            let slots = catalog.slots(definition).iter().zip(cell.key.combination);
+            let dimensions = slots.map(|(slot, number)| self.dictionaries[*slot].value(number)).collect();
+            rollups[definition].cells.push(cell.finish(dimensions).to_proto());
+        }
+        rollups.retain(|rollup| !rollup.cells.is_empty());
+        self.index.clear();
+        self.combinations.clear();
+        self.combined.fill(0);
+        self.dictionaries.iter_mut().for_each(Dictionary::next_batch);
+        Some(proto::ProjectDelta { project: self.name.clone(), rollups })
+    }
+}
+
+impl Filling {
+    fn new(key: Key) -> Filling {
+        Filling {
+            key,
+            count: 0,
+            late: 0,
+            users: Union::for_cell(),
+            sessions: Union::for_cell(),
+            revenue: Revenue::default(),
+            numerics: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, event: &Observation<'_>) {
+        self.count += 1;
+        self.late += u64::from(event.late);
+        self.users.insert(event.user);
+        if let Some(session) = event.session {
+            self.sessions.insert(session);
+        }
+        if let Some(revenue) = &event.revenue {
+            revenue.add_to(&mut self.revenue);
+        }
+        for (index, value) in event.numerics.iter().enumerate() {
+            if let Some(value) = value
+                && value.is_finite()
+            {
+                self.summary(index as u32).add(*value);
+            }
+        }
+    }
+
+    #[inline]
+    fn summary(&mut self, index: u32) -> &mut Summary {
+        let place = self.numerics.partition_point(|(known, _)| *known < index);
+        if self.numerics.get(place).is_none_or(|(known, _)| *known != index) {
+            self.numerics.insert(place, (index, Summary::default()));
+        }
+        &mut self.numerics[place].1
+    }
+
+    fn finish(self, dimensions: Vec<Value>) -> Placed {
+        let Key { level, bucket, .. } = self.key;
+        let cell = Cell {
+            count: self.count,
+            late: self.late,
+            users: self.users.into_distinct(),
+            sessions: self.sessions.into_distinct(),
+            revenue: self.revenue,
+            numerics: self.numerics,
+        };
+        Placed { dimensions, level, bucket, cell }
+    }
+}
+
+/// A fixed seed: keys are numbers of our own making.
+#[inline]
+fn hash(key: &Key) -> u64 {
+    FixedState::with_seed(0).hash_one(key)
+}
