@@ -34,6 +34,17 @@ impl TraceContext {
         self.trace_id
     }
 
+    /// The trace id in hex, as the `x-request-id` of an answer.
+    pub fn request_id(self) -> http::HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 32];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.trace_id.to_be_bytes()) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        http::HeaderValue::from_bytes(&hex).expect("hex digits are visible ASCII")
+    }
+
     /// This span.
     pub fn span_id(self) -> u64 {
         self.span_id

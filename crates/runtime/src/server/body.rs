@@ -87,7 +87,8 @@ impl Drop for Outcome {
         };
         if faulty {
             self.calls.metrics.errors(self.calls.service, "internal").inc();
-            let trace_id = format!("{:032x}", self.trace.trace_id());
+            let trace_id = self.trace.request_id();
+            let trace_id = trace_id.to_str().unwrap_or_default();
             tracing::error!(
                 service = self.calls.service,
                 trace_id,
@@ -110,29 +111,15 @@ pin_project_lite::pin_project! {
         body: Body,
         deadline: Option<Pin<Box<Sleep>>>,
         expired: bool,
-        outcome: Option<Outcome>,
-        in_flight: Option<InFlight>,
+        outcome: Outcome,
+        in_flight: InFlight,
     }
 }
 
 impl Watched {
-    pub(super) fn new(body: Body) -> Self {
-        Self { body, deadline: None, expired: false, outcome: None, in_flight: None }
-    }
-
-    pub(super) fn outcome(mut self, outcome: Outcome) -> Self {
-        self.outcome = Some(outcome);
-        self
-    }
-
-    pub(super) fn in_flight(mut self, in_flight: InFlight) -> Self {
-        self.in_flight = Some(in_flight);
-        self
-    }
-
-    pub(super) fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(Box::pin(tokio::time::sleep_until(deadline)));
-        self
+    pub(super) fn new(body: Body, deadline: Option<Instant>, outcome: Outcome, in_flight: InFlight) -> Self {
+        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        Self { body, deadline, expired: false, outcome, in_flight }
     }
 }
 
@@ -153,16 +140,14 @@ impl http_body::Body for Watched {
         {
             *this.expired = true;
             let trailers = deadline_trailers();
-            if let Some(outcome) = this.outcome {
-                outcome.trailers(&trailers);
-            }
+            this.outcome.trailers(&trailers);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         let frame = std::task::ready!(this.body.poll_frame(cx));
-        if let (Some(Ok(frame)), Some(outcome)) = (&frame, this.outcome.as_mut())
+        if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
         {
-            outcome.trailers(trailers);
+            this.outcome.trailers(trailers);
         }
         Poll::Ready(frame)
     }

@@ -133,7 +133,7 @@ impl Calls {
             service,
             metrics: metrics.clone(),
             methods,
-            // Health, reflection and what does not exist: no default deadline, as the first two stream.
+            // What does not exist, and RPCs whose descriptors were not given, which might stream.
             unknown: Method::new("other".to_owned(), true),
             http: Method::new("http".to_owned(), false),
             permits: Arc::new(Semaphore::new(limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),

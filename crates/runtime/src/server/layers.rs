@@ -1,16 +1,19 @@
-//! The one chain of layers that every request passes, read from top to bottom.
+//! The one chain that every request passes, read from top to bottom: [`Chain::pass`], then [`Chain::admitted`].
+//!
+//! The links are steps of two functions and not a tower layer each: as boxed layers they were measured at 4 to 5 µs a call,
+//! in one boxed future at 0.9 µs. A unary call has about 10 µs in all.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
-
-use axum::{
-    Router,
-    body::Body,
-    extract::{Request, State},
-    middleware::{Next, from_fn, from_fn_with_state},
-    response::Response,
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
 };
+
+use axum::{Router, body::Body, extract::Request, middleware::Next, response::Response};
 use futures::FutureExt as _;
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use tokio::time::Instant;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, util::option_layer};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -26,38 +29,147 @@ use crate::{
     trace::{TRACEPARENT, TraceContext},
 };
 
-/// Puts the chain round the two routers.
+/// The chain in front of the two routers.
 pub(super) fn chain(
     grpc: Router,
     http: Router,
     calls: &Arc<Calls>,
     limits: &config::Server,
-) -> impl Service<Request, Response = Response, Error = std::convert::Infallible, Future: Send + 'static>
-+ Clone
-+ Send
-+ 'static {
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + 'static
+{
     ServiceBuilder::new()
-        // Outermost, so that whatever happens below is logged and answered under the request's trace.
-        .layer(from_fn(trace))
         // Before anything that refuses: a page can only read a refusal that has these headers. Answers preflights itself.
         .layer(option_layer(cors(&limits.cors_origins)))
-        // From here on gRPC-Web is gRPC, so each layer below knows one form of trailers.
-        .layer(from_fn(grpc_web))
-        // Counts every outcome, those of the layers below included.
-        .layer(from_fn_with_state(calls.clone(), measure))
-        // Before any work is done for the request: overload is refused while that is cheap.
-        .layer(from_fn_with_state(calls.clone(), shed))
-        // After admission, so that a deadline covers the handler alone; outside of the panic layer, which has no waits.
-        .layer(from_fn_with_state(calls.clone(), deadline))
-        // Innermost: a handler's panic becomes an answer before it could unwind through the layers' own state.
-        .layer(from_fn_with_state(calls.clone(), catch_panic))
-        .service(tower::service_fn(move |request: Request| {
-            let router = match Protocol::of(&request) {
-                Protocol::Grpc => grpc.clone(),
-                Protocol::Http => http.clone(),
-            };
-            router.oneshot(request)
-        }))
+        .service(Chain(Arc::new(Links { grpc, http, calls: calls.clone() })))
+}
+
+#[derive(Clone)]
+struct Chain(Arc<Links>);
+
+struct Links {
+    grpc: Router,
+    http: Router,
+    calls: Arc<Calls>,
+}
+
+impl Service<Request> for Chain {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let chain = self.clone();
+        Box::pin(async move { Ok(chain.pass(request).await) })
+    }
+}
+
+impl Chain {
+    /// What concerns every request, whatever it asks for.
+    async fn pass(self, mut request: Request) -> Response {
+        // First, so that whatever happens below is logged and answered under the request's trace: the caller's continued, or
+        // a new one. The span is at debug level, as even an unused one costs a tenth of a call; failures are logged with
+        // their trace anyway.
+        let caller = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok());
+        let trace = caller.map_or_else(TraceContext::root, TraceContext::child);
+        request.extensions_mut().insert(trace);
+        let request_id = trace.request_id();
+        let span = tracing::debug_span!(
+            "request",
+            trace_id = request_id.to_str().unwrap_or_default(),
+            method = %request.method(),
+            path = request.uri().path()
+        );
+
+        // From here on gRPC-Web is gRPC, so that everything below knows one form of trailers.
+        let is_web = content_type(request.headers()).is_some_and(|t| t.starts_with("application/grpc-web"));
+        let mut response = if is_web {
+            let translated = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+                let chain = self.clone();
+                async move { Ok::<_, Infallible>(chain.admitted(request.map(Body::new), trace).await) }
+            });
+            let response =
+                tonic_web::GrpcWebLayer::new().layer(translated).oneshot(request).instrument(span).await;
+            response.unwrap_or_else(|never| match never {}).map(Body::new)
+        } else {
+            self.admitted(request, trace).instrument(span).await
+        };
+        response.headers_mut().insert("x-request-id", request_id);
+        response
+    }
+
+    /// What concerns the calls of the API: they are measured, limited in number and time, and their panics contained.
+    async fn admitted(self, mut request: Request, trace: TraceContext) -> Response {
+        let Links { grpc, http, calls } = &*self.0;
+        let protocol = Protocol::of(&request);
+        let router = match protocol {
+            Protocol::Grpc => grpc,
+            Protocol::Http => http,
+        };
+        // Health, metrics and reflection answer under overload, too, and are not worth counting.
+        if is_operational(request.uri().path()) {
+            return router.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+        }
+        let method = calls.method(protocol, request.uri().path());
+
+        // Counts every outcome from here on, refusals included. A caller that goes away drops it, which counts, too.
+        let mut outcome = Outcome::new(calls, method, protocol, trace);
+
+        // Before any work is done for the request: overload is refused while that is cheap. A stream keeps its place until
+        // its last byte.
+        let Some(in_flight) = calls.admit(method) else {
+            calls.metrics.errors(calls.service, "overload").inc();
+            let refusal = protocol.refuse(Reason::ConcurrencyExceeded.status(
+                "too many requests at once; retry after a pause, or raise server.max_concurrent_requests",
+            ));
+            outcome.head(&refusal);
+            return refusal;
+        };
+
+        // After admission, so that the deadline covers the handler alone. A call that may last has only the deadline that its
+        // caller sets; an HTTP upload says that it is one by its content type.
+        let lasts = match protocol {
+            Protocol::Grpc => method.streaming,
+            Protocol::Http => {
+                content_type(request.headers()).is_some_and(|t| t.starts_with("application/x-ndjson"))
+            }
+        };
+        let timeout = timeout_of(request.headers()).or((!lasts).then_some(calls.request_timeout));
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(Deadline(deadline));
+        }
+
+        // Innermost: a handler's panic becomes an answer before it could unwind through the steps above.
+        let handled = AssertUnwindSafe(router.clone().oneshot(request)).catch_unwind();
+        let handled = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, handled).await,
+            None => Ok(handled.await),
+        };
+        let response = match handled {
+            Ok(Ok(answered)) => answered.unwrap_or_else(|never| match never {}),
+            Ok(Err(panic)) => {
+                let message = panic.downcast_ref::<String>().map(String::as_str);
+                let message =
+                    message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)");
+                tracing::error!(service = calls.service, message, "a handler panicked");
+                calls.metrics.errors(calls.service, "panic").inc();
+                protocol.refuse(
+                    Reason::Internal.status("a fault of ours; the log has it under this request's id"),
+                )
+            }
+            Err(_) => protocol.refuse(Reason::DeadlineExceeded.status(format!(
+                "no answer within {:?}; whether the call took effect is unknown, so repeat it unchanged",
+                timeout.unwrap_or_default()
+            ))),
+        };
+        outcome.head(&response);
+        let stream_deadline = deadline.filter(|_| lasts && protocol == Protocol::Grpc);
+        response.map(|body| Body::new(Watched::new(body, stream_deadline, outcome, in_flight)))
+    }
 }
 
 /// The HTTP side of a port that speaks only gRPC.
@@ -65,22 +177,6 @@ pub(super) fn not_http() -> Router {
     let status = Reason::MediaTypeUnsupported
         .status("this port speaks gRPC; REST, /healthz and /metrics are on the service's HTTP port");
     Router::new().fallback(async move || crate::status::into_http(&status))
-}
-
-/// Continues the caller's trace or starts one, and names it in `x-request-id`. The span is at debug level: at 100,000
-/// requests a second even an unused span costs a tenth of the time, and failures are logged with their trace anyway.
-async fn trace(mut request: Request, next: Next) -> Response {
-    let caller = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok());
-    let context = caller.map_or_else(TraceContext::root, TraceContext::child);
-    request.extensions_mut().insert(context);
-    let trace_id = format!("{:032x}", context.trace_id());
-    let span =
-        tracing::debug_span!("request", trace_id, method = %request.method(), path = request.uri().path());
-    let mut response = next.run(request).instrument(span).await;
-    if let Ok(value) = HeaderValue::try_from(trace_id) {
-        response.headers_mut().insert("x-request-id", value);
-    }
-    response
 }
 
 fn cors(origins: &[String]) -> Option<CorsLayer> {
@@ -100,88 +196,6 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             .allow_headers(tower_http::cors::Any)
             .expose_headers(exposed.map(http::HeaderName::from_static)),
     )
-}
-
-async fn grpc_web(request: Request, next: Next) -> Response {
-    let is_web = content_type(request.headers()).is_some_and(|t| t.starts_with("application/grpc-web"));
-    if !is_web {
-        return next.run(request).await;
-    }
-    let inner = next.map_request(|request: http::Request<tonic::body::Body>| request.map(Body::new));
-    let response = tonic_web::GrpcWebLayer::new().layer(inner).oneshot(request).await;
-    response.unwrap_or_else(|never| match never {}).map(Body::new)
-}
-
-async fn measure(State(calls): State<Arc<Calls>>, request: Request, next: Next) -> Response {
-    let protocol = Protocol::of(&request);
-    let path = request.uri().path();
-    if protocol == Protocol::Http && is_operational(path) {
-        return next.run(request).await;
-    }
-    let context = request.extensions().get().copied().unwrap_or_else(TraceContext::root);
-    let mut outcome = Outcome::new(&calls, calls.method(protocol, path), protocol, context);
-    let response = next.run(request).await;
-    outcome.head(&response);
-    response.map(|body| Body::new(Watched::new(body).outcome(outcome)))
-}
-
-async fn shed(State(calls): State<Arc<Calls>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if is_operational(path) {
-        return next.run(request).await;
-    }
-    let protocol = Protocol::of(&request);
-    let Some(in_flight) = calls.admit(calls.method(protocol, path)) else {
-        calls.metrics.errors(calls.service, "overload").inc();
-        let status = Reason::ConcurrencyExceeded.status(
-            "too many requests at once; retry after a pause, or raise server.max_concurrent_requests",
-        );
-        return protocol.refuse(status);
-    };
-    let response = next.run(request).await;
-    // A stream keeps its place until its last byte.
-    response.map(|body| Body::new(Watched::new(body).in_flight(in_flight)))
-}
-
-async fn deadline(State(calls): State<Arc<Calls>>, mut request: Request, next: Next) -> Response {
-    let protocol = Protocol::of(&request);
-    let own = timeout_of(request.headers());
-    // A call that may last has only the deadline that its caller sets. An HTTP upload says so by its content type.
-    let lasts = match protocol {
-        Protocol::Grpc => calls.method(protocol, request.uri().path()).streaming,
-        Protocol::Http => {
-            content_type(request.headers()).is_some_and(|t| t.starts_with("application/x-ndjson"))
-        }
-    };
-    let Some(timeout) = own.or((!lasts).then_some(calls.request_timeout)) else {
-        return next.run(request).await;
-    };
-    let deadline = Instant::now() + timeout;
-    request.extensions_mut().insert(Deadline(deadline));
-    match tokio::time::timeout_at(deadline, next.run(request)).await {
-        Ok(response) if lasts && protocol == Protocol::Grpc => {
-            response.map(|body| Body::new(Watched::new(body).deadline(deadline)))
-        }
-        Ok(response) => response,
-        Err(_) => {
-            let message = format!(
-                "no answer within {timeout:?}; whether the call took effect is unknown, so repeat it unchanged"
-            );
-            protocol.refuse(Reason::DeadlineExceeded.status(message))
-        }
-    }
-}
-
-async fn catch_panic(State(calls): State<Arc<Calls>>, request: Request, next: Next) -> Response {
-    let protocol = Protocol::of(&request);
-    let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    response.unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)");
-        tracing::error!(service = calls.service, message, "a handler panicked");
-        calls.metrics.errors(calls.service, "panic").inc();
-        protocol.refuse(Reason::Internal.status("a fault of ours; the log has it under this request's id"))
-    })
 }
 
 /// A refusal that the router made itself, without a body, said in JSON.

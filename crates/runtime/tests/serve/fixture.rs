@@ -33,7 +33,7 @@ use weir_runtime::{Config, Health, Listeners, Metrics, Server, Shutdown, config,
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[derive(Debug, Clone, Copy)]
-pub enum Method {
+pub(crate) enum Method {
     Echo,
     Wait,
     Panic,
@@ -141,19 +141,19 @@ fn descriptors() -> Vec<u8> {
     FileDescriptorSet { file: vec![file] }.encode_to_vec()
 }
 
-pub struct Fixture {
-    pub http: SocketAddr,
-    pub grpc: SocketAddr,
-    pub channel: Channel,
-    pub health: Health,
-    pub shutdown: Shutdown,
+pub(crate) struct Fixture {
+    pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) channel: Channel,
+    pub(crate) health: Health,
+    pub(crate) shutdown: Shutdown,
     metrics: Metrics,
     test: Test,
     served: JoinHandle<Result<(), server::Error>>,
 }
 
 impl Fixture {
-    pub async fn start(adjust: impl FnOnce(&mut config::Server)) -> Self {
+    pub(crate) async fn start(adjust: impl FnOnce(&mut config::Server)) -> Self {
         let mut limits = Config::default().server;
         adjust(&mut limits);
         let listeners = Listeners::bind(ANY_PORT, Some(ANY_PORT), false).await.unwrap();
@@ -171,16 +171,16 @@ impl Fixture {
         Self { http, grpc, channel, health, shutdown, metrics, test, served }
     }
 
-    pub async fn call(&self, method: Method, seconds: i64) -> Result<Response<Value>, Status> {
+    pub(crate) async fn call(&self, method: Method, seconds: i64) -> Result<Response<Value>, Status> {
         call(self.channel.clone(), method, seconds).await
     }
 
-    pub fn spawn_call(&self, method: Method) -> JoinHandle<Result<Response<Value>, Status>> {
+    pub(crate) fn spawn_call(&self, method: Method) -> JoinHandle<Result<Response<Value>, Status>> {
         let channel = self.channel.clone();
         tokio::spawn(async move { call(channel, method, 1).await })
     }
 
-    pub async fn stream(&self) -> Result<Streaming<Value>, Status> {
+    pub(crate) async fn stream(&self) -> Result<Streaming<Value>, Status> {
         let mut client = tonic::client::Grpc::new(self.channel.clone());
         client.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static("/test.v1.Test/Stream");
@@ -190,16 +190,16 @@ impl Fixture {
         Ok(answer.into_inner())
     }
 
-    pub async fn until_waiting(&self) {
+    pub(crate) async fn until_waiting(&self) {
         self.test.waiting.notified().await;
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.test.release.add_permits(1);
     }
 
     /// Metrics are written when a body is dropped, a moment after the caller has its last byte.
-    pub async fn until_metrics_show(&self, line: &str) {
+    pub(crate) async fn until_metrics_show(&self, line: &str) {
         let shown = async {
             while !self.metrics.render().lines().any(|l| l == line) {
                 tokio::task::yield_now().await;
@@ -211,7 +211,7 @@ impl Fixture {
     }
 
     /// Until neither port accepts a connection.
-    pub async fn until_refused(&self) {
+    pub(crate) async fn until_refused(&self) {
         for port in [self.http, self.grpc] {
             while tokio::net::TcpStream::connect(port).await.is_ok() {
                 tokio::task::yield_now().await;
@@ -219,11 +219,11 @@ impl Fixture {
         }
     }
 
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.served.is_finished()
     }
 
-    pub async fn reflected_services(&self) -> Vec<String> {
+    pub(crate) async fn reflected_services(&self) -> Vec<String> {
         let mut client = ServerReflectionClient::new(self.channel.clone());
         let list = ServerReflectionRequest {
             host: String::new(),
@@ -237,7 +237,7 @@ impl Fixture {
         names
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.trigger();
         let served = tokio::time::timeout(super::HANG, self.served).await;
         served.expect("the server stops").unwrap().unwrap();
@@ -270,12 +270,16 @@ fn with_headers(mut builder: http::request::Builder, headers: &[(&str, &str)]) -
     builder
 }
 
-pub async fn http_get(port: SocketAddr, path: &str, headers: &[(&str, &str)]) -> http::Response<String> {
+pub(crate) async fn http_get(
+    port: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> http::Response<String> {
     let request = with_headers(http::Request::get(format!("http://{port}{path}")), headers);
     exchange(request.body(Full::default()).unwrap()).await
 }
 
-pub async fn http_post(
+pub(crate) async fn http_post(
     port: SocketAddr,
     path: &str,
     headers: &[(&str, &str)],

@@ -1,6 +1,8 @@
 //! A server with a small service of its own, on port 0, over real sockets: what callers see of its limits, its health and
 //! its drain.
 
+#![allow(clippy::unwrap_used, reason = "clippy exempts only the tests themselves, not what they share")]
+
 mod fixture;
 
 use std::time::Duration;
