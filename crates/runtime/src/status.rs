@@ -38,6 +38,8 @@ pub enum Reason {
     ResourceExists,
     /// No rollup covers the query; the metadata names the dimension.
     DimensionNotCovered,
+    /// The buckets that are still kept are too wide for the edges of the range or of the intervals.
+    RangeTooFine,
     /// The answer would exceed its limit; narrow the query.
     ResultTooLarge,
     /// The events received and not yet durable fill their budget.
@@ -71,7 +73,7 @@ impl Reason {
             Self::ScopeMissing => Code::PermissionDenied,
             Self::RouteNotFound | Self::ResourceNotFound => Code::NotFound,
             Self::ResourceExists => Code::AlreadyExists,
-            Self::DimensionNotCovered => Code::FailedPrecondition,
+            Self::DimensionNotCovered | Self::RangeTooFine => Code::FailedPrecondition,
             Self::ResultTooLarge | Self::InFlightFull | Self::ConcurrencyExceeded | Self::ReaderTooSlow => {
                 Code::ResourceExhausted
             }
@@ -95,7 +97,8 @@ impl Reason {
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
             Self::ResourceExists => "RESOURCE_EXISTS",
-            Self::DimensionNotCovered => "DIMENSION_NOT_COVERED",
+            Self::DimensionNotCovered => "ROLLUP_MISSING",
+            Self::RangeTooFine => "RANGE_TOO_FINE",
             Self::ResultTooLarge => "RESULT_TOO_LARGE",
             Self::InFlightFull => "IN_FLIGHT_FULL",
             Self::ConcurrencyExceeded => "CONCURRENCY_EXCEEDED",
@@ -129,6 +132,7 @@ impl Reason {
             | Self::ResourceNotFound
             | Self::ResourceExists
             | Self::DimensionNotCovered
+            | Self::RangeTooFine
             | Self::ResultTooLarge
             | Self::ReaderTooSlow
             | Self::Internal => None,
