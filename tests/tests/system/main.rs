@@ -1,5 +1,7 @@
 //! Whole-system tests: real processes, a real Kafka, real data. One module a behaviour.
 
 mod answers;
+mod bad_input;
 mod kill;
 mod log_conformance;
+mod streams;
