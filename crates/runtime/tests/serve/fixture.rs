@@ -191,7 +191,7 @@ impl Fixture {
     }
 
     pub(crate) async fn until_waiting(&self) {
-        self.test.waiting.notified().await;
+        within(self.test.waiting.notified()).await;
     }
 
     pub(crate) fn release(&self) {
@@ -213,9 +213,12 @@ impl Fixture {
     /// Until neither port accepts a connection.
     pub(crate) async fn until_refused(&self) {
         for port in [self.http, self.grpc] {
-            while tokio::net::TcpStream::connect(port).await.is_ok() {
-                tokio::task::yield_now().await;
-            }
+            within(async {
+                while tokio::net::TcpStream::connect(port).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
         }
     }
 
@@ -239,8 +242,7 @@ impl Fixture {
 
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();
-        let served = tokio::time::timeout(super::HANG, self.served).await;
-        served.expect("the server stops").unwrap().unwrap();
+        within(self.served).await.unwrap().unwrap();
     }
 }
 
@@ -249,7 +251,12 @@ async fn call(channel: Channel, method: Method, seconds: i64) -> Result<Response
     client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::try_from(format!("/test.v1.Test/{method:?}")).unwrap();
     let request = Request::new(Value { seconds, nanos: 0 });
-    client.unary(request, path, ProstCodec::<Value, Value>::default()).await
+    within(client.unary(request, path, ProstCodec::<Value, Value>::default())).await
+}
+
+/// Turns a hang into a failure.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(super::HANG, future).await.expect("this should have happened long ago")
 }
 
 /// One HTTP/1.1 exchange on a connection of its own.
@@ -258,8 +265,8 @@ async fn exchange(request: http::Request<Full<Bytes>>) -> http::Response<String>
         .pool_idle_timeout(Duration::ZERO)
         .pool_max_idle_per_host(0)
         .build_http();
-    let (head, body) = client.request(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
+    let (head, body) = within(client.request(request)).await.unwrap().into_parts();
+    let body = within(body.collect()).await.unwrap().to_bytes();
     http::Response::from_parts(head, String::from_utf8_lossy(&body).into_owned())
 }
 

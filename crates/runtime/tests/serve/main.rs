@@ -7,14 +7,14 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{Fixture, Method, http_get, http_post};
+use fixture::{Fixture, Method, http_get, http_post, within};
 use http::StatusCode;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
 /// Longer than anything here takes; only a hang reaches it.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_secs(20);
 /// A gRPC frame of `google.protobuf.Duration { seconds: 7 }`.
 const ONE_DURATION: [u8; 7] = [0, 0, 0, 0, 2, 0x08, 7];
 
@@ -99,9 +99,9 @@ async fn health_follows_the_checks_over_both_protocols() {
         let mut watch = client.watch(request).await.unwrap().into_inner();
         // 1 SERVING, 2 NOT_SERVING; the reporter may be a moment behind the check.
         check.failing("still none");
-        while watch.message().await.unwrap().unwrap().status != 2 {}
+        while within(watch.message()).await.unwrap().unwrap().status != 2 {}
         check.ok();
-        while watch.message().await.unwrap().unwrap().status != 1 {}
+        while within(watch.message()).await.unwrap().unwrap().status != 1 {}
     }
     assert_eq!(http_get(fixture.http, "/readyz", &[]).await.status(), StatusCode::OK);
     fixture.stop().await;
@@ -189,7 +189,7 @@ async fn a_drain_lets_calls_finish_and_takes_no_new_ones() {
     fixture.until_waiting().await;
 
     fixture.shutdown.trigger();
-    fixture.health.until(false).await;
+    within(fixture.health.until(false)).await;
     assert!(fixture.health.report().draining);
     fixture.until_refused().await;
     assert!(!fixture.is_stopped(), "it waits for the call in progress");
