@@ -141,3 +141,126 @@ impl Placed {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::money::Currency;
+
+    #[derive(Debug, Clone)]
+    struct Event {
+        late: bool,
+        user: u64,
+        session: Option<u64>,
+        revenue: Option<i64>,
+        /// Eighths, so that doubles add them up exactly.
+        price: Option<(u32, i32)>,
+    }
+
+    fn of(events: &[Event]) -> Cell {
+        let mut cell = Cell::default();
+        for event in events {
+            let mut one = Cell { count: 1, late: event.late.into(), ..Cell::default() };
+            one.users.insert(event.user);
+            event.session.iter().for_each(|session| one.sessions.insert(*session));
+            event
+                .revenue
+                .iter()
+                .for_each(|units| one.revenue.add(Currency::parse("EUR").unwrap(), *units, 0));
+            for (index, eighths) in event.price {
+                let mut summary = Summary::default();
+                summary.add(f64::from(eighths) / 8.0);
+                one.numerics.push((index, summary));
+            }
+            cell.merge(&one);
+        }
+        cell
+    }
+
+    fn any_events() -> impl Strategy<Value = Vec<Event>> {
+        let option = proptest::option::of::<std::ops::Range<i64>>;
+        let event = (
+            any::<bool>(),
+            0u64..50,
+            proptest::option::of(0u64..50),
+            option(-9..9),
+            proptest::option::of((0u32..3, any::<i32>())),
+        )
+            .prop_map(|(late, user, session, revenue, price)| Event {
+                late,
+                user,
+                session,
+                revenue,
+                price,
+            });
+        proptest::collection::vec(event, 0..30)
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Missing),
+            Just(Value::Other),
+            ".{0,10}".prop_map(|text| Value::Text(text.into_boxed_str())),
+        ]
+    }
+
+    /// Everything a cell can be asked. Fewer than 200 values keep the quantile sketches exact, whatever their order.
+    fn facts(cell: &Cell) -> impl PartialEq + std::fmt::Debug + use<> {
+        let numerics: Vec<_> = (0..3)
+            .map(|index| {
+                let summary = cell.numeric(index)?;
+                let quantiles: Vec<_> =
+                    (0..=20).map(|rank| summary.quantile(f64::from(rank) / 20.0)).collect();
+                Some((summary.count(), summary.sum(), quantiles))
+            })
+            .collect();
+        (cell.count, cell.late, cell.users.clone(), cell.sessions.clone(), cell.revenue.clone(), numerics)
+    }
+
+    fn merged(a: &Cell, b: &Cell) -> Cell {
+        let mut sum = a.clone();
+        sum.merge(b);
+        sum
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_associative_commutative_and_has_an_identity(
+            a in any_events(), b in any_events(), c in any_events(),
+        ) {
+            let (a, b, c) = (of(&a), of(&b), of(&c));
+            prop_assert_eq!(facts(&merged(&merged(&a, &b), &c)), facts(&merged(&a, &merged(&b, &c))));
+            prop_assert_eq!(facts(&merged(&a, &b)), facts(&merged(&b, &a)));
+            prop_assert_eq!(facts(&merged(&a, &Cell::default())), facts(&a));
+            prop_assert_eq!(facts(&merged(&Cell::default(), &a)), facts(&a));
+        }
+
+        #[test]
+        fn the_wire_form_holds_everything(
+            events in any_events(), dimensions in proptest::collection::vec(any_value(), 0..4),
+            level in prop::sample::select(Level::ALL.to_vec()), bucket: i64,
+        ) {
+            let placed = Placed { dimensions, level, bucket, cell: of(&events) };
+            let bytes = prost::Message::encode_to_vec(&placed.to_proto());
+            let read = Placed::from_proto(prost::Message::decode(bytes.as_slice()).unwrap()).unwrap();
+            prop_assert_eq!((&read.dimensions, read.level, read.bucket), (&placed.dimensions, level, bucket));
+            prop_assert_eq!(facts(&read.cell), facts(&placed.cell));
+        }
+    }
+
+    #[test]
+    fn records_of_another_make_are_refused() {
+        let good =
+            Placed { dimensions: vec![], level: Level::Day, bucket: 0, cell: Cell::default() }.to_proto();
+        let no_value = proto::DimensionValue { value: None };
+        for wire in [
+            proto::Cell { level: 0, ..good.clone() },
+            proto::Cell { level: 9, ..good.clone() },
+            proto::Cell { dimensions: vec![no_value], ..good.clone() },
+        ] {
+            assert!(matches!(Placed::from_proto(wire), Err(Error::Malformed(_))));
+        }
+    }
+}

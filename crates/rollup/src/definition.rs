@@ -261,7 +261,8 @@ mod tests {
         assert_eq!(ids, EXPECTED_IDS);
     }
 
-    const EXPECTED_IDS: [&str; 5] = ["", "", "", "", ""];
+    const EXPECTED_IDS: [&str; 5] =
+        ["b605d33298761d8d", "62fef6bbef4857e4", "5f66f14da1a92531", "c3113e0ff82c5b30", "37913b6b154a0418"];
 
     #[test]
     fn what_is_counted_makes_the_identity() {

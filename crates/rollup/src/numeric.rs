@@ -146,3 +146,143 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let b_part = sum - a;
     (sum, (a - (sum - b_part)) + (b - b_part))
 }
+
+/// Equal when they hold the same exactly, and the quantile sketches have the same items.
+impl PartialEq for Summary {
+    fn eq(&self, other: &Summary) -> bool {
+        (self.sum, self.rest) == (other.sum, other.rest)
+            && self.sketch.serialize() == other.sketch.serialize()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(values: &[f64]) -> Summary {
+        let mut summary = Summary::default();
+        values.iter().for_each(|value| assert!(summary.add(*value)));
+        summary
+    }
+
+    fn merged(a: &Summary, b: &Summary) -> Summary {
+        let mut sum = a.clone();
+        sum.merge(b);
+        sum
+    }
+
+    #[test]
+    fn sums_do_not_lose_small_values_among_great_ones() {
+        let mut values = vec![1e16];
+        values.extend([1.0; 1000]);
+        values.push(-1e16);
+        assert_eq!(of(&values).sum(), 1000.0);
+        let (great, small) = values.split_at(1);
+        assert_eq!(merged(&of(small), &of(great)).sum(), 1000.0);
+        assert_eq!(of(&[0.1; 10]).sum(), 1.0);
+    }
+
+    #[test]
+    fn what_is_not_a_finite_number_is_left_out() {
+        let mut summary = of(&[1.0]);
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(!summary.add(value));
+        }
+        assert_eq!(summary, of(&[1.0]));
+        assert_eq!(of(&[f64::MAX, f64::MAX]).sum(), f64::INFINITY);
+    }
+
+    #[test]
+    fn nothing_has_no_figures() {
+        let none = Summary::default();
+        assert_eq!((none.min(), none.max(), none.average(), none.quantile(0.5)), (None, None, None, None));
+        assert_eq!(none.to_proto(0), None);
+    }
+
+    #[test]
+    fn quantiles_of_few_values_are_exact() {
+        let summary = of(&[4.0, 1.0, 3.0, 2.0]);
+        for (rank, value) in [(0.0, 1.0), (0.25, 1.0), (0.26, 2.0), (0.5, 2.0), (0.75, 3.0), (1.0, 4.0)] {
+            assert_eq!(summary.quantile(rank), Some(Estimate::exact(value)), "{rank}");
+        }
+    }
+
+    #[test]
+    fn quantile_bounds_hold_however_the_values_came_together() {
+        // 40 parts of values in disorder: 7919 is prime, so that all of 0..100000 occur once.
+        let values: Vec<f64> = (0..100_000u64).map(|n| (n * 7_919 % 100_000) as f64).collect();
+        let whole = values.chunks(2_500).map(of).reduce(|a, b| merged(&a, &b)).unwrap();
+        assert_eq!((whole.count(), whole.sum()), (100_000, 4_999_950_000.0));
+        let quantiles = (1..100u32).map(|percent| f64::from(percent) / 100.0);
+        let held = quantiles.filter(|rank| {
+            let estimate = whole.quantile(*rank).unwrap();
+            let truth = (rank * 100_000.0).ceil() - 1.0;
+            assert!(!estimate.exact && estimate.lower <= estimate.value && estimate.value <= estimate.upper);
+            assert!((estimate.value - truth).abs() < 4_000.0, "{rank}: {estimate:?}");
+            estimate.lower <= truth && truth <= estimate.upper
+        });
+        // The bounds have 99 % confidence; neighbouring quantiles share their error.
+        let held = held.count();
+        assert!(held >= 85, "{held} of 99");
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused() {
+        let good = of(&[1.0, 2.0]).to_proto(0).unwrap();
+        let k100 = {
+            let mut sketch = Sketch::new(100).unwrap();
+            sketch.update(KllFloat::<f64>::new(1.0).unwrap());
+            sketch.serialize()
+        };
+        for wire in [
+            proto::NumericSummary { kll: vec![1, 2], ..good.clone() },
+            proto::NumericSummary { kll: k100, count: 1, max: 1.0, ..good.clone() },
+            proto::NumericSummary { count: 3, ..good.clone() },
+            proto::NumericSummary { min: 0.0, ..good.clone() },
+        ] {
+            assert!(matches!(Summary::from_proto(&wire), Err(Error::Malformed(_))), "{wire:?}");
+        }
+    }
+
+    fn any_values() -> impl Strategy<Value = Vec<f64>> {
+        proptest::collection::vec(-1e9..1e9f64, 0..400)
+    }
+
+    proptest! {
+        // Which items a full quantile sketch keeps is random: what it answers is bounded, not equal.
+        #[test]
+        fn merging_is_associative_commutative_and_has_an_identity(
+            a in any_values(), b in any_values(), c in any_values(),
+        ) {
+            let (sa, sb, sc) = (of(&a), of(&b), of(&c));
+            let all: Vec<f64> = a.iter().chain(&b).chain(&c).copied().collect();
+            let left = merged(&merged(&sa, &sb), &sc);
+            for other in [merged(&sa, &merged(&sb, &sc)), merged(&merged(&sc, &sa), &sb), of(&all)] {
+                prop_assert_eq!(
+                    (left.count(), left.sum(), left.min(), left.max()),
+                    (other.count(), other.sum(), other.min(), other.max())
+                );
+            }
+            prop_assert_eq!(merged(&sa, &Summary::default()), sa.clone());
+            prop_assert_eq!(merged(&Summary::default(), &sa).quantile(0.5), sa.quantile(0.5));
+            let mut sorted = all.clone();
+            sorted.sort_by(f64::total_cmp);
+            prop_assert_eq!(left.count() as usize, all.len());
+            if let Some(median) = left.quantile(0.5) {
+                let below = sorted.partition_point(|value| *value <= median.value) as f64 / sorted.len() as f64;
+                prop_assert!((below - 0.5).abs() < 0.06, "rank {} for the median", below);
+            }
+        }
+
+        #[test]
+        fn the_wire_form_holds_everything(values in any_values()) {
+            let summary = of(&values);
+            match summary.to_proto(3) {
+                Some(wire) => prop_assert_eq!(Summary::from_proto(&wire), Ok(summary)),
+                None => prop_assert!(values.is_empty()),
+            }
+        }
+    }
+}
