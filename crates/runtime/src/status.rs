@@ -48,6 +48,8 @@ pub enum Reason {
     ConcurrencyExceeded,
     /// The reader of a stream is too slow for it.
     ReaderTooSlow,
+    /// The sender of a stream sent more than it had credits for.
+    CreditsExceeded,
     /// The log cannot be reached.
     LogUnavailable,
     /// Another service cannot be reached.
@@ -74,9 +76,11 @@ impl Reason {
             Self::RouteNotFound | Self::ResourceNotFound => Code::NotFound,
             Self::ResourceExists => Code::AlreadyExists,
             Self::DimensionNotCovered | Self::RangeTooFine => Code::FailedPrecondition,
-            Self::ResultTooLarge | Self::InFlightFull | Self::ConcurrencyExceeded | Self::ReaderTooSlow => {
-                Code::ResourceExhausted
-            }
+            Self::ResultTooLarge
+            | Self::InFlightFull
+            | Self::ConcurrencyExceeded
+            | Self::ReaderTooSlow
+            | Self::CreditsExceeded => Code::ResourceExhausted,
             Self::LogUnavailable | Self::UpstreamUnavailable | Self::NotReady | Self::Draining => {
                 Code::Unavailable
             }
@@ -103,6 +107,7 @@ impl Reason {
             Self::InFlightFull => "IN_FLIGHT_FULL",
             Self::ConcurrencyExceeded => "CONCURRENCY_EXCEEDED",
             Self::ReaderTooSlow => "READER_TOO_SLOW",
+            Self::CreditsExceeded => "CREDITS_EXCEEDED",
             Self::LogUnavailable => "LOG_UNAVAILABLE",
             Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
             Self::NotReady => "NOT_READY",
@@ -135,6 +140,7 @@ impl Reason {
             | Self::RangeTooFine
             | Self::ResultTooLarge
             | Self::ReaderTooSlow
+            | Self::CreditsExceeded
             | Self::Internal => None,
         }
     }
