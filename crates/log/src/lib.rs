@@ -8,12 +8,14 @@
 //! bytes), it does not retry appends (the caller knows its deadline), and it does not decide who may write (fencing
 //! is the claim protocol of `weir-rollup`, which needs only the order of one partition).
 //!
-//! Map: `record` the data that passes, `error` what can go wrong, `embedded/` and `kafka/` the implementations.
+//! Map: `record` the data that passes, `error` what can go wrong, `embedded/` and `kafka/` the implementations, `sync`
+//! what these two share.
 
 pub mod embedded;
 mod error;
 pub mod kafka;
 mod record;
+mod sync;
 
 pub use embedded::{EmbeddedConfig, EmbeddedLog};
 pub use error::{Error, Result};

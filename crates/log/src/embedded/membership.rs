@@ -11,10 +11,9 @@ use tracing::warn;
 
 use super::{
     group::{Group, MemberId},
-    partition::locked,
     positions::Positions,
 };
-use crate::{Committed, Error, GroupMember, Membership, Result};
+use crate::{Committed, Error, GroupMember, Membership, Result, sync::locked};
 
 /// Longest metadata of a commit, as on Kafka (`offset.metadata.max.bytes`).
 const MAX_METADATA: usize = 4096;

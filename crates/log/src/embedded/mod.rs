@@ -42,16 +42,11 @@ use std::{
 use async_trait::async_trait;
 use tokio::task;
 
-use self::{
-    membership::Groups,
-    partition::{Bound, Partition, locked},
-    positions::Positions,
-    reader::Reader,
-    writer::Writer,
-};
+use self::{membership::Groups, partition::Partition, positions::Positions, reader::Reader, writer::Writer};
 use crate::{
     Appended, Bounds, Committed, Error, EventLog, GroupMember, Offset, PartitionReader, Record, Result,
     TopicPolicy, TopicSpec,
+    sync::{Bound, locked},
 };
 
 /// The log on this machine's disk.

@@ -6,10 +6,7 @@
 use std::{
     fs, mem,
     path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +16,10 @@ use super::{
     index::{Index, Segment},
     segment,
 };
-use crate::{Appended, Bounds, Error, Offset, Record, Result, Retention};
+use crate::{
+    Appended, Bounds, Error, Offset, Record, Result, Retention,
+    sync::{Room, locked},
+};
 
 /// One partition of a topic.
 #[derive(Debug)]
@@ -203,49 +203,5 @@ impl Partition {
             Some(index) if index.segment.base == base => Ok(index),
             Some(_) | None => Ok(segment::open(&self.dir, base, true, interval)?.index),
         }
-    }
-}
-
-/// A lock that a panicking thread cannot poison: what it guards is valid between any two statements.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Bounds the bytes that wait for their fsync, over all partitions.
-#[derive(Debug)]
-pub(super) struct Bound {
-    used: AtomicU64,
-    limit: u64,
-}
-
-/// Room taken from a [`Bound`] until it is dropped.
-#[derive(Debug)]
-pub(super) struct Room {
-    bound: Arc<Bound>,
-    bytes: u64,
-}
-
-impl Bound {
-    pub(super) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), limit })
-    }
-
-    /// # Errors
-    /// [`Error::QueueFull`], or [`Error::TooLarge`] when the bytes would never fit.
-    pub(super) fn take(self: &Arc<Self>, bytes: u64) -> Result<Room> {
-        if bytes > self.limit {
-            return Err(Error::TooLarge { bytes, limit: self.limit });
-        }
-        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
-            Ok(_) => Ok(Room { bound: Arc::clone(self), bytes }),
-            Err(_) => Err(Error::QueueFull { limit: self.limit }),
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.bound.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -15,8 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{directory::replace, partition::locked};
-use crate::{Committed, Error, Offset, Result};
+use super::directory::replace;
+use crate::{Committed, Error, Offset, Result, sync::locked};
 
 /// How long a committed position may be known to this process only.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);

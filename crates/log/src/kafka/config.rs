@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use rdkafka::ClientConfig;
+
 /// How to reach Kafka. Everything but the brokers has a default: `KafkaConfig { tls: …, ..KafkaConfig::new(brokers) }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
@@ -31,8 +33,8 @@ pub struct KafkaConfig {
     pub instance_id: Option<String>,
     /// How long a group waits for a member that went silent (`session.timeout.ms`).
     pub session_timeout: Duration,
-    /// Replicas of topics that are created.
-    pub replication: i32,
+    /// Replicas of topics that are created; `None` leaves it to the brokers' `default.replication.factor`.
+    pub replication: Option<u16>,
     /// Any other librdkafka setting, taken last.
     pub extra: BTreeMap<String, String>,
 }
@@ -82,8 +84,109 @@ impl KafkaConfig {
             reader_buffer_bytes: 8 << 20,
             instance_id: None,
             session_timeout: Duration::from_secs(10),
-            replication: 3,
+            replication: None,
             extra: BTreeMap::new(),
         }
     }
+
+    /// What every client needs.
+    fn client(&self) -> ClientConfig {
+        let mut c = ClientConfig::new();
+        c.set("bootstrap.servers", self.brokers.join(","))
+            .set("client.id", &self.client_id)
+            .set("allow.auto.create.topics", "false")
+            .set("socket.keepalive.enable", "true")
+            // Idle connections are closed by brokers as a matter of course.
+            .set("log.connection.close", "false")
+            // A broker that comes back is found soon.
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("security.protocol", self.protocol());
+        if let Some(tls) = &self.tls {
+            if let Some(ca) = &tls.ca {
+                c.set("ssl.ca.location", ca.to_string_lossy());
+            }
+            if let Some((certificate, key)) = &tls.client {
+                c.set("ssl.certificate.location", certificate.to_string_lossy());
+                c.set("ssl.key.location", key.to_string_lossy());
+            }
+        }
+        if let Some(sasl) = &self.sasl {
+            c.set("sasl.mechanism", &sasl.mechanism);
+            c.set("sasl.username", &sasl.user).set("sasl.password", &sasl.password);
+        }
+        c
+    }
+
+    fn protocol(&self) -> &'static str {
+        match (&self.tls, &self.sasl) {
+            (None, None) => "PLAINTEXT",
+            (Some(_), None) => "SSL",
+            (None, Some(_)) => "SASL_PLAINTEXT",
+            (Some(_), Some(_)) => "SASL_SSL",
+        }
+    }
+
+    fn with_extra(&self, mut c: ClientConfig) -> ClientConfig {
+        for (key, value) in &self.extra {
+            c.set(key, value);
+        }
+        c
+    }
+
+    /// For questions and administration.
+    pub(super) fn admin(&self) -> ClientConfig {
+        self.with_extra(self.client())
+    }
+
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut c = self.client();
+        c.set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("max.in.flight.requests.per.connection", "5")
+            .set("message.timeout.ms", ms(self.delivery_timeout))
+            .set("linger.ms", ms(self.linger))
+            // Room for the request around the largest record.
+            .set("message.max.bytes", (self.max_record_bytes + 64 * 1024).to_string())
+            // Bytes are what is bounded, by us and before the first record of an append is taken; librdkafka's own bound
+            // stands above it, so that it never refuses the rest of one.
+            .set("queue.buffering.max.messages", "0")
+            .set("queue.buffering.max.kbytes", (self.queue_bytes / 1024 * 2 + 64 * 1024).to_string());
+        self.with_extra(c)
+    }
+
+    /// Reads assigned partitions, outside any group: the group's name is only there because librdkafka wants one.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut c = self.client();
+        c.set("group.id", format!("{}-readers", self.client_id))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A position that is gone must be told, never skipped.
+            .set("auto.offset.reset", "error")
+            .set("fetch.min.bytes", "1")
+            .set("fetch.wait.max.ms", "10")
+            .set("fetch.queue.backoff.ms", "1")
+            .set("queued.max.messages.kbytes", (self.reader_buffer_bytes / 1024 * 2).max(1).to_string());
+        self.with_extra(c)
+    }
+
+    /// Takes part in a group without reading.
+    pub(super) fn member(&self, group: &str) -> ClientConfig {
+        let mut c = self.client();
+        c.set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("group.protocol", "classic")
+            .set("session.timeout.ms", ms(self.session_timeout))
+            .set("heartbeat.interval.ms", ms(self.session_timeout / 4));
+        if let Some(id) = &self.instance_id {
+            c.set("group.instance.id", id);
+        }
+        self.with_extra(c)
+    }
+}
+
+fn ms(duration: Duration) -> String {
+    duration.as_millis().to_string()
 }
