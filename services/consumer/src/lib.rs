@@ -1,1 +1,95 @@
-//! The consumer service: deduplicates, aggregates and emits micro-batches.
+//! The consumer service: deduplicates and aggregates events and emits micro-batches, exactly once for every event.
+//!
+//! What an event goes through, partition by partition:
+//!
+//! ```text
+//! analytics-events/p → decode → reject? → dedup → sink::Rollups → MicroBatch → metrics-data/p
+//!                                  └→ analytics-events-dlq/p
+//! ```
+//!
+//! The core is pure and takes time from the records: [`decode`], [`reject`], [`dedup`], [`sink`], and [`shard`], which joins
+//! them. Round it lies a thin shell: [`group`](self) membership, and for each owned partition a thread that claims it, rebuilds
+//! the deduplication window, and then reads, steps, cuts and appends until it is told to stop (`partition/`).
+//!
+//! What must stay true:
+//! - Offsets travel with the output. How far a partition has come is what `metrics-data` says, read back through the claim/accept
+//!   machine; committed positions are hints and serve lag monitoring.
+//! - Everything decided about an event is a function of the log, so that whoever takes over decides the same.
+//! - A dead letter is durable before the batch that covers it is appended.
+//! - After any failure a partition is claimed anew and goes on from the log's truth. Nothing is assumed.
+
+mod board;
+pub mod decode;
+pub mod dedup;
+mod error;
+mod group;
+mod meters;
+mod partition;
+pub mod reject;
+mod service;
+mod settings;
+pub mod shard;
+pub mod sink;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tonic::{codec::CompressionEncoding, service::Routes};
+use weir_log::EventLog;
+use weir_proto::processing::v1::processing_service_server::{ProcessingServiceServer, SERVICE_NAME};
+use weir_runtime::{Context, Health, Listeners, Server};
+
+pub use error::Error;
+pub use settings::{Settings, catalog};
+
+use board::Board;
+use meters::Meters;
+use service::Processing;
+
+/// What all partitions of a consumer share.
+#[derive(Debug)]
+struct Shared {
+    log: Arc<dyn EventLog>,
+    settings: Settings,
+    meters: Meters,
+    instance: String,
+}
+
+/// Runs the consumer until the shutdown is requested and everything is given up in order.
+///
+/// # Errors
+/// When the configuration or the topics do not fit; while it runs, nothing ends it but the shutdown.
+pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listeners) -> Result<(), Error> {
+    let Context { config, metrics, shutdown, instance } = context;
+    let grpc = listeners.grpc_address().unwrap_or(config.consumer.grpc);
+    let settings = Settings::new(&config, grpc)?;
+    let meters = Meters::new(metrics.clone(), &settings);
+    let shared = Arc::new(Shared { log, settings, meters, instance });
+
+    let (publishing, views) = watch::channel(group::Views::new());
+    let board = Board::new(Arc::clone(&shared), views);
+    let health = Health::new();
+    let (log_check, partitions_check) = (health.register("log"), health.register("partitions"));
+
+    let service =
+        ProcessingServiceServer::new(Processing { board: board.clone(), shutdown: shutdown.clone() })
+            .send_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Gzip);
+    let routes = Routes::new(service).prepare();
+    let http = weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME], routes.clone(), &config.server)?;
+    let server = Server::new(meters::SERVICE, metrics)
+        .limits(config.server.clone())
+        .health(health)
+        .grpc(routes, &[weir_proto::DESCRIPTORS])?
+        .http(http);
+
+    tokio::try_join!(
+        async { server.serve(listeners, shutdown.clone()).await.map_err(Error::from) },
+        group::take_part(shared, shutdown.clone(), publishing),
+        async {
+            board.look_on(shutdown.clone(), log_check, partitions_check).await;
+            Ok(())
+        },
+    )?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! What an event costs on the consumer's hot path, stage by stage: `cargo bench -p weir-consumer`.
+
+#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+
+use std::{hint::black_box, sync::Arc, time::Duration};
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use prost::Message;
+use prost_types::{Struct, Timestamp, Value, value::Kind};
+use uuid::Uuid;
+use weir_consumer::{
+    decode::{self, Plan, Slot},
+    dedup::{Arrival, Fingerprinter, Window},
+    shard::{Decider, Shard},
+    sink::Rollups,
+};
+use weir_log::{RecordBatch, RecordBatchBuilder};
+use weir_proto::{event::v1 as proto, google::r#type::Money};
+use weir_rollup::{
+    definition::{Catalog, CatalogSpec},
+    level::Retention,
+};
+
+const NAMES: [&str; 8] =
+    ["page_view", "search", "product_view", "add_to_cart", "checkout", "purchase", "login", "share"];
+const PLATFORMS: [&str; 3] = ["web", "android", "ios"];
+const TIME_MICROS: i64 = 1_790_000_000_000_000;
+
+/// The n-th event, about 290 bytes encoded, as a shop's app would send it.
+fn event(n: u64) -> proto::EventRecord {
+    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let properties = [
+        ("platform", text(PLATFORMS[n as usize % 3])),
+        ("channel", text("newsletter")),
+        ("price", Value { kind: Some(Kind::NumberValue((n % 997) as f64 / 10.0)) }),
+    ];
+    let time_micros = TIME_MICROS + n as i64 * 50;
+    let name = NAMES[n as usize % NAMES.len()];
+    proto::EventRecord {
+        project: "default".to_owned(),
+        receive_time_micros: time_micros + 1000,
+        corrected_time_micros: time_micros,
+        event: Some(proto::Event {
+            event_id: Uuid::from_u64_pair(n, n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_string(),
+            event_name: name.to_owned(),
+            user_id: format!("user-{:06}", n.wrapping_mul(7919) % 50_000),
+            session_id: format!("session-{:08}", n / 20),
+            install_id: format!("install-{:06}", n.wrapping_mul(7919) % 50_000),
+            sequence: n,
+            event_time: Some(Timestamp { seconds: time_micros / 1_000_000, nanos: 5000 }),
+            properties: Some(Struct { fields: properties.map(|(k, v)| (k.to_owned(), v)).into() }),
+            revenue: (name == "purchase").then(|| Money {
+                currency_code: "USD".to_owned(),
+                units: 12,
+                nanos: 990_000_000,
+            }),
+            context: Some(proto::Context {
+                app: Some(proto::App {
+                    name: "shop".to_owned(),
+                    version: "4.2.0".to_owned(),
+                    build: String::new(),
+                }),
+                os: Some(proto::OperatingSystem { name: "Android".to_owned(), version: "16".to_owned() }),
+                locale: "en-IN".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+    }
+}
+
+fn batch(from: u64, count: u64) -> RecordBatch {
+    let mut builder = RecordBatchBuilder::with_capacity(300 * count as usize);
+    for n in from..from + count {
+        let time_ms = TIME_MICROS / 1000 + n as i64 / 20;
+        builder.push(n, time_ms, b"user", &event(n).encode_to_vec());
+    }
+    builder.build(from + count)
+}
+
+fn catalog() -> Arc<Catalog> {
+    let spec = CatalogSpec {
+        dimensions: vec!["platform".to_owned()],
+        numerics: vec!["price".to_owned()],
+        definitions: vec![],
+        max_values: 1000,
+        retention: Retention::FOREVER,
+    };
+    Arc::new(Catalog::new(spec).expect("the catalog is right"))
+}
+
+fn plan(catalog: &Catalog) -> Plan {
+    Plan::new(catalog.dimension_fields(), catalog.numeric_fields())
+}
+
+const BATCH: u64 = 4096;
+
+fn decoding(c: &mut Criterion) {
+    let catalog = catalog();
+    let batch = batch(0, BATCH);
+    let bytes: usize = batch.iter().map(|record| record.value.len()).sum();
+    println!("{} bytes an event", bytes as u64 / BATCH);
+    let mut group = c.benchmark_group("decode");
+    group.throughput(Throughput::Elements(BATCH));
+    for (name, plan) in [("all", plan(&catalog)), ("identity", Plan::nothing())] {
+        group.bench_function(name, |b| {
+            let mut slots = vec![Slot::Missing; plan.dimensions()];
+            let mut numbers = vec![None; plan.numerics()];
+            b.iter(|| {
+                for record in batch.iter() {
+                    black_box(decode::decode(&plan, record.value, &mut slots, &mut numbers))
+                        .expect("well formed");
+                }
+            });
+        });
+    }
+    group.bench_function("prost", |b| {
+        b.iter(|| {
+            for record in batch.iter() {
+                black_box(proto::EventRecord::decode(record.value)).expect("well formed");
+            }
+        });
+    });
+    group.finish();
+}
+
+fn deduplication(c: &mut Criterion) {
+    let mut group = c.benchmark_group("dedup");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("fingerprint", |b| {
+        let mut fingerprinter = Fingerprinter::default();
+        let ids: Vec<String> = (0..BATCH).map(|n| Uuid::from_u128(n.into()).to_string()).collect();
+        b.iter(|| {
+            for id in &ids {
+                black_box(fingerprinter.of("default", id));
+            }
+        });
+    });
+    for remembered in [100_000u64, 10_000_000] {
+        let mut window = Window::new(Duration::from_secs(3600), 1 << 40);
+        let mut next = 0u64;
+        let mut arrivals = |hours: i64, count: u64| -> Vec<Arrival> {
+            (0..count)
+                .map(|_| {
+                    next += 1;
+                    let fingerprint = Some(next.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                    Arrival { append_time_ms: hours * 3_600_000, fingerprint }
+                })
+                .collect()
+        };
+        let mut duplicate = Vec::new();
+        window.admit(&arrivals(1, remembered), &mut duplicate);
+        window.admit(&arrivals(2, remembered), &mut duplicate);
+        group.bench_function(format!("admit with {remembered} remembered twice"), |b| {
+            b.iter_batched_ref(
+                || arrivals(2, BATCH),
+                |arrivals| arrivals.chunks(128).for_each(|chunk| window.admit(chunk, &mut duplicate)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn shard(c: &mut Criterion) {
+    let catalog = catalog();
+    let batches: Vec<RecordBatch> = (0..64).map(|i| batch(i * BATCH, BATCH)).collect();
+    let mut group = c.benchmark_group("shard");
+    group.sample_size(20);
+    group.throughput(Throughput::Elements(64 * BATCH));
+    group.bench_function("step and cut", |b| {
+        b.iter_batched(
+            || {
+                let window = Window::new(Duration::from_secs(3600), 1 << 40);
+                let rollups = Rollups::new(Arc::clone(&catalog), Duration::from_secs(60), 0, 0);
+                Shard::new(Decider::new(plan(&catalog), window), rollups)
+            },
+            |mut shard| {
+                for (i, batch) in batches.iter().enumerate() {
+                    let mut at = 0;
+                    while at < batch.len() {
+                        at = shard.step(batch, at);
+                    }
+                    if i % 16 == 15 {
+                        black_box(shard.rollups_mut().cut(Uuid::nil()).batch.encode_to_vec());
+                    }
+                }
+                shard
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decoding, deduplication, shard);
+criterion_main!(benches);

@@ -1,0 +1,382 @@
+//! The decoder against prost, on records that are well formed, merged from parts, cut, and damaged.
+
+use proptest::prelude::*;
+use prost::Message;
+use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
+use weir_proto::{event::v1 as proto, google::r#type as money};
+use weir_rollup::field::{ContextField, Field};
+
+use super::*;
+
+/// Every field of an event and the properties `a` to `d` as dimensions; `a` and `b` as numbers, too.
+fn fields() -> (Vec<Field>, Vec<Field>) {
+    let own = [
+        Field::EventName,
+        Field::EventType,
+        Field::UserId,
+        Field::AnonymousId,
+        Field::SessionId,
+        Field::InstallId,
+    ];
+    let context = ContextField::ALL.map(Field::Context);
+    let properties = ["a", "b", "c", "d"].map(|name| Field::Property(name.to_owned()));
+    let numerics = vec![properties[0].clone(), Field::UserId, properties[1].clone()];
+    (own.into_iter().chain(context).chain(properties).collect(), numerics)
+}
+
+/// The value of a field according to prost's message.
+fn expected_slot(record: &proto::EventRecord, field: &Field) -> Option<String> {
+    let event = record.event.clone().unwrap_or_default();
+    let text = |text: String| (!text.is_empty()).then_some(text);
+    match field {
+        Field::EventName => text(event.event_name),
+        Field::EventType => match proto::EventType::try_from(event.event_type) {
+            Ok(proto::EventType::Unspecified) => Some("TRACK".to_owned()),
+            Ok(known) => Some(known.as_str_name().trim_start_matches("EVENT_TYPE_").to_owned()),
+            Err(_) => None,
+        },
+        Field::UserId => text(event.user_id),
+        Field::AnonymousId => text(event.anonymous_id),
+        Field::SessionId => text(event.session_id),
+        Field::InstallId => text(event.install_id),
+        Field::Context(field) => {
+            let context = event.context.unwrap_or_default();
+            let (app, device) = (context.app.unwrap_or_default(), context.device.unwrap_or_default());
+            let (os, page) = (context.os.unwrap_or_default(), context.page.unwrap_or_default());
+            let campaign = context.campaign.unwrap_or_default();
+            text(match field {
+                ContextField::AppName => app.name,
+                ContextField::AppVersion => app.version,
+                ContextField::AppBuild => app.build,
+                ContextField::DeviceType => device.r#type,
+                ContextField::DeviceManufacturer => device.manufacturer,
+                ContextField::DeviceModel => device.model,
+                ContextField::OsName => os.name,
+                ContextField::OsVersion => os.version,
+                ContextField::Locale => context.locale,
+                ContextField::PageUrl => page.url,
+                ContextField::PagePath => page.path,
+                ContextField::PageTitle => page.title,
+                ContextField::Referrer => context.referrer,
+                ContextField::CampaignSource => campaign.source,
+                ContextField::CampaignMedium => campaign.medium,
+                ContextField::CampaignName => campaign.name,
+                ContextField::CampaignTerm => campaign.term,
+                ContextField::CampaignContent => campaign.content,
+                ContextField::Ip => context.ip,
+                ContextField::UserAgent => context.user_agent,
+            })
+        }
+        Field::Property(name) => match property(&event, name)? {
+            Kind::StringValue(text) => Some(text),
+            Kind::BoolValue(truth) => Some(truth.to_string()),
+            Kind::NumberValue(number) if number.is_finite() => {
+                let mut text = String::new();
+                write_number(number, &mut text);
+                Some(text)
+            }
+            Kind::NumberValue(_) | Kind::NullValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => None,
+        },
+    }
+}
+
+fn property(event: &proto::Event, name: &str) -> Option<Kind> {
+    event.properties.as_ref()?.fields.get(name)?.kind.clone()
+}
+
+/// Decodes with both and compares verdict and every value.
+fn compare(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
+    let (dimensions, numerics) = fields();
+    let plan = Plan::new(&dimensions, &numerics);
+    let mut slots = vec![Slot::Text("of the event before"); plan.dimensions()];
+    let mut numbers = vec![Some(1.0); plan.numerics()];
+    let ours = decode(&plan, bytes, &mut slots, &mut numbers);
+    let theirs = proto::EventRecord::decode(bytes);
+    let (ours, theirs) = match (ours, theirs) {
+        (Ok(ours), Ok(theirs)) => (ours, theirs),
+        (Err(malformed), Err(_)) => {
+            prop_assert!(malformed.position <= bytes.len());
+            return Ok(());
+        }
+        (ours, theirs) => {
+            return Err(TestCaseError::fail(format!("ours {ours:?}\ntheirs {theirs:?}\n{bytes:02x?}")));
+        }
+    };
+    let event = theirs.event.clone().unwrap_or_default();
+    prop_assert_eq!(ours.project, &theirs.project);
+    prop_assert_eq!(ours.receive_time_micros, theirs.receive_time_micros);
+    prop_assert_eq!(ours.corrected_time_micros, theirs.corrected_time_micros);
+    prop_assert_eq!(ours.event_id, &event.event_id);
+    prop_assert_eq!(ours.event_name, &event.event_name);
+    prop_assert_eq!(ours.event_type, event.event_type);
+    prop_assert_eq!(ours.user_id, &event.user_id);
+    prop_assert_eq!(ours.anonymous_id, &event.anonymous_id);
+    prop_assert_eq!(ours.session_id, &event.session_id);
+    prop_assert_eq!(ours.install_id, &event.install_id);
+    let revenue = event.revenue.as_ref();
+    let expected = revenue.map(|m| Money { currency: &m.currency_code, units: m.units, nanos: m.nanos });
+    prop_assert_eq!(ours.revenue, expected);
+    for (field, slot) in dimensions.iter().zip(&slots) {
+        let text = match slot {
+            Slot::Missing => None,
+            Slot::Text(text) => Some((*text).to_owned()),
+            Slot::Number(number) => {
+                let mut text = String::new();
+                write_number(*number, &mut text);
+                Some(text)
+            }
+        };
+        prop_assert_eq!(text, expected_slot(&theirs, field), "{}", field);
+    }
+    for (field, number) in numerics.iter().zip(&numbers) {
+        let expected = match field {
+            Field::Property(name) => match property(&event, name) {
+                Some(Kind::NumberValue(number)) if number.is_finite() => Some(number),
+                _ => None,
+            },
+            _ => None,
+        };
+        prop_assert_eq!(*number, expected);
+    }
+    Ok(())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![3 => "[a-z0-9-]{0,12}", 1 => ".{0,8}", 1 => Just(String::new())]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let scalar = prop_oneof![
+        4 => text().prop_map(Kind::StringValue),
+        2 => any::<f64>().prop_map(Kind::NumberValue),
+        2 => (-10..1000i32).prop_map(|n| Kind::NumberValue(n.into())),
+        1 => any::<bool>().prop_map(Kind::BoolValue),
+        1 => Just(Kind::NullValue(0)),
+    ];
+    let value =
+        prop_oneof![9 => scalar.prop_map(|k| Value { kind: Some(k) }), 1 => Just(Value { kind: None })];
+    value.prop_recursive(4, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4)
+                .prop_map(|values| Value { kind: Some(Kind::ListValue(ListValue { values })) }),
+            prop::collection::btree_map("[a-z]", inner, 0..4)
+                .prop_map(|fields| Value { kind: Some(Kind::StructValue(Struct { fields })) }),
+        ]
+    })
+}
+
+fn context() -> impl Strategy<Value = proto::Context> {
+    prop::array::uniform20(text()).prop_map(|t| {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, u] = t;
+        proto::Context {
+            app: Some(proto::App { name: a, version: b, build: c }),
+            device: (!d.is_empty()).then_some(proto::Device { r#type: d, manufacturer: e, model: f }),
+            os: Some(proto::OperatingSystem { name: g, version: h }),
+            locale: i,
+            page: Some(proto::Page { url: j, path: k, title: l }),
+            referrer: m,
+            campaign: Some(proto::Campaign { source: n, medium: o, name: p, term: q, content: r }),
+            ip: s,
+            user_agent: u,
+        }
+    })
+}
+
+fn record() -> impl Strategy<Value = proto::EventRecord> {
+    let revenue = (text(), any::<i64>(), any::<i32>())
+        .prop_map(|(currency_code, units, nanos)| money::Money { currency_code, units, nanos });
+    let time = || {
+        prop::option::of(
+            (any::<i64>(), any::<i32>()).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos }),
+        )
+    };
+    let properties =
+        prop::option::of(prop::collection::btree_map(prop_oneof!["[a-e]", text()], value(), 0..8));
+    let ids = (text(), text(), text(), text(), text(), text());
+    let event = (
+        ids,
+        -1..9i32,
+        any::<u64>(),
+        time(),
+        time(),
+        properties,
+        prop::option::of(revenue),
+        prop::option::of(context()),
+    )
+        .prop_map(|(ids, event_type, sequence, event_time, sent_time, properties, revenue, context)| {
+            let (event_id, event_name, user_id, anonymous_id, session_id, install_id) = ids;
+            proto::Event {
+                event_id,
+                event_name,
+                event_type,
+                user_id,
+                anonymous_id,
+                session_id,
+                install_id,
+                sequence,
+                event_time,
+                sent_time,
+                clock_offset: None,
+                properties: properties.map(|fields| Struct { fields }),
+                revenue,
+                context,
+            }
+        });
+    (text(), any::<i64>(), any::<i64>(), prop::option::of(event)).prop_map(
+        |(project, receive_time_micros, corrected_time_micros, event)| proto::EventRecord {
+            project,
+            receive_time_micros,
+            corrected_time_micros,
+            event,
+        },
+    )
+}
+
+/// One blow to the bytes.
+#[derive(Clone, Debug)]
+enum Damage {
+    Set(prop::sample::Index, u8),
+    Flip(prop::sample::Index, u8),
+    Insert(prop::sample::Index, Vec<u8>),
+    Remove(prop::sample::Index),
+    Cut(prop::sample::Index),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        (at(), any::<u8>()).prop_map(|(at, byte)| Damage::Set(at, byte)),
+        (at(), 0..8u8).prop_map(|(at, bit)| Damage::Flip(at, bit)),
+        (at(), prop::collection::vec(any::<u8>(), 1..4)).prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
+        at().prop_map(Damage::Remove),
+        at().prop_map(Damage::Cut),
+    ]
+}
+
+fn strike(bytes: &mut Vec<u8>, damage: Damage) {
+    if bytes.is_empty() {
+        return;
+    }
+    let len = bytes.len();
+    match damage {
+        Damage::Set(at, byte) => bytes[at.index(len)] = byte,
+        Damage::Flip(at, bit) => bytes[at.index(len)] ^= 1 << bit,
+        Damage::Insert(at, inserted) => drop(bytes.splice(at.index(len)..at.index(len), inserted)),
+        Damage::Remove(at) => drop(bytes.remove(at.index(len))),
+        Damage::Cut(at) => bytes.truncate(at.index(len)),
+    }
+}
+
+/// Fields that no schema has, groups among them.
+fn unknown() -> impl Strategy<Value = Vec<u8>> {
+    let leaf = prop_oneof![
+        (15..40u32, any::<u64>()).prop_map(|(tag, number)| {
+            let mut bytes = Vec::new();
+            prost::encoding::uint64::encode(tag, &number, &mut bytes);
+            bytes
+        }),
+        (15..40u32, any::<u32>()).prop_map(|(tag, number)| {
+            let mut bytes = Vec::new();
+            prost::encoding::fixed32::encode(tag, &number, &mut bytes);
+            bytes
+        }),
+        (15..40u32, text()).prop_map(|(tag, text)| {
+            let mut bytes = Vec::new();
+            prost::encoding::string::encode(tag, &text, &mut bytes);
+            bytes
+        }),
+    ];
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        (15..40u32, prop::collection::vec(inner, 0..3)).prop_map(|(tag, fields)| {
+            let mut bytes = Vec::new();
+            prost::encoding::encode_key(tag, prost::encoding::WireType::StartGroup, &mut bytes);
+            bytes.extend(fields.concat());
+            prost::encoding::encode_key(tag, prost::encoding::WireType::EndGroup, &mut bytes);
+            bytes
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn well_formed_records_read_the_same(record in record()) {
+        compare(&record.encode_to_vec())?;
+    }
+
+    #[test]
+    fn parts_merge_and_unknown_fields_pass(parts in prop::collection::vec(prop_oneof![record().prop_map(|r| r.encode_to_vec()), unknown()], 1..4)) {
+        compare(&parts.concat())?;
+    }
+
+    #[test]
+    fn damage_is_judged_the_same(record in record(), blows in prop::collection::vec(damage(), 1..6)) {
+        let mut bytes = record.encode_to_vec();
+        blows.into_iter().for_each(|blow| strike(&mut bytes, blow));
+        compare(&bytes)?;
+    }
+
+    #[test]
+    fn noise_is_judged_the_same(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        compare(&bytes)?;
+    }
+}
+
+/// A value nested in `depth` lists.
+fn nested(depth: usize) -> Vec<u8> {
+    let mut value = Value { kind: Some(Kind::NumberValue(1.0)) };
+    for _ in 0..depth {
+        value = Value { kind: Some(Kind::ListValue(ListValue { values: vec![value] })) };
+    }
+    let properties = Struct { fields: [("a".to_owned(), value)].into() };
+    let event = proto::Event { properties: Some(properties), ..Default::default() };
+    proto::EventRecord { event: Some(event), ..Default::default() }.encode_to_vec()
+}
+
+#[test]
+fn nesting_ends_where_prost_ends_it() {
+    for depth in 40..60 {
+        compare(&nested(depth)).unwrap();
+    }
+    let plan = Plan::nothing();
+    assert!(decode(&plan, &nested(40), &mut [], &mut []).is_ok());
+    let error = decode(&plan, &nested(60), &mut [], &mut []).unwrap_err();
+    assert_eq!(error.fault, Fault::Depth);
+}
+
+#[test]
+fn groups_end_where_prost_ends_them() {
+    for depth in 90..110 {
+        let open = [0x7b].repeat(depth);
+        let close = [0x7c].repeat(depth);
+        compare(&[open.clone(), close].concat()).unwrap();
+        compare(&open).unwrap();
+    }
+}
+
+#[test]
+fn faults_name_their_position() {
+    let value = [&[0x0a, 3][..], b"a\xffb"].concat();
+    let error = decode(&Plan::nothing(), &value, &mut [], &mut []).unwrap_err();
+    assert_eq!(error, Malformed { position: 3, fault: Fault::Utf8 });
+    assert_eq!(error.to_string(), "a string is not UTF-8, at byte 3");
+}
+
+#[test]
+fn numbers_have_one_text() {
+    for (number, expected) in [
+        (3.0, "3"),
+        (-0.0, "0"),
+        (-17.0, "-17"),
+        (0.1, "0.1"),
+        (1e15, "1000000000000000"),
+        (9_007_199_254_740_992.0, "9007199254740992"),
+        (1e300, "1e300"),
+        (1.5e-9, "1.5e-9"),
+    ] {
+        let mut text = String::new();
+        write_number(number, &mut text);
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,30 @@
+//! Waiting longer and longer between attempts.
+
+use std::time::Duration;
+
+use rand::Rng;
+
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Exponential backoff with jitter: the n-th pause is between half of 50 ms · 2ⁿ and all of it, at most 5 s. The jitter keeps
+/// partitions and instances from coming back all at once.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: FIRST }
+    }
+}
+
+impl Backoff {
+    /// Waits. Cancel-safe.
+    pub(crate) async fn pause(&mut self) {
+        let pause = self.next.mul_f64(rand::rng().random_range(0.5..=1.0));
+        self.next = (self.next * 2).min(LONGEST);
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,220 @@
+//! Appending micro-batches: several may be under way, in order.
+//!
+//! Each is handed to the log before the next is made, so they become durable in order, and a failure leaves a gap that the chain
+//! turns into void batches, never into wrong counts. What can be tried again without doubt is tried again here: a full
+//! queue (nothing was appended) and dead letters (twice does no harm). Anything else ends the claim: whether the batch is in the log is
+//! unknown, and only reading tells.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    future::{self, BoxFuture},
+    stream::FuturesOrdered,
+};
+use prost::Message;
+use weir_log::{EventLog, Offset, Record};
+use weir_proto::{
+    event::v1 as event,
+    rollup::v1::{MetricsRecord, Tally, metrics_record},
+};
+
+use super::backoff::Backoff;
+use crate::{reject::DeadLetter, settings::Settings, sink::Cut};
+
+/// Micro-batches under way at most. An append takes one or two group commits, so that two already keep the log busy.
+const MAX_IN_FLIGHT: usize = 4;
+/// Bytes of dead letters handed over at once.
+const DEAD_LETTERS_AT_ONCE: usize = 1 << 20;
+/// What the envelope of a dead letter takes at most, besides key and value.
+const ENVELOPE: usize = 4096;
+
+/// A micro-batch that is durable.
+#[derive(Debug)]
+pub(crate) struct Landed {
+    /// The source offset after it.
+    pub(crate) end: Offset,
+    /// What became of its records.
+    pub(crate) tally: Tally,
+    /// Its dead letters by reason.
+    pub(crate) malformed: u64,
+    /// Likewise.
+    pub(crate) invalid: u64,
+    /// How long it took.
+    pub(crate) took: Duration,
+}
+
+type Append = BoxFuture<'static, Result<Landed, weir_log::Error>>;
+
+/// Micro-batches under way, oldest first.
+pub(super) struct Flight {
+    log: Arc<dyn EventLog>,
+    metrics: String,
+    events: String,
+    dead_letters: String,
+    partition: u32,
+    appends: FuturesOrdered<Append>,
+    submitted: VecDeque<Instant>,
+    /// The newest append has not reached the log yet: nothing may be submitted after it.
+    stalled: Arc<AtomicBool>,
+}
+
+impl Flight {
+    pub(super) fn new(log: Arc<dyn EventLog>, settings: &Settings, partition: u32) -> Self {
+        Self {
+            log,
+            metrics: settings.metrics.clone(),
+            events: settings.events.clone(),
+            dead_letters: settings.dead_letters.clone(),
+            partition,
+            appends: FuturesOrdered::new(),
+            submitted: VecDeque::new(),
+            stalled: Arc::default(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.appends.len() < MAX_IN_FLIGHT && !self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// How long the oldest has been under way.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.submitted.front().map(Instant::elapsed)
+    }
+
+    /// The next one that landed; waits for ever when none is under way.
+    pub(super) async fn landed(&mut self) -> Result<Landed, weir_log::Error> {
+        match self.appends.next().await {
+            Some(landed) => {
+                self.submitted.pop_front();
+                landed
+            }
+            None => future::pending().await,
+        }
+    }
+
+    /// Hands a cut over. There must be room.
+    pub(super) async fn submit(&mut self, cut: Cut) {
+        debug_assert!(self.has_room(), "the caller looks first");
+        let Cut { dead_letters, batch } = cut;
+        let (end, tally) = (batch.end_offset, batch.tally.unwrap_or_default());
+        let of = |reason| dead_letters.iter().filter(|d| d.rejection.reason() == reason).count() as u64;
+        let (malformed, invalid) =
+            (of(event::dead_letter::Reason::Malformed), of(event::dead_letter::Reason::Invalid));
+        let letters: Vec<Record> = dead_letters.into_iter().map(|letter| self.letter(letter)).collect();
+        let batch = MetricsRecord { record: Some(metrics_record::Record::Batch(batch)) };
+        let record = Record::new(Bytes::new(), batch.encode_to_vec());
+
+        let (log, partition) = (Arc::clone(&self.log), self.partition);
+        let (metrics, dead_topic) = (self.metrics.clone(), self.dead_letters.clone());
+        let stalled = Arc::clone(&self.stalled);
+        let started = Instant::now();
+        let mut append: Append = Box::pin(async move {
+            if !letters.is_empty() {
+                stalled.store(true, Ordering::Relaxed);
+                append_letters(&log, &dead_topic, partition, letters).await?;
+            }
+            let mut backoff = Backoff::default();
+            loop {
+                match log.append(&metrics, partition, vec![record.clone()]).await {
+                    Err(weir_log::Error::QueueFull { .. }) => {
+                        stalled.store(true, Ordering::Relaxed);
+                        backoff.pause().await;
+                    }
+                    done => {
+                        stalled.store(false, Ordering::Relaxed);
+                        return done.map(|_| Landed {
+                            end,
+                            tally,
+                            malformed,
+                            invalid,
+                            took: started.elapsed(),
+                        });
+                    }
+                }
+            }
+        });
+        // The first poll hands it to the log, before any later one.
+        let append = match futures::poll!(Pin::new(&mut append)) {
+            Poll::Ready(done) => Box::pin(future::ready(done)),
+            Poll::Pending => append,
+        };
+        self.appends.push_back(append);
+        self.submitted.push_back(started);
+    }
+
+    fn letter(&self, letter: DeadLetter) -> Record {
+        let dead = event::DeadLetter {
+            topic: self.events.clone(),
+            partition: self.partition,
+            offset: letter.offset,
+            key: letter.key.clone(),
+            value: letter.value,
+            reason: letter.rejection.reason().into(),
+            detail: letter.rejection.to_string(),
+            fail_time: Some(SystemTime::now().into()),
+        };
+        Record::new(letter.key, dead.encode_to_vec())
+    }
+}
+
+/// Appends dead letters, again and again until they are durable or it makes no sense any more.
+async fn append_letters(
+    log: &Arc<dyn EventLog>,
+    topic: &str,
+    partition: u32,
+    letters: Vec<Record>,
+) -> Result<(), weir_log::Error> {
+    let mut letters = VecDeque::from(letters);
+    let mut backoff = Backoff::default();
+    while !letters.is_empty() {
+        let mut bytes = 0;
+        let fits = letters.iter().take_while(|record| {
+            bytes += record.key.len() + record.value.len();
+            bytes <= DEAD_LETTERS_AT_ONCE
+        });
+        let count = fits.count().max(1);
+        let some: Vec<Record> = letters.iter().take(count).cloned().collect();
+        match log.append(topic, partition, some).await {
+            Ok(_) => {
+                letters.drain(..count);
+                backoff = Backoff::default();
+            }
+            Err(weir_log::Error::TooLarge { limit, .. }) => {
+                letters.iter_mut().take(count).for_each(|r| shorten(r, limit))
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(topic, partition, %error, "dead letters can't be written; trying again");
+                backoff.pause().await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A record at the log's limit does not fit into an envelope any more: its beginning has to do. The original stays in the events
+/// topic as long as that is kept.
+fn shorten(record: &mut Record, limit: u64) {
+    let Ok(mut dead) = event::DeadLetter::decode(&*record.value) else { return };
+    let room = (limit as usize).saturating_sub(ENVELOPE + 2 * record.key.len());
+    if dead.value.len() > room {
+        dead.detail.push_str(&format!("; of {} bytes the first {room} are kept here", dead.value.len()));
+        dead.value.truncate(room);
+        record.value = dead.encode_to_vec().into();
+    }
+}

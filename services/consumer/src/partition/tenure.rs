@@ -1,0 +1,324 @@
+//! The time from one claim of a partition to its end: claim, rebuild, run.
+//!
+//! Nothing outlives it: whatever goes wrong, the claim is given up, and what the log says then is where the next one starts.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, time};
+use weir_log::{Committed, PartitionReader, RecordBatch};
+use weir_proto::processing::v1::partition_status::State;
+
+use super::{
+    Order, Outlet,
+    flight::{Flight, Landed},
+    rebuild::rebuild,
+    tail::{Standing, Tail, now_micros},
+    view,
+};
+use crate::{
+    Shared,
+    error::Error,
+    shard::Shard,
+    sink::{Cut, Limits, Rollups, Sink},
+};
+
+/// How long to wait for records at most before looking round.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two commits, and between two looks at what does not happen by itself.
+const TICK: Duration = Duration::from_secs(1);
+/// Time without a batch after which a heartbeat is written.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How far a heartbeat's watermark stays behind the clock: more than a record is on its way between its stamp and its being
+/// readable (one group commit), and than clocks of well-kept machines differ.
+const HEARTBEAT_MARGIN_MICROS: i64 = 1_000_000;
+/// An append that takes longer than this is reported as blocked.
+const BLOCKED_AFTER: Duration = Duration::from_secs(2);
+
+/// How a tenure ended.
+pub(super) enum End {
+    /// As ordered.
+    Ordered,
+    /// Another consumer has claimed the partition.
+    Fenced(Tail),
+    /// Something failed.
+    Failed(Error),
+}
+
+/// Holds the partition until something ends it. `limits` bound its micro-batches.
+pub(super) async fn hold(
+    shared: &Arc<Shared>,
+    partition: u32,
+    limits: Limits,
+    orders: &mut watch::Receiver<Order>,
+    outlet: &Outlet,
+) -> End {
+    let prepared = tokio::select! {
+        biased;
+        // Nothing was processed, so there is nothing to finish.
+        _ = orders.wait_for(|order| *order != Order::Work) => return End::Ordered,
+        prepared = prepare(shared, partition, limits, outlet) => prepared,
+    };
+    match prepared {
+        Ok(running) => running.run(orders).await,
+        Err(error) => End::Failed(error),
+    }
+}
+
+async fn prepare<'a>(
+    shared: &'a Arc<Shared>,
+    partition: u32,
+    limits: Limits,
+    outlet: &'a Outlet,
+) -> Result<Running<'a>, Error> {
+    let Shared { log, settings, meters, .. } = &**shared;
+    let started = Instant::now();
+    outlet.show(|view| {
+        view.state = State::Claiming;
+        view.detail.clear();
+    });
+    let tail = Tail::claim(log, settings, partition).await?;
+    meters.claim.observe(started.elapsed().as_secs_f64());
+
+    let state = tail.state().clone();
+    let resume = state.next_source_offset;
+    let started = Instant::now();
+    outlet.show(|view| view.state = State::Rebuilding);
+    let progress = |position| outlet.show(|view| view.position = position);
+    let decider = rebuild(log, settings, partition, resume, progress).await?;
+    meters.rebuild.observe(started.elapsed().as_secs_f64());
+    tracing::info!(partition, resume, owner = %tail.owner(), "the partition is claimed");
+
+    let catalog = Arc::clone(&settings.catalog);
+    let rollups = Rollups::new(catalog, settings.lateness, resume, state.watermark);
+    let mut shard = Shard::new(decider, rollups);
+    let start = log.bounds(&settings.events, partition).await?.start;
+    if start > resume {
+        lost(&mut shard, partition, start);
+    }
+    let now = Instant::now();
+    Ok(Running {
+        shared,
+        partition,
+        limits,
+        outlet,
+        events: log.reader(&settings.events, partition, shard.position()).await?,
+        flight: Flight::new(Arc::clone(log), settings, partition),
+        durable: resume,
+        cut_at: shard.rollups().is_pending().then_some(now),
+        shard,
+        tail,
+        held: None,
+        stepping: Duration::ZERO,
+        last_batch: now,
+        committed: None,
+        draining: None,
+    })
+}
+
+fn lost(shard: &mut Shard, partition: u32, until: u64) {
+    let from = shard.position();
+    tracing::error!(
+        partition,
+        from,
+        until,
+        "retention deleted events before they were read; they are counted as unavailable"
+    );
+    shard.lose(until);
+}
+
+struct Running<'a> {
+    shared: &'a Shared,
+    partition: u32,
+    limits: Limits,
+    outlet: &'a Outlet,
+    events: Box<dyn PartitionReader>,
+    tail: Tail,
+    shard: Shard,
+    /// What was read, and the index of the next record to process.
+    held: Option<(RecordBatch, usize)>,
+    /// Time spent on the held batch.
+    stepping: Duration,
+    /// When the batch in the making is to be cut.
+    cut_at: Option<Instant>,
+    flight: Flight,
+    /// Source offset up to which output was acknowledged.
+    durable: u64,
+    last_batch: Instant,
+    /// `metrics-data` offset of the hint committed last.
+    committed: Option<u64>,
+    /// Since when it is being given up.
+    draining: Option<Instant>,
+}
+
+impl Running<'_> {
+    async fn run(mut self, orders: &mut watch::Receiver<Order>) -> End {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            self.work().await;
+            match self.tail.standing() {
+                Standing::Owner => {}
+                Standing::Fenced { .. } => return End::Fenced(self.tail),
+                Standing::Void(reason) => return End::Failed(Error::Void(reason)),
+            }
+            if let Some(since) = self.draining {
+                let drained = !self.shard.rollups().is_pending()
+                    && self.flight.is_empty()
+                    && self.tail.state().next_source_offset == self.shard.rollups().next_offset();
+                if drained {
+                    self.commit();
+                    return End::Ordered;
+                }
+                if since.elapsed() >= self.shared.settings.drain_timeout {
+                    tracing::warn!(
+                        partition = self.partition,
+                        "giving the partition up with output that is not acknowledged"
+                    );
+                    return End::Ordered;
+                }
+            }
+            self.show();
+
+            let reading = self.draining.is_none() && self.held.is_none();
+            let cut_at = self.cut_at.filter(|_| self.flight.has_room());
+            let done = tokio::select! {
+                biased;
+                changed = orders.changed() => match changed.map(|()| *orders.borrow_and_update()) {
+                    Ok(Order::Work) => Ok(()),
+                    Ok(Order::Drain) => {
+                        // What was read and not processed is the next owner's.
+                        self.held = None;
+                        self.draining = Some(Instant::now());
+                        Ok(())
+                    }
+                    Ok(Order::Drop) | Err(_) => return End::Ordered,
+                },
+                _ = tick.tick() => self.tick().await,
+                landed = self.flight.landed() => landed.map(|landed| self.landed(&landed)).map_err(Error::from),
+                read = self.tail.read(PATIENCE) => read.map(drop),
+                batch = self.events.next(PATIENCE), if reading => self.take(batch).await,
+                () = until(cut_at), if cut_at.is_some() => Ok(()),
+            };
+            if let Err(error) = done {
+                return End::Failed(error);
+            }
+        }
+    }
+
+    /// Processes what is held and cuts what is due, as far as there is room.
+    async fn work(&mut self) {
+        loop {
+            let full = self.shard.rollups().is_full(&self.limits);
+            let due = full || self.draining.is_some() || self.cut_at.is_some_and(|at| at <= Instant::now());
+            if due && self.shard.rollups().is_pending() && self.flight.has_room() {
+                self.cut().await;
+                continue;
+            }
+            let Some((batch, index)) = &mut self.held else { break };
+            if full {
+                break;
+            }
+            let started = Instant::now();
+            *index = self.shard.step(batch, *index);
+            let through = *index >= batch.len();
+            self.stepping += started.elapsed();
+            self.cut_at.get_or_insert_with(|| started + self.shared.settings.batch_delay);
+            if through {
+                self.held = None;
+                self.shared.meters.process.observe(std::mem::take(&mut self.stepping).as_secs_f64());
+            }
+        }
+    }
+
+    async fn cut(&mut self) {
+        let started = Instant::now();
+        let cut = self.shard.rollups_mut().cut(self.tail.owner());
+        self.cut_at = None;
+        self.submit(cut).await;
+        self.shared.meters.encode.observe(started.elapsed().as_secs_f64());
+    }
+
+    async fn submit(&mut self, cut: Cut) {
+        self.last_batch = Instant::now();
+        self.flight.submit(cut).await;
+    }
+
+    fn landed(&mut self, landed: &Landed) {
+        self.durable = landed.end;
+        self.shared.meters.landed(landed);
+        self.outlet.show(|view| view::add(&mut view.tally, &landed.tally));
+    }
+
+    async fn take(&mut self, batch: weir_log::Result<RecordBatch>) -> Result<(), Error> {
+        match batch {
+            Ok(batch) if batch.next_offset() > self.shard.position() => self.held = Some((batch, 0)),
+            Ok(_) => {}
+            Err(weir_log::Error::OutOfRange { start, .. }) if start > self.shard.position() => {
+                lost(&mut self.shard, self.partition, start);
+                self.cut_at.get_or_insert_with(Instant::now);
+                let Shared { log, settings, .. } = self.shared;
+                self.events = log.reader(&settings.events, self.partition, start).await?;
+            }
+            Err(weir_log::Error::OutOfRange { topic, partition, offset, end, .. }) => {
+                return Err(Error::SourceBehind { topic, partition, end, counted: offset });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// What is done every second: the commit, and the heartbeat if there is nothing else to say.
+    async fn tick(&mut self) -> Result<(), Error> {
+        self.commit();
+        let idle = self.draining.is_none()
+            && self.held.is_none()
+            && self.flight.is_empty()
+            && !self.shard.rollups().is_pending();
+        if idle && self.last_batch.elapsed() >= HEARTBEAT {
+            let watermark = now_micros() - HEARTBEAT_MARGIN_MICROS;
+            let Shared { log, settings, .. } = self.shared;
+            let bounds = log.bounds(&settings.events, self.partition).await?;
+            if bounds.end == self.shard.position() {
+                let heartbeat = self.shard.rollups_mut().heartbeat(self.tail.owner(), watermark);
+                self.submit(heartbeat).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what was read back, never what was only appended.
+    fn commit(&mut self) {
+        if let Some(hint) = self.tail.hint().filter(|hint| Some(hint.metrics_offset) != self.committed) {
+            self.committed = Some(hint.metrics_offset);
+            self.outlet
+                .commit(Committed { position: hint.state.next_source_offset, metadata: hint.to_string() });
+        }
+    }
+
+    fn show(&self) {
+        let waiting = self.flight.oldest().filter(|oldest| *oldest >= BLOCKED_AFTER);
+        self.outlet.show(|view| {
+            view.state = if waiting.is_some() { State::Blocked } else { State::Running };
+            view.position = self.shard.position();
+            let rollups = self.shard.rollups();
+            view.sinks.clear();
+            view.sinks.push((rollups.name(), self.durable));
+            view.watermark_micros = self.tail.state().watermark;
+            view.detail.clear();
+            if let Some(waiting) = waiting {
+                view.detail =
+                    format!("the log has not acknowledged a micro-batch for {} s", waiting.as_secs());
+            }
+        });
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,70 @@
+//! Where decided events go. Every sink remembers by itself how far it has come and skips what it has, so that one may be
+//! ahead of another after a crash; the shard reads from the least of them.
+//!
+//! Rollups are the one sink so far; the event store becomes the second.
+
+mod rollups;
+
+pub use rollups::{Cut, Limits, Rollups};
+
+use weir_log::{Offset, RecordRef};
+
+use crate::{
+    decode::{Event, Slot},
+    reject::Rejection,
+};
+
+/// Takes events in order.
+pub trait Sink {
+    /// Its name in `processing.v1.SinkStatus`.
+    fn name(&self) -> &'static str;
+
+    /// The first source offset that it has not taken: earlier records are not its concern any more.
+    fn next_offset(&self) -> Offset;
+
+    /// Takes the records from [`Sink::next_offset`] on and passes over those before.
+    fn take(&mut self, chunk: &Chunk<'_>);
+
+    /// Says that there is nothing more below `next`, holes included.
+    fn advance(&mut self, next: Offset);
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome<'a> {
+    /// A new event.
+    Fresh(Event<'a>),
+    /// Its `event_id` was there within the window.
+    Duplicate,
+    /// No event.
+    Rejected(Rejection),
+}
+
+/// Some records in order, with what became of each.
+#[derive(Debug, Default)]
+pub struct Chunk<'a> {
+    /// The records.
+    pub records: Vec<RecordRef<'a>>,
+    /// For each what became of it.
+    pub outcomes: Vec<Outcome<'a>>,
+    /// Dimension slots, `dimensions` for each record.
+    pub slots: Vec<Slot<'a>>,
+    /// Numeric slots, `numerics` for each record.
+    pub numbers: Vec<Option<f64>>,
+    /// Dimension slots of a record.
+    pub dimensions: usize,
+    /// Numeric slots of a record.
+    pub numerics: usize,
+}
+
+impl<'a> Chunk<'a> {
+    /// The dimension slots of the record at `index`.
+    pub fn slots(&self, index: usize) -> &[Slot<'a>] {
+        &self.slots[index * self.dimensions..][..self.dimensions]
+    }
+
+    /// The numeric slots of the record at `index`.
+    pub fn numbers(&self, index: usize) -> &[Option<f64>] {
+        &self.numbers[index * self.numerics..][..self.numerics]
+    }
+}
