@@ -1,1 +1,54 @@
-fn main() {}
+//! The `weir` binary: every service, and the command line that speaks to them.
+//!
+//! It deliberately decides nothing: services live in their crates, and a command only turns arguments into calls and answers
+//! into text.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`], [`commands`] | what can be typed, one module a command |
+//! | [`client`], [`stream`], [`token`] | calls to a running Weir: where, with which key, in order, until counted |
+//! | [`ask`], [`moment`], [`money`] | questions, times and amounts as people write them; pure |
+//! | [`render`], [`protojson`], [`output`] | answers for people and for programs |
+//! | [`world`] | made-up traffic; pure and seeded |
+//! | [`settings`], [`usage`] | the services' configuration, and errors in the call |
+
+mod ask;
+mod cli;
+mod client;
+mod commands;
+mod moment;
+mod money;
+mod output;
+mod protojson;
+mod render;
+mod settings;
+mod stream;
+mod token;
+mod usage;
+mod world;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser as _;
+
+/// Batches are many allocations of a few sizes, freed by other threads than made them: what mimalloc is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::Cli::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough: `weir query … | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("{} {error:#}", render::paint(render::BAD, "error:"));
+            ExitCode::from(if error.is::<usage::Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<io::Error>().is_some_and(is_pipe)
+}

@@ -56,6 +56,17 @@ impl Layers {
         Ok(layers)
     }
 
+    /// Every key with its value; those of secrets hidden.
+    pub(super) fn to_toml(&self) -> String {
+        let mut tree = Self { leaves: self.leaves.clone(), origins: BTreeMap::new() };
+        for (key, value) in &mut tree.leaves {
+            if key.ends_with(SECRET_SUFFIX) && value.as_str().is_some_and(|secret| !secret.is_empty()) {
+                *value = Value::String("(hidden)".to_owned());
+            }
+        }
+        toml::to_string(&tree.tree()).expect("tables of plain values can be written")
+    }
+
     /// The typed configuration. The path that serde reports leads back to the key's origin.
     pub(super) fn parse(self) -> Result<Config, Error> {
         let tree = Value::Table(self.tree());

@@ -64,6 +64,16 @@ impl Config {
         Ok(config)
     }
 
+    /// What [`Config::load`] makes of the sources, as TOML: every key with the value in force. Secrets are hidden.
+    ///
+    /// # Errors
+    /// As of [`Config::load`].
+    pub fn effective_toml(sources: Sources) -> Result<String, Error> {
+        let text = layers::Layers::new(&sources)?.to_toml();
+        Self::load(sources)?;
+        Ok(text)
+    }
+
     /// Adds `offset` to every port that is still the default one, and to the upstream URLs that name such a port, so
     /// that a second system runs beside the first. Addresses that were configured stay as they are.
     ///

@@ -1,0 +1,72 @@
+//! The command line.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    completions, config,
+    import::{self, Import},
+    query::{self, Query},
+    send::{self, Send},
+    simulate::{self, Simulate},
+    status,
+    tail::{self, Tail},
+};
+
+/// Real-time event analytics: send events, and a fraction of a second later query, chart and watch them
+#[derive(Parser, Debug)]
+#[command(
+    name = "weir",
+    version,
+    arg_required_else_help = true,
+    after_long_help = "Begin with:
+  weir up                                  everything on this machine; prints where
+  weir simulate --rate 200                 in a second terminal: some traffic
+  weir query summary --last 1h --watch     in a third: watch it being counted
+
+Exit codes: 0 done, 1 failed, 2 called wrongly. `weir COMMAND --help` explains each command with examples."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Send(Send),
+    Import(Import),
+    Query(Query),
+    Tail(Tail),
+    Status(status::StatusCommand),
+    Simulate(Simulate),
+    Config(config::ConfigCommand),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub(crate) async fn run(self) -> Result<()> {
+        match self.command {
+            Command::Send(args) => send::run(args).await,
+            Command::Import(args) => import::run(args).await,
+            Command::Query(args) => query::run(args).await,
+            Command::Tail(args) => tail::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
+            Command::Config(args) => config::run(&args),
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

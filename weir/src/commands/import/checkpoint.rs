@@ -1,0 +1,112 @@
+//! How far an import has come, kept so that it goes on there after Ctrl-C.
+
+use std::{
+    env, fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Namespace of checkpoint names: any random UUID.
+const CHECKPOINTS: Uuid = Uuid::from_u128(0xb1c9_0d55_7c1e_4ee0_9f43_61ad_3a7b_28f4);
+/// Bytes at the start of a file that tell it from others of the same name and size.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// Everything acknowledged so far: the file's first `rows` rows, without a gap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) rows: u64,
+    pub(crate) accepted: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) rejected: u64,
+    /// Covers the accepted events.
+    pub(crate) consistency_token: String,
+}
+
+/// Where the progress of one import is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    path: PathBuf,
+}
+
+impl Checkpoint {
+    /// That of importing this file to this place in this way.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or there is no home directory to keep it in.
+    pub(crate) fn of(file: &Path, endpoint: &str, layout: &str) -> Result<Self> {
+        let folder = match env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()) {
+            Some(path) => PathBuf::from(path),
+            None => PathBuf::from(env::var_os("HOME").context("HOME is not set: set XDG_STATE_HOME")?)
+                .join(".local/state"),
+        };
+        Self::within(&folder.join("weir/import"), file, endpoint, layout)
+    }
+
+    fn within(folder: &Path, file: &Path, endpoint: &str, layout: &str) -> Result<Self> {
+        let absolute = fs::canonicalize(file)?;
+        let mut identity = Vec::new();
+        let opened = fs::File::open(&absolute)?;
+        let size = opened.metadata()?.len();
+        opened.take(HEAD_BYTES).read_to_end(&mut identity)?;
+        identity
+            .extend_from_slice(format!("\n{}\n{size}\n{endpoint}\n{layout}", absolute.display()).as_bytes());
+        Ok(Self { path: folder.join(format!("{}.json", Uuid::new_v5(&CHECKPOINTS, &identity))) })
+    }
+
+    /// What was kept; nothing when it is missing or not readable, for starting over does no harm.
+    pub(crate) fn load(&self) -> Option<Progress> {
+        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+    }
+
+    /// Keeps it.
+    pub(crate) fn save(&self, progress: &Progress) -> Result<()> {
+        let folder = self.path.parent().context("a checkpoint lies in a folder")?;
+        fs::create_dir_all(folder)?;
+        let next = self.path.with_extension("next");
+        fs::write(&next, serde_json::to_vec(progress)?)?;
+        fs::rename(&next, &self.path).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Forgets it: the import is complete.
+    pub(crate) fn remove(&self) {
+        // One that stays behind only makes the next import of the same file ask to be started over.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_found_again_for_the_same_import_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("a.csv"), dir.path().join("b.csv"));
+        fs::write(&file, "a,b\n").unwrap();
+        fs::write(&other, "a,b\n").unwrap();
+        let at = |file: &Path, endpoint: &str| Checkpoint::within(dir.path(), file, endpoint, "map").unwrap();
+        let progress = Progress { rows: 7, accepted: 6, rejected: 1, ..Progress::default() };
+        assert_eq!(at(&file, "x").load(), None);
+        at(&file, "x").save(&progress).unwrap();
+        assert_eq!(at(&file, "x").load(), Some(progress));
+        assert_eq!(at(&file, "y").load(), None);
+        assert_eq!(at(&other, "x").load(), None);
+        at(&file, "x").remove();
+        assert_eq!(at(&file, "x").load(), None);
+    }
+
+    #[test]
+    fn a_changed_file_starts_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.csv");
+        let at = || Checkpoint::within(dir.path(), &file, "x", "map").unwrap();
+        fs::write(&file, "a,b\n").unwrap();
+        at().save(&Progress::default()).unwrap();
+        fs::write(&file, "a,b\n1,2\n").unwrap();
+        assert_eq!(at().load(), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Which columns become what: the mapping asked for, applied to the columns there are.
+
+use std::collections::BTreeSet;
+
+use super::columns::{self, Constant, Mapping, Target};
+
+/// Columns that a rejects file adds; they are never data, so that it can be mended and imported.
+pub(crate) const LINE_COLUMN: &str = "weir_line";
+pub(crate) const REASON_COLUMN: &str = "weir_reason";
+
+/// What was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layout {
+    pub(crate) mappings: Vec<Mapping>,
+    pub(crate) constants: Vec<Constant>,
+    /// Columns to leave out.
+    pub(crate) skip: BTreeSet<String>,
+    /// Columns whose values stay text although they look like numbers.
+    pub(crate) text: BTreeSet<String>,
+    /// Whether the columns that remain become properties.
+    pub(crate) properties: bool,
+}
+
+/// What becomes of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Fill(Target),
+    /// A property that stays text.
+    Text(String),
+}
+
+impl Layout {
+    /// The targets that are filled from a column or a constant by request.
+    fn requested(&self) -> impl Iterator<Item = &Target> {
+        self.mappings
+            .iter()
+            .map(|mapping| &mapping.target)
+            .chain(self.constants.iter().map(|constant| &constant.target))
+    }
+
+    /// Whether a column that was not mapped fills this target by its name.
+    pub(crate) fn by_name(&self, column: &str) -> Option<Target> {
+        columns::by_name(column).filter(|target| !self.requested().any(|requested| requested == target))
+    }
+
+    /// Whether a column is not to be looked at.
+    pub(crate) fn is_skipped(&self, column: &str) -> bool {
+        self.skip.contains(column) || column == LINE_COLUMN || column == REASON_COLUMN
+    }
+
+    /// What becomes of each column of a header.
+    ///
+    /// # Errors
+    /// A mapping to a column that is not there; no column for the event's name or its user.
+    pub(crate) fn resolve(&self, header: &[String]) -> Result<Vec<Vec<Use>>, String> {
+        let columns = || header.join(", ");
+        let missing =
+            self.mappings.iter().map(|mapping| &mapping.column).find(|column| !header.contains(column));
+        let missing =
+            missing.or_else(|| self.skip.iter().chain(&self.text).find(|column| !header.contains(column)));
+        if let Some(column) = missing {
+            return Err(format!("there is no column `{column}`; the columns are: {}", columns()));
+        }
+        let uses: Vec<Vec<Use>> = header.iter().map(|column| self.uses(column)).collect();
+        let is_filled = |target: &Target| {
+            uses.iter().flatten().any(|used| *used == Use::Fill(target.clone()))
+                || self.requested().any(|t| t == target)
+        };
+        if !is_filled(&Target::EventName) {
+            return Err(format!(
+                "no column is the event's name: say which with --map event_name=COLUMN, or --value event_name=TEXT for \
+                 all; the columns are: {}",
+                columns()
+            ));
+        }
+        if !is_filled(&Target::UserId) && !is_filled(&Target::AnonymousId) {
+            return Err(format!(
+                "no column is the user: say which with --map user_id=COLUMN or --map anonymous_id=COLUMN; the columns \
+                 are: {}",
+                columns()
+            ));
+        }
+        Ok(uses)
+    }
+
+    fn uses(&self, column: &str) -> Vec<Use> {
+        if self.is_skipped(column) {
+            return Vec::new();
+        }
+        let mapped = self.mappings.iter().filter(|mapping| mapping.column == column);
+        let mapped: Vec<Use> = mapped.map(|mapping| Use::Fill(mapping.target.clone())).collect();
+        if !mapped.is_empty() {
+            return mapped;
+        }
+        if let Some(target) = self.by_name(column) {
+            return vec![Use::Fill(target)];
+        }
+        match self.properties {
+            true if self.text.contains(column) => vec![Use::Text(column.to_owned())],
+            true => vec![Use::Fill(Target::Property(column.to_owned()))],
+            false => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(mappings: &[&str]) -> Layout {
+        let mappings = mappings.iter().map(|text| text.parse().unwrap()).collect();
+        Layout { mappings, properties: true, ..Layout::default() }
+    }
+
+    fn header(columns: &str) -> Vec<String> {
+        columns.split(',').map(Into::into).collect()
+    }
+
+    #[test]
+    fn what_is_not_mapped_is_known_by_name_or_becomes_a_property() {
+        let mut layout = layout(&["event_name=event", "event_time=timestamp"]);
+        layout.skip.insert("cohort".into());
+        layout.text.insert("zip".into());
+        let uses = layout.resolve(&header("user_id,event,timestamp,platform,cohort,zip,weir_line")).unwrap();
+        let property = |name: &str| vec![Use::Fill(Target::Property(name.into()))];
+        assert_eq!(
+            uses,
+            [
+                vec![Use::Fill(Target::UserId)],
+                vec![Use::Fill(Target::EventName)],
+                vec![Use::Fill(Target::EventTime)],
+                property("platform"),
+                Vec::new(),
+                vec![Use::Text("zip".into())],
+                Vec::new(),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mapping_wins_over_a_name() {
+        let uses = layout(&["event_name=event", "user_id=customer"])
+            .resolve(&header("event,customer,user_id"))
+            .unwrap();
+        assert_eq!(uses[2], [Use::Fill(Target::Property("user_id".into()))]);
+    }
+
+    #[test]
+    fn a_column_may_have_several_uses() {
+        let layout = layout(&["event_name=event", "user_id=mail", "properties.mail=mail"]);
+        let uses = layout.resolve(&header("event,mail")).unwrap();
+        assert_eq!(uses[1].len(), 2);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_what_there_is() {
+        let columns = header("who,what");
+        for (mappings, part) in [
+            (vec!["event_name=action", "user_id=who"], "`action`"),
+            (vec!["user_id=who"], "--map event_name="),
+            (vec!["event_name=what"], "--map user_id="),
+        ] {
+            let error = layout(&mappings).resolve(&columns).unwrap_err();
+            assert!(error.contains(part) && error.contains("who, what"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! `weir import`: a file of history into a running Weir.
+//!
+//! ```text
+//! source (bytes) ─ rows (events with ids) ─ batches ─ stream (in order, several in flight) ─ acknowledged: rejects, checkpoint
+//! ```
+
+mod checkpoint;
+mod columns;
+mod identity;
+mod layout;
+mod rejects;
+mod rows;
+mod source;
+
+pub(crate) use columns::typed;
+pub(crate) use rejects::reason as rejection;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use prost::Message as _;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use weir_proto::ingest::v1::event_result::Outcome;
+
+use self::{
+    checkpoint::{Checkpoint, Progress},
+    columns::{Constant, Mapping, Reading},
+    layout::Layout,
+    rejects::Rejects,
+    rows::{Raw, Rows},
+};
+use crate::{
+    client::Connection,
+    commands::settled,
+    moment,
+    output::{self, Meter},
+    render::{self, grouped},
+    stream::{self, Acknowledged, Batch},
+    token::Covered,
+    usage::Usage,
+};
+
+/// Batches read ahead of sending.
+const READ_AHEAD: usize = 4;
+/// Time between two writings of the checkpoint.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// Import a file: CSV, TSV or NDJSON, plain, gzip or zstd
+///
+/// Each row becomes an event. Columns named like parts of an event (user_id, event_name, event_time, session_id, …) are
+/// taken as such; say with --map where the others come from. Columns that remain become properties.
+///
+/// A row's event id follows from its content, so that importing a file twice counts each row once, as long as the second
+/// time comes within the deduplication window (1 to 2 hours of log time by default); identical rows count separately.
+/// Rejected rows are collected in FILE.rejects.csv or .ndjson, which can be mended and imported. After Ctrl-C, the same
+/// command goes on where it stopped.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Examples:
+  weir import orders.csv.gz --map user_id=customer --map event_name=action --map event_time=created_at
+  weir import sales.csv --value event_name=purchase --map user_id=mail --map revenue=total:EUR --time-zone Europe/Berlin
+  weir import export.ndjson.zst                          lines of Weir's own event JSON need no mapping
+  weir import log.ndjson --map user_id=actor.id --map event_name=type --map event_time=ts
+  zcat *.csv.gz | weir import - --map event_name=event")]
+pub(crate) struct Import {
+    /// The file; - for standard input
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    file: PathBuf,
+    /// Where a part of the event comes from: event_id, event_name, event_type, user_id, anonymous_id, session_id,
+    /// install_id, sequence, event_time, revenue (COLUMN:USD), currency, context.os.name, …, properties.KEY. In NDJSON a
+    /// column is a key, or a path of keys such as actor.id
+    #[arg(long = "map", value_name = "TARGET=COLUMN")]
+    mappings: Vec<Mapping>,
+    /// The same value for every event, such as event_name=purchase
+    #[arg(long = "value", value_name = "TARGET=TEXT")]
+    constants: Vec<Constant>,
+    /// A column to leave out
+    #[arg(long, value_name = "COLUMN")]
+    skip: Vec<String>,
+    /// A column whose values stay text although they look like numbers
+    #[arg(long, value_name = "COLUMN")]
+    text: Vec<String>,
+    /// Leave out the columns that are not mapped
+    #[arg(long)]
+    no_properties: bool,
+    /// Time zone of times without an offset
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = moment::zone)]
+    time_zone: jiff::tz::TimeZone,
+    /// Pattern of the times, as of strftime: "%d/%m/%Y %H:%M". Not needed for RFC 3339, YYYY-MM-DD HH:MM:SS and Unix time in
+    /// seconds to nanoseconds
+    #[arg(long, value_name = "PATTERN")]
+    time_format: Option<String>,
+    /// The file's format; told from its first line when left out
+    #[arg(long)]
+    format: Option<source::Format>,
+    /// Where rejected rows go; beside the file when left out
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    /// Begin at the first row even if an earlier run was interrupted
+    #[arg(long)]
+    restart: bool,
+    /// Don't wait until the events are counted
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to retry when Weir is away, and to wait until the events are counted
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = moment::duration)]
+    patience: Duration,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What a batch stands for.
+struct Part {
+    /// Rows up to the end of the batch, the rejected among them included.
+    rows: u64,
+    /// Line and row of each event.
+    sources: Vec<(u64, Raw)>,
+    /// Rows that are no events.
+    rejected: Vec<(u64, String, Raw)>,
+    /// Bytes of the file up to about here.
+    bytes: u64,
+}
+
+/// Runs it.
+pub(crate) async fn run(args: Import) -> Result<()> {
+    let began = Instant::now();
+    let layout = Layout {
+        mappings: args.mappings.clone(),
+        constants: args.constants.clone(),
+        skip: args.skip.iter().cloned().collect(),
+        text: args.text.iter().cloned().collect(),
+        properties: !args.no_properties,
+    };
+    let time_format = args.time_format.clone().map_or(moment::Format::Auto, moment::Format::Pattern);
+    let reading = Reading { time_format, zone: args.time_zone.clone() };
+    let source = source::open(&args.file, args.format)?;
+    let (bytes, consumed) = (source.bytes, source.consumed.clone());
+    let rows = Rows::new(source, layout.clone(), reading.clone())
+        .map_err(|error| Usage::from(format!("{}: {error:#}", args.file.display())))?;
+    if !rows.has_times() {
+        output::note("no column is mapped to event_time: events get the time of their import");
+    }
+
+    let is_file = args.file.as_os_str() != "-";
+    let described = format!("{layout:?} {reading:?} {:?}", args.format);
+    let checkpoint = match is_file {
+        true => Some(Checkpoint::of(&args.file, &args.connection.endpoint.to_string(), &described)?),
+        false => None,
+    };
+    let resumed = checkpoint.as_ref().filter(|_| !args.restart).and_then(Checkpoint::load);
+    let mut progress = resumed.clone().unwrap_or_default();
+    if resumed.is_some() {
+        output::note(format!(
+            "going on after row {} of an earlier run (--restart begins anew)",
+            grouped(progress.rows)
+        ));
+    }
+
+    let mut rejects = Rejects::new(&args.file, args.rejects.clone(), rows.header(), resumed.is_some());
+    let mut covered = Covered::default();
+    covered.add(&progress.consistency_token);
+    let mut meter = Meter::new(bytes, "rows");
+    let mut saved = Instant::now();
+    let mut failure = None;
+
+    let (batches, input) = mpsc::channel(READ_AHEAD);
+    let skip = progress.rows;
+    let reader = tokio::task::spawn_blocking(move || read(rows, skip, &consumed, &batches));
+    let options = stream::Options { import: true, patience: args.patience };
+    let done = |batch: Acknowledged<Part>| {
+        let mut settle = || -> Result<()> {
+            take(&batch, &mut progress, &mut rejects)?;
+            covered.add(&batch.consistency_token);
+            progress.consistency_token = covered.token();
+            meter.at(progress.rows, batch.tag.bytes);
+            if let Some(checkpoint) = checkpoint.as_ref().filter(|_| saved.elapsed() >= CHECKPOINT_EVERY) {
+                rejects.flush()?;
+                checkpoint.save(&progress)?;
+                saved = Instant::now();
+            }
+            Ok(())
+        };
+        if failure.is_none() {
+            failure = settle().err();
+        }
+    };
+    let retrying = |status: &tonic::Status, _| {
+        output::note(format!("trying again: {:#}", args.connection.explain(status.clone())));
+    };
+    let sent = {
+        let sending =
+            stream::send(args.connection.ingest()?, options, ReceiverStream::new(input), done, retrying);
+        tokio::select! {
+            sent = sending => Some(sent),
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    };
+    meter.finish();
+    rejects.flush()?;
+    let end = match sent {
+        Some(Ok(())) => reader.await.context("the reader of the file failed")?,
+        Some(Err(status)) => Err(args.connection.explain(status)),
+        None => Err(anyhow::anyhow!("interrupted")),
+    };
+    if let Some(error) = failure.or(end.err()) {
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.save(&progress)?;
+            bail!("{error:#}\n  {} rows are done; the same command goes on there", grouped(progress.rows));
+        }
+        return Err(error);
+    }
+    let sending = began.elapsed();
+    if !args.no_wait {
+        settled::counted(&args.connection, &progress.consistency_token, args.patience).await?;
+    }
+    if let Some(checkpoint) = &checkpoint {
+        checkpoint.remove();
+    }
+    report(&args, &progress, &rejects, sending, began.elapsed())
+}
+
+/// Reads the file into batches until it ends or nobody takes them any more.
+fn read(
+    mut rows: Rows,
+    skip: u64,
+    consumed: &Arc<AtomicU64>,
+    batches: &mpsc::Sender<Batch<Part>>,
+) -> Result<()> {
+    let mut row_number = 0;
+    loop {
+        let mut part = Part { rows: 0, sources: Vec::new(), rejected: Vec::new(), bytes: 0 };
+        let (mut events, mut bytes, mut ended) = (Vec::new(), 0, false);
+        // Rows that are no events count too, so that a file full of them is reported as it goes.
+        while events.len() + part.rejected.len() < stream::MAX_BATCH_EVENTS && bytes < stream::MAX_BATCH_BYTES
+        {
+            let Some(row) = rows.next()? else {
+                ended = true;
+                break;
+            };
+            row_number += 1;
+            if row_number <= skip {
+                continue;
+            }
+            match row.event {
+                Ok(event) => {
+                    bytes += event.encoded_len();
+                    events.push(event);
+                    part.sources.push((row.line, row.raw));
+                }
+                Err(reason) => part.rejected.push((row.line, reason, row.raw)),
+            }
+        }
+        part.rows = row_number;
+        part.bytes = consumed.load(Ordering::Relaxed);
+        if batches.blocking_send(Batch { events, tag: part }).is_err() || ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Books a batch that is done with.
+fn take(batch: &Acknowledged<Part>, progress: &mut Progress, rejects: &mut Rejects) -> Result<()> {
+    progress.rows = progress.rows.max(batch.tag.rows);
+    progress.accepted += u64::from(batch.accepted);
+    progress.rejected += batch.tag.rejected.len() as u64;
+    for (line, reason, raw) in &batch.tag.rejected {
+        rejects.add(*line, reason, raw)?;
+    }
+    for exception in &batch.exceptions {
+        match exception.outcome() {
+            Outcome::Duplicate => progress.duplicates += 1,
+            Outcome::Rejected | Outcome::Unspecified | Outcome::Accepted => {
+                progress.rejected += 1;
+                let Some((line, raw)) = batch.tag.sources.get(exception.index as usize) else { continue };
+                let reason = exception.error.as_ref().map(rejects::reason).unwrap_or_default();
+                rejects.add(*line, &reason, raw)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report(
+    args: &Import,
+    progress: &Progress,
+    rejects: &Rejects,
+    sending: Duration,
+    all: Duration,
+) -> Result<()> {
+    let rate = progress.rows as f64 / sending.as_secs_f64().max(0.001);
+    let rejects_file = (progress.rejected > 0).then(|| rejects.path().display().to_string());
+    if args.json {
+        output::line(json!({
+            "rows": progress.rows,
+            "accepted": progress.accepted,
+            "duplicates": progress.duplicates,
+            "rejected": progress.rejected,
+            "rejectsFile": rejects_file,
+            "counted": !args.no_wait,
+            "consistencyToken": progress.consistency_token,
+            "seconds": all.as_secs_f64(),
+            "rowsPerSecond": rate,
+        }))?;
+    } else {
+        let number = |number: u64| grouped(number);
+        let mut facts = vec![
+            ("rows".to_owned(), number(progress.rows)),
+            ("accepted".to_owned(), number(progress.accepted)),
+        ];
+        if progress.duplicates > 0 {
+            facts.push(("same event_id as a row nearby".to_owned(), number(progress.duplicates)));
+        }
+        facts.push((
+            "rejected".to_owned(),
+            match &rejects_file {
+                Some(path) => format!("{}  see {path}", number(progress.rejected)),
+                None => number(0),
+            },
+        ));
+        let counted = if args.no_wait { "" } else { ", all counted" };
+        facts.push((
+            "time".to_owned(),
+            format!("{:.1} s, {} rows/s{counted}", all.as_secs_f64(), number(rate as u64)),
+        ));
+        output::facts(facts)?;
+        output::line(render::paint(
+            render::FAINT,
+            "rows that were imported before count once: weir query summary",
+        ))?;
+    }
+    if progress.rejected > 0 && progress.accepted == 0 {
+        bail!("no row was accepted; see {}", rejects.path().display());
+    }
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! Rows of a file as events.
+
+use std::io::{BufRead, Read as _};
+
+use anyhow::{Context as _, Result};
+use csv::ByteRecord;
+use serde_json::{Map, Value};
+use weir_proto::event::v1::Event;
+
+use super::{
+    columns::{self, Reading, Target},
+    identity::{self, Ids},
+    layout::{Layout, Use},
+    source::{Format, Source},
+};
+use crate::protojson;
+
+/// A longer line of NDJSON is not read; an event is at most 64 KiB.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+/// An event this large is not sent: it could fill a batch, and no service takes it.
+const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// One row.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// Where it begins, from 1.
+    pub(crate) line: u64,
+    pub(crate) event: Result<Event, String>,
+    pub(crate) raw: Raw,
+}
+
+/// A row as it was read.
+#[derive(Clone, Debug)]
+pub(crate) enum Raw {
+    Cells(ByteRecord),
+    Line(Vec<u8>),
+}
+
+/// The rows of a file, in order.
+pub(crate) struct Rows {
+    rows: Kind,
+    ids: Ids,
+    layout: Layout,
+    reading: Reading,
+    buffer: Vec<u8>,
+}
+
+enum Kind {
+    Separated { reader: csv::Reader<Box<dyn BufRead + Send>>, header: Vec<String>, uses: Vec<Vec<Use>> },
+    Lines { reader: Box<dyn BufRead + Send>, line: u64 },
+}
+
+impl Rows {
+    /// Reads the header, if there is one, and applies the layout to it.
+    ///
+    /// # Errors
+    /// When the header cannot be read or does not fit the layout.
+    pub(crate) fn new(source: Source, layout: Layout, reading: Reading) -> Result<Self> {
+        let mut buffer = Vec::new();
+        let rows = match source.format {
+            Format::Ndjson => Kind::Lines { reader: source.reader, line: 0 },
+            Format::Csv | Format::Tsv => {
+                let mut reader = csv::ReaderBuilder::new()
+                    .delimiter(source.delimiter)
+                    .flexible(true)
+                    .from_reader(source.reader);
+                let header: Vec<String> =
+                    reader.headers().context("cannot read the header")?.iter().map(str::to_owned).collect();
+                let uses = layout.resolve(&header).map_err(anyhow::Error::msg)?;
+                identity::canonical(header.iter().map(String::as_bytes), &mut buffer);
+                Kind::Separated { reader, header, uses }
+            }
+        };
+        Ok(Self { rows, ids: Ids::new(&buffer), layout, reading, buffer })
+    }
+
+    /// The columns; none where each row names its own.
+    pub(crate) fn header(&self) -> Option<&[String]> {
+        match &self.rows {
+            Kind::Separated { header, .. } => Some(header),
+            Kind::Lines { .. } => None,
+        }
+    }
+
+    /// Whether rows have a time; without one they get that of their receipt.
+    pub(crate) fn has_times(&self) -> bool {
+        let constant = self.layout.constants.iter().any(|constant| constant.target == Target::EventTime);
+        match &self.rows {
+            Kind::Separated { uses, .. } => {
+                constant || uses.iter().flatten().any(|u| *u == Use::Fill(Target::EventTime))
+            }
+            Kind::Lines { .. } => true,
+        }
+    }
+
+    /// The next row; `None` at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read further. A bad row is no error here but in the row.
+    pub(crate) fn next(&mut self) -> Result<Option<Row>> {
+        let Self { rows, ids, layout, reading, buffer } = self;
+        let (line, raw, event) = match rows {
+            Kind::Separated { reader, header, uses } => {
+                let mut cells = ByteRecord::new();
+                if !reader.read_byte_record(&mut cells).context("cannot read on")? {
+                    return Ok(None);
+                }
+                let line = cells.position().map_or(0, csv::Position::line);
+                identity::canonical(cells.iter(), buffer);
+                let event = from_cells(&cells, header.len(), uses, reading);
+                (line, Raw::Cells(cells), event)
+            }
+            Kind::Lines { reader, line } => loop {
+                buffer.clear();
+                let read = reader
+                    .by_ref()
+                    .take(MAX_LINE_BYTES)
+                    .read_until(b'\n', buffer)
+                    .context("cannot read on")?;
+                if read == 0 {
+                    return Ok(None);
+                }
+                *line += 1;
+                let is_cut = read as u64 == MAX_LINE_BYTES && buffer.last() != Some(&b'\n');
+                if is_cut {
+                    reader.skip_until(b'\n').context("cannot read on")?;
+                }
+                let text = buffer.trim_ascii();
+                if text.is_empty() {
+                    continue;
+                }
+                let event = if is_cut {
+                    Err(format!("the line is longer than {MAX_LINE_BYTES} bytes"))
+                } else {
+                    from_json(text, layout, reading)
+                };
+                let raw = text.to_vec();
+                *buffer = raw.clone();
+                break (*line, Raw::Line(raw), event);
+            },
+        };
+        let id = ids.next(buffer);
+        let event = event.and_then(|mut event| {
+            for constant in &layout.constants {
+                columns::fill(&mut event, &constant.target, &constant.text, reading)?;
+            }
+            if event.event_id.is_empty() {
+                event.event_id = id.to_string();
+            }
+            match prost::Message::encoded_len(&event) {
+                0..=MAX_EVENT_BYTES => Ok(event),
+                bytes => Err(format!("the event takes {bytes} bytes; at most 65536 are accepted")),
+            }
+        });
+        Ok(Some(Row { line, event, raw }))
+    }
+}
+
+fn from_cells(
+    cells: &ByteRecord,
+    columns: usize,
+    uses: &[Vec<Use>],
+    reading: &Reading,
+) -> Result<Event, String> {
+    if cells.len() != columns {
+        return Err(format!("the row has {} values, the header {columns}", cells.len()));
+    }
+    let mut event = Event::default();
+    for (cell, uses) in cells.iter().zip(uses) {
+        if uses.is_empty() {
+            continue;
+        }
+        let text = str::from_utf8(cell).map_err(|_| "the row is not UTF-8".to_owned())?;
+        for used in uses {
+            match used {
+                Use::Fill(target) => columns::fill(&mut event, target, text, reading)?,
+                // An empty cell is no value.
+                Use::Text(_) if text.is_empty() => {}
+                Use::Text(key) => columns::set_property(&mut event, key, string(text)),
+            }
+        }
+    }
+    Ok(event)
+}
+
+/// Keys of an event's JSON that hold more than a text: read as ProtoJSON.
+const STRUCTURED: &[&str] =
+    &["properties", "context", "revenue", "sent_time", "sentTime", "clock_offset", "clockOffset"];
+
+fn from_json(line: &[u8], layout: &Layout, reading: &Reading) -> Result<Event, String> {
+    let row: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+    let Value::Object(mut row) = row else {
+        return Err("not a JSON object".to_owned());
+    };
+    let mut structured = Map::new();
+    for key in STRUCTURED {
+        // An event's own `revenue` is an object; a bare number is a property unless mapped.
+        let is_ours = row
+            .get(*key)
+            .is_some_and(|value| value.is_object() || !matches!(*key, "properties" | "context" | "revenue"));
+        let is_mapped = layout.mappings.iter().any(|mapping| mapping.column == *key);
+        if is_ours && !is_mapped {
+            structured.extend(row.remove_entry(*key));
+        }
+    }
+    let mut event: Event =
+        protojson::from_value(Value::Object(structured)).map_err(|error| error.to_string())?;
+    let mut used = Vec::new();
+    for mapping in &layout.mappings {
+        if let Some(value) = lookup(&row, &mapping.column) {
+            fill(&mut event, &mapping.target, value, reading)?;
+            used.push(mapping.column.clone());
+        }
+    }
+    for (key, value) in row {
+        if used.contains(&key) || layout.is_skipped(&key) {
+            continue;
+        }
+        match layout.by_name(&key) {
+            Some(target) => fill(&mut event, &target, &value, reading)?,
+            None if layout.properties => columns::set_property(&mut event, &key, proto_value(value)),
+            None => {}
+        }
+    }
+    Ok(event)
+}
+
+/// The value at a key, or at a path of keys joined by dots.
+fn lookup<'a>(row: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = row.get(path) {
+        return Some(value);
+    }
+    let (key, rest) = path.split_once('.')?;
+    lookup(row.get(key)?.as_object()?, rest)
+}
+
+fn fill(event: &mut Event, target: &Target, value: &Value, reading: &Reading) -> Result<(), String> {
+    match (target, value) {
+        (_, Value::Null) => Ok(()),
+        // JSON says itself what is a number.
+        (Target::Property(key), value) => {
+            columns::set_property(event, key, proto_value(value.clone()));
+            Ok(())
+        }
+        (_, Value::String(text)) => columns::fill(event, target, text, reading),
+        (_, Value::Number(number)) => columns::fill(event, target, &number.to_string(), reading),
+        (_, Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(format!("expected a text or a number where {value} stands"))
+        }
+    }
+}
+
+fn string(text: &str) -> prost_types::Value {
+    prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.to_owned())) }
+}
+
+fn proto_value(value: Value) -> prost_types::Value {
+    use prost_types::{ListValue, Struct, value::Kind};
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(is) => Kind::BoolValue(is),
+        // Every JSON number that serde reads without arbitrary precision has a double.
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Array(items) => {
+            Kind::ListValue(ListValue { values: items.into_iter().map(proto_value).collect() })
+        }
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(key, value)| (key, proto_value(value)));
+            Kind::StructValue(Struct { fields: fields.collect() })
+        }
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn rows(format: Format, text: &str, mappings: &[&str]) -> Vec<Row> {
+        let layout = Layout {
+            mappings: mappings.iter().map(|text| text.parse().unwrap()).collect(),
+            properties: true,
+            ..Layout::default()
+        };
+        let source = Source {
+            reader: Box::new(std::io::Cursor::new(text.as_bytes().to_vec())),
+            format,
+            delimiter: b',',
+            consumed: Arc::default(),
+            bytes: None,
+        };
+        let reading = Reading { time_format: crate::moment::Format::Auto, zone: jiff::tz::TimeZone::UTC };
+        let mut rows = Rows::new(source, layout, reading).unwrap();
+        std::iter::from_fn(|| rows.next().unwrap()).collect()
+    }
+
+    fn show(rows: &[Row]) -> String {
+        let lines = rows.iter().map(|row| match &row.event {
+            Ok(event) => {
+                let event = Event { event_id: String::new(), ..event.clone() };
+                format!("{}: {}", row.line, protojson::to_line(&event))
+            }
+            Err(reason) => format!("{}! {reason}", row.line),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn csv_rows_become_events() {
+        let text = "user_id,event,timestamp,price,note\n\
+                    u1,view,2024-03-13 10:21:14,9.5,\"two\nlines\"\n\
+                    u2,buy,yesterday,,\n\
+                    u3,buy\n\
+                    u4,view,1710325274,,ok\n";
+        let rows = rows(Format::Csv, text, &["event_name=event", "event_time=timestamp"]);
+        insta::assert_snapshot!(show(&rows), @r#"
+        2: {"eventName":"view","userId":"u1","eventTime":"2024-03-13T10:21:14Z","properties":{"note":"two\nlines","price":9.5}}
+        4! event_time: `yesterday` is no time: expected RFC 3339, YYYY-MM-DD HH:MM:SS or Unix time
+        5! the row has 2 values, the header 5
+        6: {"eventName":"view","userId":"u4","eventTime":"2024-03-13T10:21:14Z","properties":{"note":"ok"}}
+        "#);
+    }
+
+    #[test]
+    fn our_own_json_needs_no_mapping() {
+        let text = r#"
+{"eventName":"a","userId":"u","eventTime":"2024-03-13T10:21:14Z","properties":{"k":[1,null]},"revenue":{"currencyCode":"EUR","units":"9"},"extra":7}
+{"event_name":"b","anonymous_id":"x","event_time":1710325274250,"weir_line":3,"weir_reason":"mended"}
+not json
+[1]
+{"event_name":"c","user_id":{"id":1}}
+"#;
+        insta::assert_snapshot!(show(&rows(Format::Ndjson, text, &[])), @r#"
+        2: {"eventName":"a","userId":"u","eventTime":"2024-03-13T10:21:14Z","properties":{"extra":7.0,"k":[1.0,null]},"revenue":{"currencyCode":"EUR","units":"9"}}
+        3: {"eventName":"b","anonymousId":"x","eventTime":"2024-03-13T10:21:14.250Z"}
+        4! not JSON: expected ident at line 1 column 2
+        5! not a JSON object
+        6! expected a text or a number where {"id":1} stands
+        "#);
+    }
+
+    #[test]
+    fn mappings_reach_into_objects() {
+        let text = r#"{"actor":{"id":42},"type":"push","total":"3.50","ts":1710325274}"#;
+        let mappings = ["user_id=actor.id", "event_name=type", "revenue=total:usd", "event_time=ts"];
+        insta::assert_snapshot!(show(&rows(Format::Ndjson, text, &mappings)), @r#"1: {"eventName":"push","userId":"42","eventTime":"2024-03-13T10:21:14Z","properties":{"actor":{"id":42.0}},"revenue":{"currencyCode":"USD","units":"3","nanos":500000000}}"#);
+    }
+
+    #[test]
+    fn ids_follow_from_the_content() {
+        let text = "user_id,event_name\nu,a\nu,a\nv,a\n";
+        let ids = |text: &str| -> Vec<String> {
+            rows(Format::Csv, text, &[]).into_iter().map(|row| row.event.unwrap().event_id).collect()
+        };
+        let first = ids(text);
+        assert_eq!(first, ids(text));
+        assert_eq!(first, ids(&text.replace("v,a", "\"v\",a")));
+        assert_ne!(first[0], first[1]);
+    }
+}

@@ -1,0 +1,180 @@
+//! A file's bytes: opened, decompressed, told apart.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+/// Bytes read at once, and seen when the format is told.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// What the rows look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Values separated by commas (or semicolons), with a header
+    Csv,
+    /// Values separated by tabs, with a header
+    Tsv,
+    /// One JSON object a line
+    Ndjson,
+}
+
+/// An open file.
+pub(crate) struct Source {
+    /// The bytes without compression and byte order mark.
+    pub(crate) reader: Box<dyn BufRead + Send>,
+    pub(crate) format: Format,
+    /// Between the values of a row; CSV and TSV.
+    pub(crate) delimiter: u8,
+    /// Bytes of the file read so far, compressed if it is.
+    pub(crate) consumed: Arc<AtomicU64>,
+    /// Size of the file; unknown for standard input.
+    pub(crate) bytes: Option<u64>,
+}
+
+struct Counting<R> {
+    inner: R,
+    consumed: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.consumed.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Opens a file, or standard input as `-`.
+pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Source> {
+    let consumed = Arc::new(AtomicU64::new(0));
+    let (raw, bytes): (Box<dyn Read + Send>, Option<u64>) = if path.as_os_str() == "-" {
+        (Box::new(io::stdin()), None)
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            bail!("{} is a folder: name one file", path.display());
+        }
+        (Box::new(file), Some(metadata.len()).filter(|&len| len > 0))
+    };
+    let counting = Counting { inner: raw, consumed: consumed.clone() };
+    let reader = decompress(BufReader::with_capacity(BUFFER_BYTES, counting))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, reader);
+    let start = reader.fill_buf().with_context(|| format!("cannot read {}", path.display()))?;
+    if start.starts_with(b"\xEF\xBB\xBF") {
+        reader.consume(3);
+    }
+    let start = reader.fill_buf()?;
+    let (format, delimiter) = recognise(start, format).with_context(|| path.display().to_string())?;
+    Ok(Source { reader: Box::new(reader), format, delimiter, consumed, bytes })
+}
+
+fn decompress(mut reader: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let start = reader.fill_buf()?;
+    Ok(if start.starts_with(&[0x1F, 0x8B]) {
+        Box::new(flate2::bufread::MultiGzDecoder::new(reader))
+    } else if start.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
+        Box::new(zstd::stream::read::Decoder::with_buffer(reader)?)
+    } else {
+        Box::new(reader)
+    })
+}
+
+/// The format and delimiter, told from the first bytes unless it was named.
+fn recognise(start: &[u8], named: Option<Format>) -> Result<(Format, u8)> {
+    let other = match start {
+        [] => Some(("is empty", "")),
+        [b'P', b'K', 3, 4, ..] => Some(("is a ZIP archive", "unpack it first")),
+        [b'P', b'A', b'R', b'1', ..] => Some(("is Parquet", "convert it to CSV or NDJSON first")),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => {
+            Some(("is UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8"))
+        }
+        _ => None,
+    };
+    if let Some((what, mend)) = other {
+        bail!("the file {what}{}{mend}", if mend.is_empty() { "" } else { ": " });
+    }
+    let first = start.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+    let header = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let count = |delimiter: u8| header.iter().filter(|&&byte| byte == delimiter).count();
+    let format = match (named, first) {
+        (Some(format), _) => format,
+        (None, Some(b'{')) => Format::Ndjson,
+        (None, Some(b'[')) => {
+            bail!("the file is one JSON array: make it lines first: jq -c '.[]' FILE | weir import -")
+        }
+        (None, _) if count(b'\t') > count(b',').max(count(b';')) => Format::Tsv,
+        (None, _) => Format::Csv,
+    };
+    let delimiter = match format {
+        Format::Tsv => b'\t',
+        Format::Csv | Format::Ndjson if count(b';') > count(b',') => b';',
+        Format::Csv | Format::Ndjson => b',',
+    };
+    Ok((format, delimiter))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn compression_is_told_by_content_not_by_name() {
+        let text = b"\xEF\xBB\xBFuser_id,event\nu,a\n";
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(text).unwrap();
+        let zstd = zstd::encode_all(text.as_slice(), 3).unwrap();
+        for bytes in [text.to_vec(), gzip.finish().unwrap(), zstd] {
+            let (_dir, path) = written("rows.dat", &bytes);
+            let mut source = open(&path, None).unwrap();
+            let mut read = String::new();
+            source.reader.read_to_string(&mut read).unwrap();
+            assert_eq!(read, "user_id,event\nu,a\n");
+            assert_eq!(source.consumed.load(Ordering::Relaxed), bytes.len() as u64);
+            assert_eq!(source.format, Format::Csv);
+        }
+    }
+
+    #[test]
+    fn formats_are_told_by_their_first_line() {
+        let told = |start: &[u8]| recognise(start, None).unwrap();
+        assert_eq!(told(b"a,b\n1,2"), (Format::Csv, b','));
+        assert_eq!(told(b"a;b;c\n1,5;2"), (Format::Csv, b';'));
+        assert_eq!(told(b"a\tb\n"), (Format::Tsv, b'\t'));
+        assert_eq!(told(b"  {\"a\": 1}\n").0, Format::Ndjson);
+        assert_eq!(recognise(b"{,}\n", Some(Format::Csv)).unwrap().0, Format::Csv);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_what_to_do() {
+        for (start, mend) in [
+            (b"PK\x03\x04....".as_slice(), "unpack"),
+            (b"PAR1....", "convert"),
+            (b"\xFF\xFEa\0", "iconv"),
+            (b"[{}]", "jq -c"),
+            (b"", "empty"),
+        ] {
+            assert!(recognise(start, None).unwrap_err().to_string().contains(mend));
+        }
+        assert!(open(Path::new("/nowhere/at/all"), None).is_err());
+    }
+}

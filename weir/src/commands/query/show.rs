@@ -1,0 +1,407 @@
+//! Answers as tables, charts and CSV. Pure.
+
+use jiff::tz::TimeZone;
+use prost_types::Value;
+use weir_proto::analytics::v1::{
+    BreakdownRow, Figure, GetSummaryResponse, Interval, QueryBreakdownResponse, QueryTimeSeriesResponse,
+    ResultInfo, SummaryFigures, TimeSeries, TimeSeriesPoint, watch_query_response::Result as Answer,
+};
+
+use crate::{
+    moment, money,
+    render::{
+        ACCENT, BAD, FAINT, GOOD, chart,
+        figure::{self, figure, grouped, plain, plain_value},
+        paint,
+        table::{self, Column, numeric},
+        width,
+    },
+};
+
+/// Height of a chart in lines, and width of bars beside a table.
+const CHART_LINES: usize = 8;
+const BAR_COLUMNS: usize = 24;
+
+/// What the question said about how the answer is to be read.
+pub(super) struct Frame {
+    pub(super) zone: TimeZone,
+    /// Names of the measures.
+    pub(super) names: Vec<String>,
+    pub(super) group_by: Vec<String>,
+}
+
+/// For people.
+pub(super) fn text(answer: &Answer, frame: &Frame, with_chart: bool) -> String {
+    let (mut out, info) = match answer {
+        Answer::Summary(answer) => (summary(answer, with_chart), &answer.info),
+        Answer::TimeSeries(answer) => (time_series(answer, frame, with_chart), &answer.info),
+        Answer::Breakdown(answer) => (breakdown(answer, frame, with_chart), &answer.info),
+    };
+    if let Some(info) = info {
+        out.push_str(&format!("\n{}\n", paint(FAINT, figure::provenance(info, &frame.zone))));
+        out.push_str(&warning(info));
+    }
+    out
+}
+
+fn warning(info: &ResultInfo) -> String {
+    match &info.coverage_start_time {
+        Some(_) => format!("{}\n", paint(BAD, "part of the range is from before this rollup was kept")),
+        None => String::new(),
+    }
+}
+
+/// The figures' rows as CSV with a header: bounds follow a measure that is not exact.
+pub(super) fn csv(answer: &Answer, frame: &Frame) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    match answer {
+        Answer::Summary(answer) => {
+            rows.push(["event_name", "events", "unique_users"].map(str::to_owned).to_vec());
+            let all = answer.current.clone().unwrap_or_default();
+            let of = |value: &Option<Figure>| value.as_ref().map(plain).unwrap_or_default();
+            rows.push(vec![String::new(), of(&all.events), of(&all.unique_users)]);
+            rows.extend(
+                answer
+                    .top_events
+                    .iter()
+                    .map(|top| vec![top.event_name.clone(), of(&top.events), of(&top.unique_users)]),
+            );
+        }
+        Answer::TimeSeries(answer) => {
+            let header =
+                ["time".to_owned()].into_iter().chain(frame.group_by.clone()).chain(frame.names.clone());
+            rows.push(header.collect());
+            for series in &answer.series {
+                let group = || series.group.iter().map(|value| plain_cell(value, series.other));
+                rows.extend(series.points.iter().map(|point| {
+                    [point.local_time.clone()]
+                        .into_iter()
+                        .chain(group())
+                        .chain(point.figures.iter().map(plain))
+                        .collect()
+                }));
+            }
+        }
+        Answer::Breakdown(answer) => {
+            rows.push(frame.group_by.iter().chain(&frame.names).cloned().collect());
+            rows.extend(answer.rows.iter().map(|row| {
+                let group = row.group.iter().map(|value| plain_cell(value, row.other));
+                group.chain(row.figures.iter().map(plain)).collect()
+            }));
+        }
+    }
+    for row in rows {
+        writer.write_record(row).expect("rows in memory can be written");
+    }
+    String::from_utf8(writer.into_inner().expect("rows in memory can be written")).expect("made from text")
+}
+
+fn plain_cell(value: &Value, other: bool) -> String {
+    if other { "(other)".to_owned() } else { plain_value(value) }
+}
+
+fn cell(value: &Value, other: bool) -> String {
+    if other { "(other)".to_owned() } else { figure::value(value) }
+}
+
+fn summary(answer: &GetSummaryResponse, with_chart: bool) -> String {
+    let (current, previous) =
+        (answer.current.clone().unwrap_or_default(), answer.previous.clone().unwrap_or_default());
+    let columns = [table::text(""), numeric("now"), numeric("before"), numeric("change")];
+    let mut out = table::table(&columns, key_figures(&current, &previous));
+    if answer.top_events.is_empty() {
+        return out;
+    }
+    let value = |figure: &Option<Figure>| figure.as_ref().map_or(0.0, |figure| figure.value);
+    let shown = |value: &Option<Figure>| value.as_ref().map(figure).unwrap_or_default();
+    let greatest = answer.top_events.iter().map(|top| value(&top.events)).fold(0.0, f64::max);
+    let mut columns = vec![table::text("event"), numeric("events"), numeric("users")];
+    columns.extend(with_chart.then(|| table::text("")));
+    let rows = answer.top_events.iter().map(|top| {
+        let mut row = vec![top.event_name.clone(), shown(&top.events), shown(&top.unique_users)];
+        row.extend(with_chart.then(|| paint(ACCENT, chart::bar(value(&top.events), greatest, BAR_COLUMNS))));
+        row
+    });
+    out.push('\n');
+    out.push_str(&table::table(&columns, rows));
+    out
+}
+
+fn key_figures(current: &SummaryFigures, previous: &SummaryFigures) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = [
+        ("events", &current.events, &previous.events),
+        ("users", &current.unique_users, &previous.unique_users),
+        ("sessions", &current.sessions, &previous.sessions),
+    ]
+    .into_iter()
+    .map(|(name, now, before)| {
+        let (now, before) = (now.clone().unwrap_or_default(), before.clone().unwrap_or_default());
+        vec![name.to_owned(), figure(&now), figure(&before), change(now.value, before.value)]
+    })
+    .collect();
+    for amount in &current.revenue {
+        let before = previous.revenue.iter().find(|before| before.currency_code == amount.currency_code);
+        let value =
+            |money: &weir_proto::google::r#type::Money| money.units as f64 + f64::from(money.nanos) / 1e9;
+        rows.push(vec![
+            format!("revenue {}", amount.currency_code),
+            money::display(amount),
+            before.map(money::display).unwrap_or_default(),
+            change(value(amount), before.map_or(0.0, value)),
+        ]);
+    }
+    rows
+}
+
+fn change(now: f64, before: f64) -> String {
+    if before == 0.0 {
+        return String::new();
+    }
+    let percent = (now - before) / before.abs() * 100.0;
+    match percent {
+        0.0 => "0.0 %".to_owned(),
+        percent => paint(if percent < 0.0 { BAD } else { GOOD }, format_args!("{percent:+.1} %")),
+    }
+}
+
+fn time_series(answer: &QueryTimeSeriesResponse, frame: &Frame, with_chart: bool) -> String {
+    if answer.series.iter().all(|series| series.points.is_empty()) {
+        return "no events in this range\n".to_owned();
+    }
+    let mut out = match answer.series.as_slice() {
+        [only] if frame.group_by.is_empty() => single(only, answer.interval(), frame, with_chart),
+        all => grouped_series(all, answer.interval(), frame, with_chart),
+    };
+    if answer.omitted_series > 0 {
+        out.push_str(&format!("and {} more\n", grouped(answer.omitted_series)));
+    }
+    out
+}
+
+/// One series: a chart of its first measure above a row for each bucket.
+fn single(series: &TimeSeries, interval: Interval, frame: &Frame, with_chart: bool) -> String {
+    let mut out = String::new();
+    let (Some(first), Some(last)) = (series.points.first(), series.points.last()) else { return out };
+    if with_chart {
+        let values: Vec<f64> = series
+            .points
+            .iter()
+            .map(|point| point.figures.first().map_or(0.0, |figure| figure.value))
+            .collect();
+        let labels = (bucket(first, interval, frame), bucket(last, interval, frame));
+        out.push_str(&chart::columns(&values, (&labels.0, &labels.1), width(), CHART_LINES));
+        out.push('\n');
+    }
+    let columns: Vec<Column> =
+        [table::text("time")].into_iter().chain(frame.names.iter().map(numeric)).collect();
+    let row = |point: &TimeSeriesPoint| {
+        [bucket(point, interval, frame)].into_iter().chain(point.figures.iter().map(figure)).collect()
+    };
+    let total = ["total".to_owned()].into_iter().chain(series.totals.iter().map(figure)).collect();
+    out.push_str(&table::table(&columns, series.points.iter().map(row).chain([total])));
+    out
+}
+
+/// Several series: with a chart one line each, its shape beside its totals; else every bucket.
+fn grouped_series(all: &[TimeSeries], interval: Interval, frame: &Frame, with_chart: bool) -> String {
+    let group =
+        |series: &TimeSeries| series.group.iter().map(|value| cell(value, series.other)).collect::<Vec<_>>();
+    let mut columns: Vec<Column> = frame.group_by.iter().map(table::text).collect();
+    let rows: Vec<Vec<String>> = if with_chart {
+        columns.extend(frame.names.iter().map(numeric));
+        columns.push(table::text(""));
+        let row = |series: &TimeSeries| {
+            let values: Vec<f64> = series
+                .points
+                .iter()
+                .map(|point| point.figures.first().map_or(0.0, |figure| figure.value))
+                .collect();
+            let shape = paint(ACCENT, chart::sparkline(&values, width() / 2));
+            group(series).into_iter().chain(series.totals.iter().map(figure)).chain([shape]).collect()
+        };
+        all.iter().map(row).collect()
+    } else {
+        columns.push(table::text("time"));
+        columns.extend(frame.names.iter().map(numeric));
+        let rows = |series: &TimeSeries| -> Vec<Vec<String>> {
+            let row = |point: &TimeSeriesPoint| {
+                let time = bucket(point, interval, frame);
+                group(series).into_iter().chain([time]).chain(point.figures.iter().map(figure)).collect()
+            };
+            series.points.iter().map(row).collect()
+        };
+        all.iter().flat_map(rows).collect()
+    };
+    table::table(&columns, rows)
+}
+
+/// The bucket by the zone's clock, as precise as the interval.
+fn bucket(point: &TimeSeriesPoint, interval: Interval, frame: &Frame) -> String {
+    let start = point.start_time.as_ref().map(moment::from_proto).unwrap_or_default();
+    let pattern = match interval {
+        Interval::Day | Interval::Week => "%Y-%m-%d",
+        Interval::Month => "%Y-%m",
+        Interval::Unspecified | Interval::Second => "%Y-%m-%d %H:%M:%S",
+        Interval::Minute | Interval::QuarterHour | Interval::Hour => "%Y-%m-%d %H:%M",
+    };
+    start.to_zoned(frame.zone.clone()).strftime(pattern).to_string()
+}
+
+fn breakdown(answer: &QueryBreakdownResponse, frame: &Frame, with_chart: bool) -> String {
+    if answer.rows.is_empty() {
+        return "no events in this range\n".to_owned();
+    }
+    let mut columns: Vec<Column> = frame.group_by.iter().map(table::text).collect();
+    columns.extend(frame.names.iter().map(numeric));
+    columns.extend(with_chart.then(|| table::text("")));
+    let first = |row: &BreakdownRow| row.figures.first().map_or(0.0, |figure| figure.value);
+    let greatest = answer.rows.iter().map(first).fold(0.0, f64::max);
+    let row = |row: &BreakdownRow| {
+        let group = row.group.iter().map(|value| cell(value, row.other));
+        let bar = with_chart.then(|| paint(ACCENT, chart::bar(first(row), greatest, BAR_COLUMNS)));
+        group.chain(row.figures.iter().map(figure)).chain(bar).collect::<Vec<_>>()
+    };
+    // The name of the last row goes where there is a field to name.
+    let total = ["total".to_owned()]
+        .into_iter()
+        .chain(frame.group_by.iter().skip(1).map(|_| String::new()))
+        .chain(answer.totals.iter().map(figure))
+        .collect();
+    let mut out = table::table(&columns, answer.rows.iter().map(row).chain([total]));
+    if answer.omitted_rows > 0 {
+        out.push_str(&format!("and {} more\n", grouped(answer.omitted_rows)));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::value::Kind;
+    use weir_proto::analytics::v1::EventCount;
+
+    use super::*;
+
+    fn exact(value: f64) -> Figure {
+        Figure { value, exact: true, ..Figure::default() }
+    }
+
+    fn frame() -> Frame {
+        Frame { zone: TimeZone::UTC, names: vec!["events".into()], group_by: vec!["platform".into()] }
+    }
+
+    fn named(name: &str) -> Value {
+        Value { kind: Some(Kind::StringValue(name.into())) }
+    }
+
+    fn stripped(text: &str) -> String {
+        let plain = anstream::adapter::strip_str(text).to_string();
+        plain.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    }
+
+    fn rows() -> Answer {
+        let row = |group: Value, other: bool, value: f64| BreakdownRow {
+            group: vec![group],
+            other,
+            figures: vec![exact(value)],
+        };
+        Answer::Breakdown(QueryBreakdownResponse {
+            rows: vec![
+                row(named("mobile, \"app\""), false, 20_000.0),
+                row(Value { kind: Some(Kind::NullValue(0)) }, false, 10_000.0),
+                row(named("(other)"), true, 5.0),
+            ],
+            omitted_rows: 3,
+            totals: vec![exact(30_005.0)],
+            info: None,
+        })
+    }
+
+    fn series() -> Answer {
+        let point = |hour: i64, value: f64| TimeSeriesPoint {
+            start_time: Some(prost_types::Timestamp { seconds: hour * 3600, nanos: 0 }),
+            local_time: format!("1970-01-01T{hour:02}:00:00+00:00"),
+            figures: vec![exact(value)],
+        };
+        Answer::TimeSeries(QueryTimeSeriesResponse {
+            series: vec![TimeSeries {
+                points: vec![point(0, 1.0), point(1, 4.0)],
+                totals: vec![exact(5.0)],
+                ..TimeSeries::default()
+            }],
+            interval: Interval::Hour.into(),
+            ..QueryTimeSeriesResponse::default()
+        })
+    }
+
+    #[test]
+    fn a_breakdown_is_a_table_with_bars() {
+        insta::assert_snapshot!(stripped(&text(&rows(), &frame(), true)), @r#"
+        platform       events
+        mobile, "app"  20,000  ████████████████████████
+        (none)         10,000  ████████████
+        (other)             5  ▏
+        total          30,005
+        and 3 more
+        "#);
+        insta::assert_snapshot!(csv(&rows(), &frame()), @r#"
+        platform,events
+        "mobile, ""app""",20000
+        ,10000
+        (other),5
+        "#);
+    }
+
+    #[test]
+    fn a_series_is_a_chart_above_its_buckets() {
+        let frame = Frame { group_by: Vec::new(), ..frame() };
+        insta::assert_snapshot!(stripped(&text(&series(), &frame, false)), @r"
+        time              events
+        1970-01-01 00:00       1
+        1970-01-01 01:00       4
+        total                  5
+        ");
+        insta::assert_snapshot!(csv(&series(), &frame), @r"
+        time,events
+        1970-01-01T00:00:00+00:00,1
+        1970-01-01T01:00:00+00:00,4
+        ");
+        assert!(text(&series(), &frame, true).contains('█'));
+    }
+
+    #[test]
+    fn a_summary_compares() {
+        let figures = |events: f64| SummaryFigures {
+            events: Some(exact(events)),
+            unique_users: Some(exact(events / 10.0)),
+            sessions: Some(exact(events / 5.0)),
+            revenue: vec![money::amount("12.5", "EUR").unwrap()],
+        };
+        let answer = Answer::Summary(GetSummaryResponse {
+            current: Some(figures(1500.0)),
+            previous: Some(figures(1000.0)),
+            top_events: vec![EventCount {
+                event_name: "view".into(),
+                events: Some(exact(1500.0)),
+                unique_users: Some(exact(150.0)),
+            }],
+            info: None,
+        });
+        insta::assert_snapshot!(stripped(&text(&answer, &frame(), false)), @r"
+                       now  before   change
+        events       1,500   1,000  +50.0 %
+        users          150     100  +50.0 %
+        sessions       300     200  +50.0 %
+        revenue EUR  12.50   12.50    0.0 %
+
+        event  events  users
+        view    1,500    150
+        ");
+    }
+
+    #[test]
+    fn nothing_is_said_in_words() {
+        let none = Answer::Breakdown(QueryBreakdownResponse::default());
+        assert_eq!(text(&none, &frame(), true), "no events in this range\n");
+    }
+}

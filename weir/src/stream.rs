@@ -1,0 +1,181 @@
+//! Sending batches over `StreamEvents` so that each is acknowledged once and in order, whatever happens to the connection.
+//!
+//! Batches that are not acknowledged are kept, and sent again in order on a new connection; their events have ids, so what
+//! was taken twice counts once. Memory is bounded by [`Window`].
+
+use std::{collections::VecDeque, pin::pin, time::Duration};
+
+use futures::{Stream, StreamExt as _};
+use rand::Rng as _;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming};
+use weir_proto::{
+    event::v1::Event,
+    ingest::v1::{
+        EventResult, StreamEventsRequest, StreamEventsResponse, ingest_service_client::IngestServiceClient,
+        stream_events_response::Message,
+    },
+};
+
+use crate::client::{self, Wire};
+
+/// Most events that a batch may hold: the service's limit.
+pub(crate) const MAX_BATCH_EVENTS: usize = 1000;
+/// Encoded size at which a batch is full: half the service's limit of 4 MiB, an event being at most 64 KiB.
+pub(crate) const MAX_BATCH_BYTES: usize = 2 << 20;
+/// Batches read ahead of their acknowledgement. Above the credits that a service grants, so that those decide.
+const MAX_PENDING: usize = 32;
+/// Pauses between attempts to reconnect, before jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Events that go together, with whatever the caller needs to know again when they are acknowledged.
+#[derive(Debug)]
+pub(crate) struct Batch<T> {
+    /// At most [`MAX_BATCH_EVENTS`], each with an `event_id`; may be empty, and is then only passed through in order.
+    pub(crate) events: Vec<Event>,
+    pub(crate) tag: T,
+}
+
+/// A batch of which every accepted event is durable.
+#[derive(Debug)]
+pub(crate) struct Acknowledged<T> {
+    pub(crate) tag: T,
+    pub(crate) accepted: u32,
+    /// Duplicates within the batch and rejected events.
+    pub(crate) exceptions: Vec<EventResult>,
+    pub(crate) consistency_token: String,
+}
+
+/// How to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Marks the events as history, for which no limit of age holds.
+    pub(crate) import: bool,
+    /// How long to try again without an acknowledgement before giving up.
+    pub(crate) patience: Duration,
+}
+
+struct Pending<T> {
+    id: u64,
+    batch: Batch<T>,
+    sent: bool,
+}
+
+/// Sends the batches of `input` until it ends and everything is acknowledged. `done` is called for each batch in order.
+///
+/// # Errors
+/// The status that ended it: one that no retry mends, or the last one when `patience` ran out.
+pub(crate) async fn send<T>(
+    client: IngestServiceClient<Wire>,
+    options: Options,
+    input: impl Stream<Item = Batch<T>>,
+    mut done: impl FnMut(Acknowledged<T>),
+    mut retrying: impl FnMut(&Status, Duration),
+) -> Result<(), Status> {
+    let mut input = pin!(input.fuse());
+    let mut pending: VecDeque<Pending<T>> = VecDeque::new();
+    let mut next_id = 1;
+    let mut failing_since: Option<Instant> = None;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut acknowledged = |batch| {
+            failing_since = None;
+            pause = FIRST_PAUSE;
+            done(batch);
+        };
+        match connection(client.clone(), options, &mut input, &mut pending, &mut next_id, &mut acknowledged)
+            .await
+        {
+            Ok(()) => return Ok(()),
+            Err(status) => {
+                let since = *failing_since.get_or_insert_with(Instant::now);
+                if !client::is_transient(&status) || since.elapsed() >= options.patience {
+                    return Err(status);
+                }
+                let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+                retrying(&status, wait);
+                tokio::time::sleep(wait).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                pending.iter_mut().for_each(|pending| pending.sent = false);
+            }
+        }
+    }
+}
+
+/// One connection, until it breaks or all is done.
+async fn connection<T>(
+    mut client: IngestServiceClient<Wire>,
+    options: Options,
+    input: &mut (impl Stream<Item = Batch<T>> + Unpin + futures::stream::FusedStream),
+    pending: &mut VecDeque<Pending<T>>,
+    next_id: &mut u64,
+    done: &mut impl FnMut(Acknowledged<T>),
+) -> Result<(), Status> {
+    let (requests, outgoing) = mpsc::channel(MAX_PENDING);
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    if options.import {
+        request.metadata_mut().insert("weir-import", tonic::metadata::MetadataValue::from_static("true"));
+    }
+    let mut responses: Streaming<StreamEventsResponse> = client.stream_events(request).await?.into_inner();
+    let mut credits: u64 = 0;
+    loop {
+        pass_empty(pending, done);
+        if pending.is_empty() && input.is_terminated() {
+            return Ok(());
+        }
+        for waiting in pending.iter_mut().filter(|pending| !pending.sent) {
+            let cost = waiting.batch.events.len() as u64;
+            if cost > credits {
+                break;
+            }
+            let message = StreamEventsRequest { batch_id: waiting.id, events: waiting.batch.events.clone() };
+            // The channel holds as many as can be pending; it is full or closed only when the call has ended.
+            if cost > 0 && requests.try_send(message).is_err() {
+                break;
+            }
+            credits -= cost;
+            waiting.sent = true;
+        }
+        tokio::select! {
+            response = responses.message() => match response?.and_then(|response| response.message) {
+                Some(Message::Credit(grant)) => credits += u64::from(grant.events),
+                Some(Message::Acknowledgement(acknowledgement)) => {
+                    let is_next = pending.front().is_some_and(|first| first.id == acknowledgement.batch_id);
+                    let Some(first) = pending.pop_front_if(|_| is_next) else {
+                        return Err(Status::internal(format!(
+                            "batch {} was acknowledged out of order",
+                            acknowledgement.batch_id
+                        )));
+                    };
+                    done(Acknowledged {
+                        tag: first.batch.tag,
+                        accepted: acknowledgement.accepted,
+                        exceptions: acknowledgement.exceptions,
+                        consistency_token: acknowledgement.consistency_token,
+                    });
+                }
+                None => return Err(Status::unavailable("the service closed the stream")),
+            },
+            batch = input.next(), if pending.len() < MAX_PENDING && !input.is_terminated() => {
+                if let Some(batch) = batch {
+                    pending.push_back(Pending { id: *next_id, batch, sent: false });
+                    *next_id += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Batches without events need no acknowledgement, only their place in the order.
+fn pass_empty<T>(pending: &mut VecDeque<Pending<T>>, done: &mut impl FnMut(Acknowledged<T>)) {
+    while let Some(first) = pending.pop_front_if(|first| first.batch.events.is_empty()) {
+        done(Acknowledged {
+            tag: first.batch.tag,
+            accepted: 0,
+            exceptions: Vec::new(),
+            consistency_token: String::new(),
+        });
+    }
+}
