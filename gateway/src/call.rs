@@ -3,7 +3,7 @@
 use axum::extract::Request as HttpRequest;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures::Stream;
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 use tonic::{
     Request, Status, Streaming,
@@ -35,7 +35,9 @@ const OWN: &str = "weir-";
 #[derive(Debug)]
 pub(crate) struct Caller {
     headers: HeaderMap,
-    trace: Option<TraceContext>,
+    /// What the server knows of the request: the peer's address, the trace, the deadline. A handler in this process finds
+    /// it where it would if the call had come as gRPC.
+    extensions: Extensions,
     /// When the caller stops waiting.
     pub(crate) deadline: Option<Instant>,
 }
@@ -48,9 +50,13 @@ impl Caller {
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         // A server stream outlives the default deadline, which is meant for calls that end by themselves.
         let limited = shape != Shape::ServerStream || request.headers().contains_key("grpc-timeout");
+        let mut extensions = request.extensions().clone();
+        if !limited {
+            extensions.remove::<Deadline>();
+        }
         Self {
             headers: headers.map(|(name, value)| (name.clone(), value.clone())).collect(),
-            trace: request.extensions().get().copied(),
+            extensions,
             deadline: deadline.filter(|_| limited),
         }
     }
@@ -58,16 +64,15 @@ impl Caller {
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         *request.metadata_mut() = MetadataMap::from_headers(self.headers.clone());
-        if let Some(trace) = self.trace {
-            if let Ok(value) = trace.to_string().parse() {
-                request.metadata_mut().insert(TRACEPARENT, value);
-            }
-            request.extensions_mut().insert(trace);
+        if let Some(trace) = self.extensions.get::<TraceContext>()
+            && let Ok(value) = trace.to_string().parse()
+        {
+            request.metadata_mut().insert(TRACEPARENT, value);
         }
         if let Some(deadline) = self.deadline {
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-            request.extensions_mut().insert(Deadline(deadline));
         }
+        *request.extensions_mut() = self.extensions.clone();
         request
     }
 }

@@ -13,6 +13,8 @@ use crate::scalar;
 
 /// How different a name may be from a known one to be a slip of it: one edit in three letters.
 const EDITS: usize = 3;
+/// A longer name than any schema has is no slip, and comparing it would cost.
+const MAX_SLIP: usize = 100;
 
 /// Answers show fields that hold their default: `"accepted": 0` is an answer, too.
 const SERIALIZE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
@@ -84,6 +86,9 @@ pub(crate) fn to_value(message: &DynamicMessage) -> Result<serde_json::Value, se
 pub(crate) fn nearest(message: &MessageDescriptor, name: &str) -> Option<String> {
     let camel = name.bytes().any(|b| b.is_ascii_uppercase());
     let names = message.fields().map(|f| if camel { f.json_name().to_owned() } else { f.name().to_owned() });
+    if name.len() > MAX_SLIP {
+        return None;
+    }
     let allowed = (name.len() / 3).min(EDITS);
     names
         .map(|known| (strsim::damerau_levenshtein(&known, name), known))
@@ -180,4 +185,110 @@ fn join(prefix: &str, path: &Path) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+    use prost_reflect::DescriptorPool;
+    use weir_proto::event::v1::{Context, Event, Page};
+
+    use super::*;
+
+    fn descriptor() -> MessageDescriptor {
+        static POOL: std::sync::OnceLock<DescriptorPool> = std::sync::OnceLock::new();
+        let pool = POOL.get_or_init(|| DescriptorPool::decode(weir_proto::DESCRIPTORS).unwrap());
+        pool.get_message_by_name("weir.event.v1.Event").unwrap()
+    }
+
+    fn json_value() -> impl Strategy<Value = prost_types::Value> {
+        use prost_types::value::Kind;
+        let leaf = prop_oneof![
+            Just(Kind::NullValue(0)),
+            any::<bool>().prop_map(Kind::BoolValue),
+            (-1e300..1e300).prop_map(Kind::NumberValue),
+            any::<String>().prop_map(Kind::StringValue),
+        ];
+        let leaf = leaf.prop_map(|kind| prost_types::Value { kind: Some(kind) });
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let list = proptest::collection::vec(inner.clone(), 0..4)
+                .prop_map(|values| Kind::ListValue(prost_types::ListValue { values }));
+            let fields = proptest::collection::btree_map(any::<String>(), inner, 0..4)
+                .prop_map(|fields| Kind::StructValue(prost_types::Struct { fields }));
+            prop_oneof![list, fields].prop_map(|kind| prost_types::Value { kind: Some(kind) })
+        })
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let texts =
+            (any::<String>(), any::<String>(), any::<String>(), proptest::option::of(any::<String>()));
+        let properties =
+            proptest::option::of(proptest::collection::btree_map(any::<String>(), json_value(), 0..5));
+        // ProtoJSON has the years 0001 to 9999.
+        let time = proptest::option::of((-62_135_596_800_i64..253_402_300_800, 0..1_000_000_000_i32));
+        (texts, any::<u64>(), 0..9_i32, time, properties).prop_map(
+            |((event_id, event_name, user_id, title), sequence, event_type, time, properties)| Event {
+                event_id,
+                event_name,
+                user_id,
+                sequence,
+                event_type,
+                event_time: time.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos }),
+                properties: properties.map(|fields| prost_types::Struct { fields }),
+                context: title.map(|title| Context {
+                    page: Some(Page { title, ..Page::default() }),
+                    ..Context::default()
+                }),
+                ..Event::default()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_json(event in event()) {
+            let message = DynamicMessage::decode(descriptor(), event.encode_to_vec().as_slice()).unwrap();
+            let json = encode(&message, None).unwrap();
+            let back = decode(&descriptor(), &json, "").unwrap();
+            prop_assert_eq!(Event::decode(back.encode_to_vec().as_slice()).unwrap(), event);
+            prop_assert_eq!(encode(&back, None).unwrap(), json);
+        }
+
+        #[test]
+        fn any_text_is_a_message_or_a_clear_error(text in any::<String>()) {
+            if let Err(status) = decode(&descriptor(), text.as_bytes(), "") {
+                prop_assert_eq!(status.code(), tonic::Code::InvalidArgument);
+                prop_assert!(status.message().contains("line 1") || text.contains('\n'), "{}", status.message());
+            }
+        }
+
+        #[test]
+        fn damaged_json_never_panics(event in event(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let message = DynamicMessage::decode(descriptor(), event.encode_to_vec().as_slice()).unwrap();
+            let mut json = encode(&message, None).unwrap();
+            let at = at.index(json.len());
+            json[at] = byte;
+            if let Err(status) = decode(&descriptor(), &json, "event") {
+                prop_assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_last_digit() {
+        let json = br#"{"properties":{"n":-8.598820847849039e299}}"#;
+        let message = decode(&descriptor(), json, "").unwrap();
+        let text = String::from_utf8(encode(&message, None).unwrap()).unwrap();
+        assert!(text.contains("-8.598820847849039e+299"), "{text}");
+    }
+
+    #[test]
+    fn slips_are_matched_in_their_own_style() {
+        let event = descriptor();
+        assert_eq!(nearest(&event, "evnet_name").as_deref(), Some("event_name"));
+        assert_eq!(nearest(&event, "eventNmae").as_deref(), Some("eventName"));
+        assert_eq!(nearest(&event, "colour"), None);
+        assert_eq!(nearest(&event, &"x".repeat(100_000)), None);
+    }
 }

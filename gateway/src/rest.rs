@@ -1,6 +1,6 @@
 //! The HTTP form of services: finds the binding of a request and has it answered in the RPC's shape.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     BoxError, Json, Router,
@@ -35,7 +35,38 @@ pub(crate) struct Rest {
     pub(crate) pool: DescriptorPool,
     pub(crate) backend: Backend,
     pub(crate) max_message_bytes: usize,
-    table: Table,
+    pub(crate) heartbeat: Duration,
+    pub(crate) table: Table,
+}
+
+impl Rest {
+    /// # Errors
+    /// As [`rest`].
+    pub(crate) fn new(
+        descriptors: &[u8],
+        services: &[&str],
+        backend: Backend,
+        max_message_bytes: usize,
+    ) -> Result<Self, Error> {
+        let mut pool = DescriptorPool::decode(descriptors)?;
+        if pool.get_message_by_name("google.rpc.ErrorInfo").is_none() {
+            // Details of errors are shown by name even if the schema itself has no use for them.
+            pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+        }
+        let mut bindings = Vec::new();
+        for name in services {
+            let service = pool.get_service_by_name(name);
+            let service = service.ok_or_else(|| Error::UnknownService((*name).to_owned()))?;
+            bindings.extend(rule::bindings(&service)?);
+        }
+        Ok(Self {
+            pool,
+            backend,
+            max_message_bytes,
+            heartbeat: stream::HEARTBEAT,
+            table: Table::new(bindings)?,
+        })
+    }
 }
 
 /// A router with the HTTP form of every RPC of `services` that has a `google.api.http` rule, and a list of them at `/v1`.
@@ -63,21 +94,11 @@ where
     R: http_body::Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    let pool = DescriptorPool::decode(descriptors)?;
-    let mut bindings = Vec::new();
-    for name in services {
-        let service = pool.get_service_by_name(name);
-        bindings.extend(rule::bindings(&service.ok_or_else(|| Error::UnknownService((*name).to_owned()))?)?);
-    }
     let backend = backend
         .map_response(|response| response.map(tonic::body::Body::new))
         .map_err(|error| Status::from_error(error.into()));
-    let rest = Arc::new(Rest {
-        pool,
-        backend: BoxCloneSyncService::new(backend),
-        max_message_bytes: limits.max_message_bytes,
-        table: Table::new(bindings)?,
-    });
+    let backend = BoxCloneSyncService::new(backend);
+    let rest = Arc::new(Rest::new(descriptors, services, backend, limits.max_message_bytes)?);
     let index = Json(index(&rest.table));
     let mut router = Router::new().route(INDEX, get(async move || index.clone()));
     // axum only has to know which part of the URL space is ours: its patterns cannot say `{name}:verb`.

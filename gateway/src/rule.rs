@@ -207,10 +207,11 @@ fn pattern(rule: &DynamicMessage) -> Result<(Method, String), String> {
             return Ok((method, text(rule, key)));
         }
     }
-    let custom = rule.get_field_by_name("custom");
-    let Some(custom) = custom.as_ref().and_then(|custom| custom.as_message()) else {
+    if !rule.has_field_by_name("custom") {
         return Err("it has no pattern".to_owned());
-    };
+    }
+    let custom = rule.get_field_by_name("custom");
+    let custom = custom.as_ref().and_then(|custom| custom.as_message()).ok_or("custom is no message")?;
     let method = text(custom, "kind");
     let method = method.parse().map_err(|_| format!("{method:?} is no HTTP method"))?;
     Ok((method, text(custom, "path")))

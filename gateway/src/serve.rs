@@ -1,5 +1,8 @@
 //! The standalone gateway: every service of Weir at one address, as REST, gRPC-Web and gRPC.
 
+use std::collections::HashSet;
+
+use prost_reflect::DescriptorPool;
 use tonic::service::Routes;
 use weir_runtime::{Context, Health, Listeners, Server};
 
@@ -27,12 +30,14 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
             "weir.analytics.v1.AnalyticsService",
         ),
     ];
+    let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS)?;
     let health = Health::new();
     // Calls are passed on as they are: message bytes and metadata of gRPC are the same on both sides.
     let mut proxy = Routes::default().into_axum_router();
     for (name, key, url, service) in upstreams {
-        let upstream = Upstream::new(name, key, url)?;
-        context.shutdown.spawn(upstream.clone().watch(health.register(name), context.shutdown.clone()));
+        let endless = streaming(&pool, service)?;
+        let upstream = Upstream::new(name, key, url, endless, context.shutdown.clone())?;
+        context.shutdown.spawn(upstream.clone().watch(health.register(name)));
         proxy = proxy.route_service(&format!("/{service}/{{*method}}"), upstream);
     }
     let routes = Routes::from(proxy).prepare();
@@ -46,4 +51,12 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
         .serve(listeners, context.shutdown)
         .await?;
     Ok(())
+}
+
+/// The gRPC paths of a service's RPCs that stream their answers.
+fn streaming(pool: &DescriptorPool, service: &str) -> Result<HashSet<String>, Error> {
+    let schema =
+        pool.get_service_by_name(service).ok_or_else(|| Error::UnknownService(service.to_owned()))?;
+    let methods = schema.methods().filter(|method| method.is_server_streaming());
+    Ok(methods.map(|method| format!("/{service}/{}", method.name())).collect())
 }

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A silent stream shows this often that it lives, so that proxies keep it and a dead reader is noticed.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Calls a server-streaming RPC.
 pub(crate) async fn answer(
@@ -41,7 +41,7 @@ pub(crate) async fn answer(
     let caller = Caller::of(&request, binding.rpc.shape);
     let message = unary::message(rest, binding, variables, request).await?;
     let (headers, messages) = call::server_stream(&rest.backend, &binding.rpc, &caller, message).await?;
-    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    let mut heartbeat = interval_at(Instant::now() + rest.heartbeat, rest.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reply = Reply {
         messages,
@@ -164,6 +164,41 @@ impl Reply {
         match self.format {
             Format::Events => format!("event: error\ndata: {json}\n\n").into(),
             Format::Lines => format!("{json}\n").into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse as _;
+    use http_body_util::BodyExt as _;
+    use tower::util::BoxCloneSyncService;
+
+    use super::*;
+    use crate::table::Found;
+
+    /// Begins an answer and never says anything.
+    async fn silent(
+        _: http::Request<tonic::body::Body>,
+    ) -> Result<http::Response<tonic::body::Body>, Status> {
+        let body = Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
+        Ok(([(header::CONTENT_TYPE, "application/grpc")], body).into_response().map(tonic::body::Body::new))
+    }
+
+    #[tokio::test]
+    async fn a_silent_stream_shows_that_it_lives() {
+        let backend = BoxCloneSyncService::new(tower::service_fn(silent));
+        let services = &["weir.metrics.v1.MetricsService"];
+        let mut rest = Rest::new(weir_proto::DESCRIPTORS, services, backend, 1000).unwrap();
+        rest.heartbeat = Duration::from_millis(1);
+        let Found::Binding(binding, _) = rest.table.find(&http::Method::GET, "/v1/metrics:watch") else {
+            panic!("the schema lets metrics be watched")
+        };
+        let request = Request::new(Body::empty());
+        let mut body = answer(&rest, binding, &[], request).await.unwrap().into_body();
+        for _ in 0..3 {
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), ":\n\n");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The connections to one service behind the standalone gateway.
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     sync::{
         Arc,
@@ -12,7 +13,9 @@ use std::{
 
 use axum::{body::Body, extract::Request, response::Response};
 use futures::future::BoxFuture;
-use http_body_util::BodyExt as _;
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -46,12 +49,22 @@ pub(crate) struct Upstream {
     url: Arc<str>,
     channels: Arc<[Channel]>,
     next: Arc<AtomicUsize>,
+    endless: Arc<HashSet<String>>,
+    shutdown: Shutdown,
 }
 
 impl Upstream {
+    /// `endless` are the paths of the RPCs that stream their answers: those are ended when the shutdown comes.
+    ///
     /// # Errors
     /// [`Error::Upstream`] when `url`, the value of the configuration's `key`, is none.
-    pub(crate) fn new(name: &'static str, key: &'static str, url: &str) -> Result<Self, Error> {
+    pub(crate) fn new(
+        name: &'static str,
+        key: &'static str,
+        url: &str,
+        endless: HashSet<String>,
+        shutdown: Shutdown,
+    ) -> Result<Self, Error> {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|source| Error::Upstream { key, url: url.to_owned(), source })?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -61,7 +74,7 @@ impl Upstream {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
         let channels = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
-        Ok(Self { name, url: url.into(), channels, next: Arc::default() })
+        Ok(Self { name, url: url.into(), channels, next: Arc::default(), endless: endless.into(), shutdown })
     }
 
     fn channel(&self) -> Channel {
@@ -75,7 +88,7 @@ impl Upstream {
     }
 
     /// Keeps `check` at what the service says of its own health, until the shutdown.
-    pub(crate) async fn watch(self, check: Check, shutdown: Shutdown) {
+    pub(crate) async fn watch(self, check: Check) {
         let mut retry = RETRY_FIRST;
         loop {
             let pause = match self.is_serving().await {
@@ -93,7 +106,7 @@ impl Upstream {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = shutdown.requested() => return,
+                () = self.shutdown.requested() => return,
             }
         }
     }
@@ -125,10 +138,15 @@ impl Service<Request> for Upstream {
             // gRPC-Web comes over HTTP/1.1 as well.
             let mut request = request.map(tonic::body::Body::new);
             *request.version_mut() = http::Version::HTTP_2;
+            let shutdown = upstream.endless.contains(request.uri().path()).then(|| upstream.shutdown.clone());
             Ok(match upstream.channel().oneshot(request).await {
                 Ok(response) => response.map(|body| {
                     // A connection lost in mid-answer is told as what it is, not as a fault of ours.
-                    Body::new(body.map_err(move |error| upstream.unreachable(&error)))
+                    let body = Body::new(body.map_err(move |error| upstream.unreachable(&error)));
+                    match shutdown {
+                        Some(shutdown) => ended_by(shutdown, body),
+                        None => body,
+                    }
                 }),
                 Err(error) => upstream.unreachable(&error).into_http(),
             })
@@ -136,8 +154,29 @@ impl Service<Request> for Upstream {
     }
 }
 
+/// The body of a streamed answer, which at the shutdown ends with a status that asks to come again.
+fn ended_by(shutdown: Shutdown, body: Body) -> Body {
+    let requested = Box::pin(shutdown.requested());
+    let frames = futures::stream::unfold(Some((body, requested)), async |state| {
+        let (mut body, mut requested) = state?;
+        tokio::select! {
+            frame = body.frame() => Some((frame?, Some((body, requested)))),
+            () = &mut requested => {
+                let status = Reason::Draining.status("the gateway is stopping; connect again");
+                let mut trailers = HeaderMap::new();
+                // Its header values are ASCII, as gRPC encodes them.
+                status.add_header(&mut trailers).ok()?;
+                Some((Ok(Frame::trailers(trailers)), None))
+            }
+        }
+    });
+    Body::new(StreamBody::new(frames))
+}
+
 /// An error with its causes; transport errors say what happened only in the innermost.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
 }

@@ -1,0 +1,12 @@
+//! The transcoder and the gateway over real sockets, in front of real gRPC services.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod bodies;
+mod errors;
+mod fixture;
+mod forms;
+mod gateway;
+mod schema;
+mod streams;
+mod upload;
