@@ -1,1 +1,184 @@
-//! The analytics service: materialises rollups, answers and streams queries.
+//! The analytics service: materialises what the consumers counted, answers questions about it, and keeps the answers up to
+//! date.
+//!
+//! ```text
+//! metrics-data ─ partition (one actor each: chain, cells, snapshots) ─ views ─┐
+//!                                                                             ├─ engine ─ query ─ service, watch
+//!                          consistency tokens ─ progress of each partition ───┘
+//! analytics-events ─ live (one tail for all watchers) ─ service
+//! ```
+//!
+//! It holds no state of its own: everything is a fold of `metrics-data`, so any number of instances answer alike, and a
+//! snapshot only shortens the way back after a restart. Not here: counting (the consumer's), and questions that no rollup
+//! covers, which are refused with the configuration that would cover them.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`materialise`] | the state of one partition; pure |
+//! | [`snapshot`] | that state on disk |
+//! | [`partition`] | the actor that owns it and reads the log |
+//! | [`query`] | questions, plans, answers; pure |
+//! | [`engine`] | asks all partitions; waits for consistency tokens |
+//! | [`watch`] | `WatchQuery` |
+//! | [`live`] | `WatchEvents` |
+//! | [`service`] | the RPCs |
+
+mod engine;
+pub mod error;
+mod live;
+mod materialise;
+mod partition;
+mod query;
+mod service;
+mod snapshot;
+#[cfg(test)]
+mod testing;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, watch as cell};
+use tonic::{codec::CompressionEncoding, service::Routes};
+use weir_log::EventLog;
+use weir_proto::analytics::v1::analytics_service_server::{AnalyticsServiceServer, SERVICE_NAME};
+use weir_rollup::{
+    definition::{Catalog, CatalogSpec},
+    level::Retention,
+};
+use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config};
+
+use engine::Engine;
+use materialise::Limits;
+use partition::Pulse;
+use service::Analytics;
+
+/// The `service` label of the metrics.
+const SERVICE: &str = "analytics";
+/// The project that all questions are about: until there are keys, there is one.
+const PROJECT: &str = "default";
+/// The folder of the snapshots within the data directory.
+const SNAPSHOTS: &str = "analytics";
+/// How long the log may be away when the service starts, before it gives up.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the last snapshots may take at a shutdown; they are tried again at the next one.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why the service could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its ports.
+    #[error(transparent)]
+    Server(#[from] weir_runtime::server::Error),
+    /// Its REST form.
+    #[error(transparent)]
+    Rest(#[from] weir_gateway::Error),
+    /// The rollups of the configuration.
+    #[error("[rollups]: {0}")]
+    Rollups(#[from] weir_rollup::Error),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] weir_log::Error),
+}
+
+/// Serves on both ports until the shutdown is requested; then finishes what is under way and writes snapshots.
+///
+/// # Errors
+/// [`ServeError`], before anything is served.
+pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listeners) -> Result<(), ServeError> {
+    let Context { config, metrics, shutdown, .. } = context;
+    let catalog = Arc::new(catalog(&config.rollups)?);
+    let partitions = partitions(&log, &config.topics.metrics, &shutdown).await?;
+
+    // The actors answer calls that are being drained, so they stop after the server.
+    let stop_actors = Shutdown::new();
+    let health = Health::new();
+    let (pulse, pulses) = cell::channel(Pulse::default());
+    let handles = (0..partitions).map(|number| {
+        let settings = partition::Settings {
+            number,
+            topic: config.topics.metrics.clone(),
+            limits: Limits { retention: catalog.retention().clone(), max_values: catalog.max_values() },
+            snapshot_dir: config.data_dir.join(SNAPSHOTS),
+            snapshot_interval: config.analytics.snapshot_interval,
+        };
+        let check = health.register(format!("{}/{number}", config.topics.metrics));
+        partition::start(settings, log.clone(), check, &metrics, pulse.clone(), &stop_actors)
+    });
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let engine = Arc::new(Engine {
+        partitions: handles.collect(),
+        pulse: pulses,
+        catalog,
+        project: PROJECT.into(),
+        evaluations: Arc::new(Semaphore::new(cores)),
+        query_timeout: config.analytics.query_timeout,
+        max_rows: config.analytics.max_result_rows,
+        gather_duration: metrics.event_processing_duration(SERVICE, "query_gather"),
+        evaluate_duration: metrics.event_processing_duration(SERVICE, "query_evaluate"),
+    });
+    let analytics = Analytics {
+        engine,
+        tail: live::Tail::start(log, config.topics.events.clone(), partitions, &stop_actors),
+        shutdown: shutdown.clone(),
+        metrics: metrics.clone(),
+        watches: Arc::new(Semaphore::new(config.analytics.max_watches.min(Semaphore::MAX_PERMITS))),
+        limits: config.analytics.clone(),
+    };
+    let service = AnalyticsServiceServer::new(analytics)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(config.server.max_message_bytes);
+    let routes = Routes::new(service);
+    let rest = weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME], routes.clone(), &config.server)?;
+    let served = Server::new(SERVICE, metrics)
+        .grpc(routes, &[weir_proto::DESCRIPTORS])?
+        .http(rest)
+        .health(health)
+        .limits(config.server.clone())
+        .serve(listeners, shutdown)
+        .await;
+
+    stop_actors.trigger();
+    if let Err(left) = stop_actors.drained(SNAPSHOT_PATIENCE).await {
+        tracing::warn!(left, "gave up waiting for snapshots; a restart will read more of the log");
+    }
+    Ok(served?)
+}
+
+/// The rollups that a configuration describes.
+fn catalog(rollups: &config::Rollups) -> Result<Catalog, weir_rollup::Error> {
+    let config::RollupRetention { second, minute, quarter_hour, hour, day } = rollups.retention;
+    Catalog::new(CatalogSpec {
+        dimensions: rollups.dimensions.clone(),
+        numerics: rollups.numeric.clone(),
+        definitions: rollups
+            .definitions
+            .iter()
+            .map(|definition| (definition.name.clone(), definition.dimensions.clone()))
+            .collect(),
+        max_values: rollups.max_values_per_dimension,
+        retention: Retention::new(second, minute, quarter_hour, hour, day)?,
+    })
+}
+
+/// The number of partitions, as soon as the log can be reached.
+async fn partitions(
+    log: &Arc<dyn EventLog>,
+    topic: &str,
+    shutdown: &Shutdown,
+) -> Result<u32, weir_log::Error> {
+    let started = tokio::time::Instant::now();
+    loop {
+        match log.partitions(topic).await {
+            Err(error)
+                if error.is_retryable() && started.elapsed() < LOG_PATIENCE && !shutdown.is_requested() =>
+            {
+                tracing::warn!(topic, %error, "waiting for the log");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            partitions => return partitions,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! `WatchEvents`: events as they arrive.
+//!
+//! One task per partition follows the end of the log for all watchers together, and only while there are any. Each watcher
+//! has a task of its own that filters and keeps at most [`Limits::events`] events for a reader that is slow; beyond that the
+//! oldest are dropped and counted.
+
+use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
+
+use prost::Message as _;
+use prost_types::value::Kind;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinSet,
+};
+use tonic::Status;
+use weir_log::EventLog;
+use weir_proto::{
+    analytics::v1::{LiveEvent, WatchEventsRequest, WatchEventsResponse},
+    event::v1::{Context, Event, EventRecord, EventType},
+    validate::{Path, Validate as _, Violations},
+};
+use weir_rollup::field::{ContextField, Field};
+use weir_runtime::Shutdown;
+
+use crate::{
+    error::Error,
+    partition::now_micros,
+    query::{
+        filter::{Filter, Operand, Truth},
+        number_text, timestamp,
+    },
+    watch::Place,
+};
+
+/// Batches of records that the slowest watcher's task may be behind the log; a batch has at most about 1 MiB.
+const BATCHES: usize = 16;
+/// New watchers that may wait for the tail to start.
+const WAITING: usize = 16;
+/// How often it is checked whether anybody still watches.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// A tail that is this far behind skips to the end: it is to show what happens now.
+const MAX_AGE_MICROS: i64 = 5_000_000;
+/// The pause after a failed read.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Records of one partition.
+#[derive(Debug)]
+struct Batch {
+    records: Vec<EventRecord>,
+    /// Offsets that were skipped before them.
+    skipped: u64,
+}
+
+type Tap = broadcast::Receiver<Arc<Batch>>;
+
+/// Where watchers subscribe. Clones reach the same tail.
+#[derive(Debug, Clone)]
+pub(crate) struct Tail {
+    subscribe: mpsc::Sender<oneshot::Sender<Result<Tap, weir_log::Error>>>,
+}
+
+impl Tail {
+    /// Starts the task that follows the log on demand, until `stop` is requested.
+    pub(crate) fn start(log: Arc<dyn EventLog>, topic: String, partitions: u32, stop: &Shutdown) -> Self {
+        let (subscribe, subscribers) = mpsc::channel(WAITING);
+        let stopped = stop.requested();
+        stop.spawn(async move {
+            tokio::select! {
+                () = follow_on_demand(log, topic, partitions, subscribers) => {}
+                () = stopped => {}
+            }
+        });
+        Self { subscribe }
+    }
+
+    /// From the end of the log on.
+    async fn tap(&self) -> Result<Tap, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.subscribe.send(answer).await.map_err(|_| Error::ShuttingDown)?;
+        let tap = answered.await.map_err(|_| Error::ShuttingDown)?;
+        tap.map_err(|error| Error::LogUnavailable(error.to_string()))
+    }
+}
+
+async fn follow_on_demand(
+    log: Arc<dyn EventLog>,
+    topic: String,
+    partitions: u32,
+    mut subscribers: mpsc::Receiver<oneshot::Sender<Result<Tap, weir_log::Error>>>,
+) {
+    while let Some(first) = subscribers.recv().await {
+        let (sender, tap) = broadcast::channel(BATCHES);
+        let mut readers = match open(&log, &topic, partitions, &sender).await {
+            Ok(readers) => readers,
+            Err(error) => {
+                // Who asked may have gone.
+                let _ = first.send(Err(error));
+                continue;
+            }
+        };
+        let _ = first.send(Ok(tap));
+        let mut idle = tokio::time::interval(IDLE_CHECK);
+        loop {
+            tokio::select! {
+                next = subscribers.recv() => match next {
+                    Some(next) => drop(next.send(Ok(sender.subscribe()))),
+                    None => return,
+                },
+                _ = idle.tick() => if sender.receiver_count() == 0 { break },
+            }
+        }
+        readers.abort_all();
+    }
+}
+
+/// Starts a task for each partition. They are at the end of the log when this returns.
+async fn open(
+    log: &Arc<dyn EventLog>,
+    topic: &str,
+    partitions: u32,
+    sender: &broadcast::Sender<Arc<Batch>>,
+) -> Result<JoinSet<()>, weir_log::Error> {
+    let mut readers = JoinSet::new();
+    for partition in 0..partitions {
+        let end = log.bounds(topic, partition).await?.end;
+        let reader = log.reader(topic, partition, end).await?;
+        readers.spawn(follow(log.clone(), topic.to_owned(), partition, reader, sender.clone()));
+    }
+    Ok(readers)
+}
+
+async fn follow(
+    log: Arc<dyn EventLog>,
+    topic: String,
+    partition: u32,
+    mut reader: Box<dyn weir_log::PartitionReader>,
+    sender: broadcast::Sender<Arc<Batch>>,
+) {
+    loop {
+        let skipped = match reader.next(Duration::from_secs(5)).await {
+            Ok(batch) => {
+                let oldest = batch.iter().next().map(|record| record.append_time_ms * 1000);
+                if oldest.is_none_or(|oldest| now_micros() - oldest < MAX_AGE_MICROS) {
+                    let records: Vec<_> =
+                        batch.iter().filter_map(|record| EventRecord::decode(record.value).ok()).collect();
+                    if !records.is_empty() {
+                        // Without watchers it goes nowhere, until the task is ended.
+                        let _ = sender.send(Arc::new(Batch { records, skipped: 0 }));
+                    }
+                    continue;
+                }
+                batch.len() as u64
+            }
+            Err(weir_log::Error::OutOfRange { .. }) => 0,
+            Err(error) => {
+                tracing::warn!(topic, partition, %error, retry_in = ?RETRY, "reading events for watchers failed");
+                tokio::time::sleep(RETRY).await;
+                0
+            }
+        };
+        // Too far behind, or the place is gone: on from the end.
+        let position = reader.position();
+        let Ok(bounds) = log.bounds(&topic, partition).await else { continue };
+        if let Ok(at_end) = log.reader(&topic, partition, bounds.end).await {
+            reader = at_end;
+            let skipped = skipped + bounds.end.saturating_sub(position);
+            let _ = sender.send(Arc::new(Batch { records: Vec::new(), skipped }));
+        }
+    }
+}
+
+/// Which events a watcher wants.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    project: Arc<str>,
+    user: String,
+    filter: Filter,
+}
+
+impl Wish {
+    /// Reads a request.
+    pub(crate) fn parse(request: &WatchEventsRequest, project: Arc<str>) -> Result<Self, Violations> {
+        request.validate()?;
+        let mut found = Violations::default();
+        let filter = Filter::parse(request.filter.as_ref(), &Path::ROOT.field("filter"), &mut found);
+        found.into_result()?;
+        Ok(Self {
+            project,
+            user: request.user_id.clone(),
+            filter: filter.with_event_names(&request.event_names),
+        })
+    }
+
+    /// Whether the event is one of them.
+    fn wants(&self, record: &EventRecord) -> bool {
+        let Some(event) = &record.event else { return false };
+        let is_user = self.user.is_empty() || event.user_id == self.user || event.anonymous_id == self.user;
+        record.project == *self.project && is_user && {
+            let values: Vec<_> = self.filter.fields().iter().map(|field| value(event, field)).collect();
+            let operand = |field: usize| values[field].as_deref().map_or(Operand::Missing, Operand::Text);
+            self.filter.evaluate(&operand) == Truth::Yes
+        }
+    }
+}
+
+/// The text of a field, by the same rules as dimensions have it.
+fn value<'e>(event: &'e Event, field: &Field) -> Option<Cow<'e, str>> {
+    let present = |text: &'e str| (!text.is_empty()).then_some(Cow::Borrowed(text));
+    match field {
+        Field::EventName => present(&event.event_name),
+        Field::EventType => present(match EventType::try_from(event.event_type) {
+            Ok(EventType::Unspecified | EventType::Track) => "TRACK",
+            Ok(EventType::Page) => "PAGE",
+            Ok(EventType::Screen) => "SCREEN",
+            Ok(EventType::Identify) => "IDENTIFY",
+            Ok(EventType::Group) => "GROUP",
+            Ok(EventType::Alias) => "ALIAS",
+            Err(_) => "",
+        }),
+        Field::UserId => present(&event.user_id),
+        Field::AnonymousId => present(&event.anonymous_id),
+        Field::SessionId => present(&event.session_id),
+        Field::InstallId => present(&event.install_id),
+        Field::Context(field) => present(context(event.context.as_ref()?, *field)?),
+        Field::Property(key) => match event.properties.as_ref()?.fields.get(key)?.kind.as_ref()? {
+            Kind::StringValue(text) => Some(Cow::Borrowed(text)),
+            Kind::NumberValue(number) => number.is_finite().then(|| number_text(*number).into()),
+            Kind::BoolValue(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
+            Kind::NullValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => None,
+        },
+    }
+}
+
+fn context(context: &Context, field: ContextField) -> Option<&str> {
+    Some(match field {
+        ContextField::AppName => &context.app.as_ref()?.name,
+        ContextField::AppVersion => &context.app.as_ref()?.version,
+        ContextField::AppBuild => &context.app.as_ref()?.build,
+        ContextField::DeviceType => &context.device.as_ref()?.r#type,
+        ContextField::DeviceManufacturer => &context.device.as_ref()?.manufacturer,
+        ContextField::DeviceModel => &context.device.as_ref()?.model,
+        ContextField::OsName => &context.os.as_ref()?.name,
+        ContextField::OsVersion => &context.os.as_ref()?.version,
+        ContextField::Locale => &context.locale,
+        ContextField::PageUrl => &context.page.as_ref()?.url,
+        ContextField::PagePath => &context.page.as_ref()?.path,
+        ContextField::PageTitle => &context.page.as_ref()?.title,
+        ContextField::Referrer => &context.referrer,
+        ContextField::CampaignSource => &context.campaign.as_ref()?.source,
+        ContextField::CampaignMedium => &context.campaign.as_ref()?.medium,
+        ContextField::CampaignName => &context.campaign.as_ref()?.name,
+        ContextField::CampaignTerm => &context.campaign.as_ref()?.term,
+        ContextField::CampaignContent => &context.campaign.as_ref()?.content,
+        ContextField::Ip => &context.ip,
+        ContextField::UserAgent => &context.user_agent,
+    })
+}
+
+/// What waits for a slow reader.
+#[derive(Debug)]
+struct Backlog {
+    events: VecDeque<LiveEvent>,
+    /// Events at most.
+    limit: usize,
+    missed: u64,
+}
+
+impl Backlog {
+    fn take_in(&mut self, batch: &Batch, wish: &Wish) {
+        // Unread, so nobody knows which of them would have passed.
+        self.missed += batch.skipped;
+        for record in batch.records.iter().filter(|record| wish.wants(record)) {
+            if self.events.len() == self.limit {
+                self.events.pop_front();
+                self.missed += 1;
+            }
+            self.events.push_back(LiveEvent {
+                event: record.event.clone(),
+                receive_time: Some(timestamp(record.receive_time_micros)),
+                corrected_time: Some(timestamp(record.corrected_time_micros)),
+            });
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.missed == 0
+    }
+
+    fn take(&mut self) -> WatchEventsResponse {
+        WatchEventsResponse {
+            events: self.events.drain(..).collect(),
+            missed: std::mem::take(&mut self.missed),
+        }
+    }
+}
+
+/// Starts to watch: what is appended after this returned will be seen. `limit` events wait for a slow reader.
+pub(crate) async fn watch(
+    tail: &Tail,
+    wish: Wish,
+    limit: usize,
+    place: Place,
+    shutdown: &Shutdown,
+) -> Result<mpsc::Receiver<Result<WatchEventsResponse, Status>>, Error> {
+    let mut tap = tail.tap().await?;
+    // One response in the channel, the rest in the backlog, where it can still be dropped.
+    let (responses, receiver) = mpsc::channel(1);
+    let stop = shutdown.requested();
+    shutdown.spawn(async move {
+        let _place = place;
+        let mut backlog = Backlog { events: VecDeque::new(), limit: limit.max(1), missed: 0 };
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                batch = tap.recv() => match batch {
+                    Ok(batch) => backlog.take_in(&batch, &wish),
+                    // As above: counted by batches, since nobody read them.
+                    Err(broadcast::error::RecvError::Lagged(batches)) => backlog.missed += batches,
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                permit = responses.reserve(), if !backlog.is_empty() => match permit {
+                    Ok(permit) => permit.send(Ok(backlog.take())),
+                    Err(_) => return,
+                },
+                () = responses.closed() => return,
+                () = &mut stop => break,
+            }
+        }
+        // A reader that takes nothing any more does not hold up the shutdown.
+        let _ = responses.try_send(Err(Error::ShuttingDown.into()));
+    });
+    Ok(receiver)
+}

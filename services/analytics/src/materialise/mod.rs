@@ -1,0 +1,407 @@
+//! The state of one `metrics-data` partition: which batches count, and all cells they add up to.
+//!
+//! Pure: records go in with their offsets and times, views come out. Reading the log, waiting and writing snapshots
+//! is done by the [`partition`](crate::partition) around it.
+
+mod cube;
+mod names;
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use hashbrown::HashMap;
+use prost::Message as _;
+use uuid::Uuid;
+use weir_proto::rollup::v1::{self as pb, metrics_record};
+use weir_rollup::{
+    cell::Placed,
+    chain::{Chain, ChainState, Verdict, VoidReason},
+    level::{Level, Retention},
+};
+
+use cube::index;
+pub(crate) use cube::{Bucket, Cube, Rows};
+use names::Names;
+pub(crate) use names::{Symbol, Texts, Value};
+
+/// Buckets are kept this much longer than their retention: a query is planned a moment before it is answered.
+const GRACE_MICROS: i64 = 60_000_000;
+
+/// What bounds a partition's state.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// How long the buckets of each level are kept.
+    pub(crate) retention: Retention,
+    /// Values of a dimension that are told apart.
+    pub(crate) max_values: usize,
+}
+
+/// Since when a definition has been in force without a break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Since {
+    /// First source offset that it covers.
+    pub(crate) offset: u64,
+    /// When the log took the batch that began there, microseconds since the epoch.
+    pub(crate) micros: i64,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Applied {
+    /// The partition has a new owner.
+    Claimed,
+    /// A batch that counts.
+    Counted(pb::Tally),
+    /// A batch that only moved the watermark.
+    Heartbeat,
+    /// A batch that does not count: its writer no longer owns the partition.
+    Void(VoidReason),
+    /// No record of ours. It is passed over, as every reader does.
+    Malformed(String),
+    /// A batch that counts with cells that this version can't read: from here on, answers would be wrong.
+    Unreadable(String),
+}
+
+/// The state of one partition.
+#[derive(Debug)]
+pub(crate) struct State {
+    limits: Limits,
+    chain: Chain,
+    next_metrics_offset: u64,
+    tally: pb::Tally,
+    since: BTreeMap<u64, Since>,
+    projects: HashMap<Arc<str>, Project>,
+    /// By level: buckets before this one may be gone.
+    dropped: [i64; Level::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Project {
+    names: Names,
+    cubes: HashMap<u64, Cube>,
+}
+
+impl State {
+    /// Before the first record.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            chain: Chain::new(),
+            next_metrics_offset: 0,
+            tally: pb::Tally::default(),
+            since: BTreeMap::new(),
+            projects: HashMap::new(),
+            dropped: [i64::MIN; Level::ALL.len()],
+        }
+    }
+
+    /// After the records of a snapshot, still without its cells, which [`State::load`] brings.
+    pub(crate) fn restore(limits: Limits, header: &pb::SnapshotHeader) -> Result<Self, String> {
+        let owner = match header.owner.as_slice() {
+            [] => None,
+            owner => Some(Uuid::from_slice(owner).map_err(|error| format!("its owner is no UUID: {error}"))?),
+        };
+        let since = header.definitions.iter().map(|known| {
+            (known.definition, Since { offset: known.since_offset, micros: known.since_micros })
+        });
+        Ok(Self {
+            chain: Chain::restore(ChainState {
+                owner,
+                address: header.owner_address.clone(),
+                next_source_offset: header.next_source_offset,
+                watermark: header.watermark_micros,
+            }),
+            next_metrics_offset: header.next_metrics_offset,
+            tally: header.tally.unwrap_or_default(),
+            since: since.collect(),
+            ..Self::new(limits)
+        })
+    }
+
+    /// Brings in cells of a snapshot. Each stands for its own level only.
+    pub(crate) fn load(&mut self, delta: pb::ProjectDelta) -> Result<(), weir_rollup::Error> {
+        let max_values = self.limits.max_values;
+        for (name, rollups) in parse(vec![delta])? {
+            let project = project(&mut self.projects, &name);
+            for (definition, cells) in rollups {
+                let cube = project.cubes.entry(definition).or_default();
+                for Placed { dimensions, level, bucket, cell } in cells {
+                    let row = cube.row(&dimensions, max_values, &mut project.names);
+                    cube.add(level, bucket, row, &Arc::new(cell));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the record at `offset`, which the log took at `append_micros`.
+    pub(crate) fn apply(&mut self, offset: u64, append_micros: i64, value: &[u8]) -> Applied {
+        self.next_metrics_offset = offset + 1;
+        let record = match pb::MetricsRecord::decode(value) {
+            Ok(pb::MetricsRecord { record: Some(record) }) => record,
+            Ok(_) => return Applied::Malformed("it is neither claim nor batch".to_owned()),
+            Err(error) => return Applied::Malformed(error.to_string()),
+        };
+        match record {
+            metrics_record::Record::Claim(claim) => match Uuid::from_slice(&claim.owner) {
+                Ok(owner) => match self.chain.fold_claim(owner, &claim.address) {
+                    Verdict::Claimed | Verdict::Accepted => Applied::Claimed,
+                    Verdict::Void(reason) => Applied::Void(reason),
+                },
+                Err(error) => Applied::Malformed(format!("the owner of a claim is no UUID: {error}")),
+            },
+            metrics_record::Record::Batch(batch) => self.apply_batch(append_micros, batch),
+        }
+    }
+
+    fn apply_batch(&mut self, append_micros: i64, mut batch: pb::MicroBatch) -> Applied {
+        let owner = match Uuid::from_slice(&batch.owner) {
+            Ok(owner) => owner,
+            Err(error) => return Applied::Malformed(format!("the owner of a batch is no UUID: {error}")),
+        };
+        let verdict =
+            self.chain.fold_batch(owner, batch.start_offset, batch.end_offset, batch.watermark_micros);
+        match verdict {
+            Verdict::Void(reason) => return Applied::Void(reason),
+            Verdict::Claimed | Verdict::Accepted => {}
+        }
+        if batch.start_offset == batch.end_offset {
+            self.drop_expired();
+            return Applied::Heartbeat;
+        }
+        let deltas = match parse(std::mem::take(&mut batch.projects)) {
+            Ok(deltas) => deltas,
+            Err(error) => return Applied::Unreadable(error.to_string()),
+        };
+        self.note_definitions(append_micros, &batch);
+        for (name, rollups) in deltas {
+            let project = project(&mut self.projects, &name);
+            for (definition, cells) in rollups {
+                let cube = project.cubes.entry(definition).or_default();
+                for Placed { dimensions, level, bucket, cell } in cells {
+                    let row = cube.row(&dimensions, self.limits.max_values, &mut project.names);
+                    let cell = Arc::new(cell);
+                    for coarser in level.and_coarser() {
+                        let bucket = level.bucket_at(bucket, coarser);
+                        if bucket >= self.dropped[index(coarser)] {
+                            cube.add(coarser, bucket, row, &cell);
+                        }
+                    }
+                }
+            }
+        }
+        let tally = batch.tally.unwrap_or_default();
+        add(&mut self.tally, &tally);
+        self.drop_expired();
+        Applied::Counted(tally)
+    }
+
+    fn note_definitions(&mut self, append_micros: i64, batch: &pb::MicroBatch) {
+        // One that is not in force now misses these events: should it come back, it is known from then on.
+        self.since.retain(|definition, _| batch.definitions.contains(definition));
+        for definition in &batch.definitions {
+            let since = Since { offset: batch.start_offset, micros: append_micros };
+            self.since.entry(*definition).or_insert(since);
+        }
+    }
+
+    fn drop_expired(&mut self) {
+        let past = self.chain.state().watermark.saturating_sub(GRACE_MICROS);
+        for level in Level::ALL {
+            let horizon = self.limits.retention.horizon_micros(level, past);
+            if horizon == i64::MIN {
+                continue;
+            }
+            let first = level.bucket_of(horizon);
+            if first > self.dropped[index(level)] {
+                self.dropped[index(level)] = first;
+                let cubes = self.projects.values_mut().flat_map(|project| project.cubes.values_mut());
+                cubes.for_each(|cube| cube.drop_before(level, first));
+            }
+        }
+    }
+
+    /// What the chain says: owner, next source offset, watermark.
+    pub(crate) fn chain(&self) -> &ChainState {
+        self.chain.state()
+    }
+
+    /// The `metrics-data` offset to go on reading from.
+    pub(crate) fn next_metrics_offset(&self) -> u64 {
+        self.next_metrics_offset
+    }
+
+    /// Skips offsets that hold no record.
+    pub(crate) fn advance_to(&mut self, next_metrics_offset: u64) {
+        self.next_metrics_offset = self.next_metrics_offset.max(next_metrics_offset);
+    }
+
+    /// The sum of what became of all source records.
+    pub(crate) fn tally(&self) -> &pb::Tally {
+        &self.tally
+    }
+
+    /// Number of cells.
+    pub(crate) fn cells(&self) -> usize {
+        self.projects.values().flat_map(|project| project.cubes.values()).map(Cube::cells).sum()
+    }
+
+    /// The cells that a question asks for, or `None` when some of them have expired since it was planned.
+    pub(crate) fn view(&self, request: &ViewRequest) -> Option<View> {
+        let expired = |span: &Span| span.buckets.start < self.dropped[index(span.level)];
+        if request.parts.iter().flat_map(|part| &part.spans).any(expired) {
+            return None;
+        }
+        let project = self.projects.get(&request.project);
+        let parts = request.parts.iter().map(|part| {
+            let cube = project.and_then(|project| project.cubes.get(&part.definition));
+            let mut buckets = Vec::new();
+            for span in &part.spans {
+                let found = cube.into_iter().flat_map(|cube| cube.range(span.level, span.buckets.clone()));
+                buckets.extend(found.map(|(_, bucket)| (span.slot, bucket.clone())));
+            }
+            PartView {
+                rows: cube.map(|cube| cube.rows().clone()).unwrap_or_default(),
+                buckets,
+                since: self.since.get(&part.definition).copied(),
+            }
+        });
+        Some(View {
+            parts: parts.collect(),
+            texts: project.map(|project| project.names.texts().clone()).unwrap_or_default(),
+            next_source_offset: self.chain().next_source_offset,
+            watermark: self.chain().watermark,
+        })
+    }
+
+    /// Everything as it is now, for a snapshot. Cheap: cells are shared until they change.
+    pub(crate) fn image(&self, partition: u32) -> Image {
+        let ChainState { owner, address, next_source_offset, watermark } = self.chain().clone();
+        let definitions = self.since.iter().map(|(definition, since)| pb::DefinitionSince {
+            definition: *definition,
+            since_offset: since.offset,
+            since_micros: since.micros,
+        });
+        let projects = self.projects.iter().map(|(name, project)| {
+            let cubes = project.cubes.iter().map(|(definition, cube)| (*definition, cube.clone()));
+            ProjectImage { name: name.clone(), texts: project.names.texts().clone(), cubes: cubes.collect() }
+        });
+        Image {
+            header: pb::SnapshotHeader {
+                version: 0,
+                partition,
+                next_metrics_offset: self.next_metrics_offset,
+                owner: owner.map(|owner| owner.as_bytes().to_vec()).unwrap_or_default(),
+                owner_address: address,
+                next_source_offset,
+                watermark_micros: watermark,
+                tally: Some(self.tally),
+                definitions: definitions.collect(),
+            },
+            projects: projects.collect(),
+        }
+    }
+}
+
+/// A partition's state at one moment.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// All but the cells; the version is set by whoever writes it.
+    pub(crate) header: pb::SnapshotHeader,
+    /// The cells.
+    pub(crate) projects: Vec<ProjectImage>,
+}
+
+/// A project's cells at one moment.
+#[derive(Debug)]
+pub(crate) struct ProjectImage {
+    /// The project.
+    pub(crate) name: Arc<str>,
+    /// What the symbols in its rows stand for.
+    pub(crate) texts: Texts,
+    /// Its cells by definition.
+    pub(crate) cubes: Vec<(u64, Cube)>,
+}
+
+/// Which cells a question needs.
+#[derive(Debug, Clone)]
+pub(crate) struct ViewRequest {
+    /// Of this project.
+    pub(crate) project: Arc<str>,
+    /// Of these rollups.
+    pub(crate) parts: Vec<PartRequest>,
+}
+
+/// Which cells of one rollup.
+#[derive(Debug, Clone)]
+pub(crate) struct PartRequest {
+    /// The rollup.
+    pub(crate) definition: u64,
+    /// The buckets.
+    pub(crate) spans: Vec<Span>,
+}
+
+/// Consecutive buckets that count towards the same bucket of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Their level.
+    pub(crate) level: Level,
+    /// Their numbers.
+    pub(crate) buckets: Range<i64>,
+    /// The bucket of the answer.
+    pub(crate) slot: u32,
+}
+
+/// The cells that were asked for, as they all were at one moment.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// One for each part of the request.
+    pub(crate) parts: Vec<PartView>,
+    /// What the symbols in the rows stand for.
+    pub(crate) texts: Texts,
+    /// Source offsets below this one are counted.
+    pub(crate) next_source_offset: u64,
+    /// Everything that the log took before this moment is counted, microseconds since the epoch.
+    pub(crate) watermark: i64,
+}
+
+/// Cells of one rollup.
+#[derive(Debug)]
+pub(crate) struct PartView {
+    /// The values of its rows.
+    pub(crate) rows: Rows,
+    /// Buckets with the bucket of the answer that they count towards.
+    pub(crate) buckets: Vec<(u32, Arc<Bucket>)>,
+    /// Since when the rollup has been kept; `None` if it is not.
+    pub(crate) since: Option<Since>,
+}
+
+fn project<'a>(projects: &'a mut HashMap<Arc<str>, Project>, name: &str) -> &'a mut Project {
+    if !projects.contains_key(name) {
+        projects.insert(name.into(), Project::default());
+    }
+    projects.get_mut(name).expect("it was there or has been inserted")
+}
+
+type Cells = Vec<(u64, Vec<Placed>)>;
+
+/// The cells by project and definition.
+fn parse(projects: Vec<pb::ProjectDelta>) -> Result<Vec<(String, Cells)>, weir_rollup::Error> {
+    let rollup = |rollup: pb::RollupDelta| {
+        let cells = rollup.cells.into_iter().map(Placed::from_proto).collect::<Result<_, _>>()?;
+        Ok((rollup.definition, cells))
+    };
+    projects
+        .into_iter()
+        .map(|delta| Ok((delta.project, delta.rollups.into_iter().map(rollup).collect::<Result<_, _>>()?)))
+        .collect()
+}
+
+fn add(sum: &mut pb::Tally, more: &pb::Tally) {
+    let pb::Tally { records, counted, duplicates, dead_lettered, late, unavailable } = more;
+    sum.records += records;
+    sum.counted += counted;
+    sum.duplicates += duplicates;
+    sum.dead_lettered += dead_lettered;
+    sum.late += late;
+    sum.unavailable += unavailable;
+}

@@ -1,0 +1,185 @@
+//! Questions and answers. Pure: a request is parsed to a [`Question`], planned against the rollups in force, and answered
+//! from the [`View`]s of all partitions.
+//!
+//! ```text
+//! request ─ Question::parse ─ plan (which rollup, which buckets) ─ views of every partition ─ Plan::answer ─ response
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`range`] | which moments are asked for |
+//! | [`filter`], [`fields`] | conditions on fields |
+//! | [`measure`] | what is measured, and how cells add up to it |
+//! | [`rollup`] | which rollup and which of its buckets; the error when there is none |
+//! | [`table`] | the cells of a question by group and slot |
+//! | [`summary`], [`time_series`], [`breakdown`] | the three questions |
+
+pub(crate) mod breakdown;
+mod fields;
+pub(crate) mod filter;
+mod measure;
+mod range;
+mod rollup;
+pub(crate) mod summary;
+mod table;
+#[cfg(test)]
+mod tests;
+pub(crate) mod time_series;
+
+use std::{collections::BTreeMap, ops::Range};
+
+use weir_proto::{
+    analytics::v1::{self as pb, ResultInfo, result_info::Source, watch_query_response},
+    token,
+};
+
+use crate::{
+    error::Error,
+    materialise::{PartRequest, Value, View},
+};
+
+pub(crate) use fields::number_text;
+pub(crate) use range::timestamp;
+pub(crate) use rollup::Setting;
+pub(crate) use table::Patience;
+
+/// A question that is understood.
+#[derive(Debug, Clone)]
+pub(crate) enum Question {
+    /// Key figures.
+    Summary(summary::Summary),
+    /// Measures over time.
+    TimeSeries(time_series::TimeSeries),
+    /// Measures by values.
+    Breakdown(breakdown::Breakdown),
+}
+
+/// How a question is answered.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// Key figures.
+    Summary(summary::Plan),
+    /// Measures over time.
+    TimeSeries(time_series::Plan),
+    /// Measures by values.
+    Breakdown(breakdown::Plan),
+}
+
+/// An answer, in the form in which watches send it.
+pub(crate) type Answer = watch_query_response::Result;
+
+impl Question {
+    /// Whether the answer changes with the clock.
+    pub(crate) fn is_live(&self) -> bool {
+        match self {
+            Self::Summary(question) => question.range.is_live(),
+            Self::TimeSeries(question) => question.range.is_live(),
+            Self::Breakdown(question) => question.range.is_live(),
+        }
+    }
+
+    /// Finds rollup and buckets.
+    ///
+    /// # Errors
+    /// [`Error::NotCovered`], [`Error::TooFine`], [`Error::TooLarge`].
+    pub(crate) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
+        Ok(match self {
+            Self::Summary(question) => Plan::Summary(question.plan(setting)?),
+            Self::TimeSeries(question) => Plan::TimeSeries(question.plan(setting)?),
+            Self::Breakdown(question) => Plan::Breakdown(question.plan(setting)?),
+        })
+    }
+}
+
+impl Plan {
+    /// The cells that it needs of every partition.
+    pub(crate) fn parts(&self) -> &[PartRequest] {
+        match self {
+            Self::Summary(plan) => &plan.parts,
+            Self::TimeSeries(plan) => &plan.parts,
+            Self::Breakdown(plan) => &plan.parts,
+        }
+    }
+
+    /// Makes the answer of the views, which are those of [`Plan::parts`], one a partition, in their order.
+    pub(crate) fn answer(&self, views: &[View], patience: Patience<'_>) -> Result<Answer, Error> {
+        Ok(match self {
+            Self::Summary(plan) => Answer::Summary(plan.answer(views, patience)?),
+            Self::TimeSeries(plan) => Answer::TimeSeries(plan.answer(views, patience)?),
+            Self::Breakdown(plan) => Answer::Breakdown(plan.answer(views, patience)?),
+        })
+    }
+}
+
+/// What the answer says about itself.
+struct Provenance<'a> {
+    range: &'a Range<i64>,
+    /// Name of the rollup.
+    rollup: &'a str,
+    /// The part of the views that is about it.
+    part: usize,
+    late: u64,
+    rows_read: u64,
+}
+
+impl Provenance<'_> {
+    fn info(&self, views: &[View]) -> ResultInfo {
+        let counted = views.iter().enumerate().filter_map(|(partition, view)| {
+            Some((u32::try_from(partition).ok()?, view.next_source_offset.checked_sub(1)?))
+        });
+        let counted: BTreeMap<u32, u64> = counted.collect();
+        // Where nothing is known yet, there is no such moment.
+        let watermark = views.iter().map(|view| view.watermark).min().filter(|micros| *micros > 0);
+        let kept_since = views.iter().filter_map(|view| match view.parts[self.part].since {
+            Some(since) => (since.offset > 0).then_some(since.micros),
+            // Not in force: whatever was counted is missing here.
+            None => (view.next_source_offset > 0).then_some(view.watermark),
+        });
+        let coverage = kept_since.max().filter(|since| self.range.start < *since);
+        ResultInfo {
+            watermark: watermark.map(timestamp),
+            consistency_token: token::encode(&counted),
+            source: Source::Rollup.into(),
+            rollup: self.rollup.to_owned(),
+            late_events: self.late,
+            coverage_start_time: coverage.map(timestamp),
+            rows_read: self.rows_read,
+            bytes_read: 0,
+            start_time: Some(timestamp(self.range.start)),
+            end_time: Some(timestamp(self.range.end)),
+        }
+    }
+}
+
+/// The text in place of values that were folded together.
+const OTHER: &str = "(other)";
+
+/// The values of a group, and whether some of them stand for others.
+fn group_values(values: &[Value]) -> (Vec<prost_types::Value>, bool) {
+    use prost_types::value::Kind;
+    let kind = |value: &Value| match value {
+        Value::Missing => Kind::NullValue(0),
+        Value::Text(text) => Kind::StringValue(text.to_string()),
+        Value::Other => Kind::StringValue(OTHER.to_owned()),
+    };
+    let texts = values.iter().map(|value| prost_types::Value { kind: Some(kind(value)) }).collect();
+    (texts, values.contains(&Value::Other))
+}
+
+/// Groups, greatest first by the figure, those without one last; equal ones by their values.
+fn greatest_first(
+    table: &table::Table<'_>,
+    figure: impl Fn(table::Group) -> Result<pb::Figure, Error>,
+) -> Result<Vec<table::Group>, Error> {
+    let groups: Vec<table::Group> = table.groups().collect();
+    if groups.len() < 2 {
+        return Ok(groups);
+    }
+    let figures = groups.into_iter().map(|group| Ok((group, figure(group)?)));
+    let mut ranked = figures.collect::<Result<Vec<_>, Error>>()?;
+    ranked.sort_by(|(a, a_figure), (b, b_figure)| {
+        let by_figure = a_figure.empty.cmp(&b_figure.empty).then(b_figure.value.total_cmp(&a_figure.value));
+        by_figure.then_with(|| table.values(*a).cmp(table.values(*b)))
+    });
+    Ok(ranked.into_iter().map(|(group, _)| group).collect())
+}

@@ -1,0 +1,158 @@
+//! Key figures of a range beside those of the range before it.
+
+use std::ops::Range;
+
+use weir_proto::{
+    analytics::v1 as pb,
+    validate::{Path, Validate as _, Violations},
+};
+use weir_rollup::{definition::Definition, field::Field, money::Amount};
+
+use super::{
+    Provenance,
+    filter::Filter,
+    greatest_first,
+    measure::{Measure, Needs, Sum},
+    range::TimeRange,
+    rollup::{self, Setting},
+    table::{Patience, Table},
+};
+use crate::{
+    error::Error,
+    materialise::{PartRequest, Value, View},
+};
+
+/// Top events when the request says nothing.
+const DEFAULT_TOP: usize = 10;
+
+/// The slots of the answer.
+const CURRENT: u32 = 0;
+const PREVIOUS: u32 = 1;
+
+/// The parts of the plan.
+const TOTALS: usize = 0;
+const EVENTS: usize = 1;
+
+/// The question.
+#[derive(Debug, Clone)]
+pub(crate) struct Summary {
+    pub(super) range: TimeRange,
+    top_events: usize,
+}
+
+/// How it is answered.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(super) parts: Vec<PartRequest>,
+    range: Range<i64>,
+    /// Whether the range before it can be told, too.
+    has_previous: bool,
+    totals: Definition,
+    by_event: Definition,
+    top_events: usize,
+}
+
+impl Summary {
+    /// Reads a request.
+    pub(crate) fn parse(request: &pb::GetSummaryRequest) -> Result<Self, Violations> {
+        request.validate()?;
+        let (at, mut found) = (Path::ROOT, Violations::default());
+        let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
+        found.into_result()?;
+        let top_events = if request.top_events == 0 { DEFAULT_TOP } else { request.top_events as usize };
+        Ok(Self { range, top_events })
+    }
+
+    pub(super) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
+        let totals = rollup::choose(setting.catalog, &[].into(), &[])?.clone();
+        let by_event = rollup::choose(setting.catalog, &[Field::EventName].into(), &[])?.clone();
+        let range = self.range.resolve(setting.now, setting.catalog.retention(), 2);
+        let current = rollup::spans(range.clone(), CURRENT, setting)?;
+        let before = range.start.saturating_sub(range.end - range.start)..range.start;
+        // Its edges can lie where only wider buckets are left: then there is nothing to compare with.
+        let previous = rollup::spans(before, PREVIOUS, setting);
+        let has_previous = previous.is_ok();
+        let all = current.iter().cloned().chain(previous.unwrap_or_default()).collect();
+        Ok(Plan {
+            parts: vec![
+                PartRequest { definition: totals.id(), spans: all },
+                PartRequest { definition: by_event.id(), spans: current },
+            ],
+            range,
+            has_previous,
+            totals,
+            by_event,
+            top_events: self.top_events,
+        })
+    }
+}
+
+impl Plan {
+    pub(super) fn answer(
+        &self,
+        views: &[View],
+        patience: Patience<'_>,
+    ) -> Result<pb::GetSummaryResponse, Error> {
+        let everything = Filter::default();
+        let totals = Table::gather(views, TOTALS, &self.totals, &everything, &[], patience)?;
+        let key_measures = [Measure::Events, Measure::UniqueUsers, Measure::Sessions, Measure::Revenue(None)];
+        let needs = Needs::of(&key_measures, &[]);
+        let (mut current, mut previous) = (Sum::new(&needs), Sum::new(&needs));
+        for group in totals.groups() {
+            for slot in totals.slots(group, &needs, patience) {
+                match slot? {
+                    (CURRENT, sum) => current.merge(&sum),
+                    (_, sum) => previous.merge(&sum),
+                }
+            }
+        }
+
+        let events =
+            Table::gather(views, EVENTS, &self.by_event, &everything, &[Field::EventName], patience)?;
+        let count = Needs::default();
+        let top = greatest_first(&events, |group| {
+            Ok(events.group_total(group, &count, patience)?.figure(&Measure::Events))
+        })?;
+        let needs = Needs::of(&[Measure::UniqueUsers], &[]);
+        let top_events: Result<Vec<_>, Error> = top
+            .into_iter()
+            .filter_map(|group| match events.values(group) {
+                [Value::Text(name)] => Some((group, name.to_string())),
+                [Value::Other] => Some((group, super::OTHER.to_owned())),
+                _ => None,
+            })
+            .take(self.top_events)
+            .map(|(group, event_name)| {
+                let sum = events.group_total(group, &needs, patience)?;
+                Ok(pb::EventCount {
+                    event_name,
+                    events: Some(sum.figure(&Measure::Events)),
+                    unique_users: Some(sum.figure(&Measure::UniqueUsers)),
+                })
+            })
+            .collect();
+
+        let provenance = Provenance {
+            range: &self.range,
+            rollup: &self.totals.name,
+            part: TOTALS,
+            late: current.late(),
+            rows_read: totals.rows_read() + events.rows_read(),
+        };
+        Ok(pb::GetSummaryResponse {
+            current: Some(figures(&current)),
+            previous: self.has_previous.then(|| figures(&previous)),
+            top_events: top_events?,
+            info: Some(provenance.info(views)),
+        })
+    }
+}
+
+fn figures(sum: &Sum) -> pb::SummaryFigures {
+    pb::SummaryFigures {
+        events: Some(sum.figure(&Measure::Events)),
+        unique_users: Some(sum.figure(&Measure::UniqueUsers)),
+        sessions: Some(sum.figure(&Measure::Sessions)),
+        revenue: sum.amounts().filter_map(Amount::to_money).collect(),
+    }
+}
