@@ -1,9 +1,9 @@
 //! What every Weir service shares: configuration, listeners, the server and its chain of layers, health,
 //! shutdown, metrics, telemetry and error statuses.
 //!
-//! Nothing here knows events, topics' contents or RPCs: a service hands over its tonic routes and its HTTP router and
-//! gets both served, limited, measured and drained in the same way as every other. There is no global state but the
-//! tracing subscriber, so several whole systems run side by side in one test process.
+//! Nothing here knows events, topics' contents or RPCs (but for those that read the metrics): a service hands over its
+//! tonic routes and its HTTP router and gets both served, limited, measured and drained in the same way as every other.
+//! There is no global state but the tracing subscriber, so several whole systems run side by side in one test process.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | [`server`] | serves gRPC and HTTP on them until the shutdown, then drains |
 //! | [`health`] | named checks behind `/readyz` and `grpc.health.v1` |
 //! | [`shutdown`] | the request to stop, and the tasks to wait for |
-//! | [`metrics`] | every metric's name, help and labels, and bound handles for hot paths |
+//! | [`metrics`] | every metric's name, help and labels, bound handles for hot paths, and `MetricsService` |
 //! | [`status`] | `tonic::Status` with details, and its JSON form |
 //! | [`trace`] | the W3C trace context |
 //! | [`telemetry`] | the tracing subscriber |

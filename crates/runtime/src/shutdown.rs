@@ -95,7 +95,17 @@ impl Shutdown {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Lines},
+        process::{Child, ChildStderr, Command, Stdio},
+    };
+
+    use rustix::process::{Pid, Signal, kill_process};
+
     use super::*;
+
+    /// Set in the process that the signals are sent to: this test binary again.
+    const SIGNALLED: &str = "WEIR_TEST_SIGNALLED";
 
     #[tokio::test]
     async fn tasks_finish_their_work_after_the_request() {
@@ -127,5 +137,73 @@ mod tests {
         assert!(!parent.is_requested());
         parent.trigger();
         assert!(together.is_requested());
+    }
+
+    #[test]
+    fn a_signal_requests_the_stop_and_a_second_one_aborts() {
+        if std::env::var_os(SIGNALLED).is_some() {
+            return wait_for_signals();
+        }
+        for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::TERM)] {
+            let mut process = Signalled::start();
+            process.until_says("ready");
+            process.send(first);
+            process.until_says("requested");
+            assert!(
+                process.child.try_wait().unwrap().is_none(),
+                "after one signal it is the process that ends itself"
+            );
+            process.send(second);
+            let status = process.child.wait().unwrap();
+            assert_eq!(status.code(), Some(ABORTED), "{first:?}, then {second:?}: {status}");
+        }
+    }
+
+    /// Drains for ever, so that only a second signal ends it.
+    #[tokio::main(flavor = "current_thread")]
+    async fn wait_for_signals() {
+        let shutdown = Shutdown::on_signal().unwrap();
+        assert!(!shutdown.is_requested());
+        eprintln!("ready");
+        shutdown.requested().await;
+        eprintln!("requested");
+        std::future::pending().await
+    }
+
+    /// A process that waits for signals; it does not outlive the test.
+    struct Signalled {
+        child: Child,
+        says: Lines<BufReader<ChildStderr>>,
+    }
+
+    impl Signalled {
+        fn start() -> Self {
+            let test = "shutdown::tests::a_signal_requests_the_stop_and_a_second_one_aborts";
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test, "--nocapture"])
+                .env(SIGNALLED, "")
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let says = BufReader::new(child.stderr.take().unwrap()).lines();
+            Self { child, says }
+        }
+
+        fn until_says(&mut self, what: &str) {
+            let said = self.says.by_ref().map_while(Result::ok).any(|line| line == what);
+            assert!(said, "it ended ({:?}) before it was {what}", self.child.wait());
+        }
+
+        fn send(&self, signal: Signal) {
+            kill_process(Pid::from_child(&self.child), signal).unwrap();
+        }
+    }
+
+    impl Drop for Signalled {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }

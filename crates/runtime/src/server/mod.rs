@@ -1,7 +1,8 @@
 //! Serves one service: its gRPC on one port, everything on HTTP on the other, until the shutdown; then drains.
 //!
 //! ```text
-//! accept ─ connection limits ─ the chain of layers ─┬─ content type application/grpc: the tonic routes, reflection, health
+//! accept ─ connection limits ─ the chain of layers ─┬─ content type application/grpc: the tonic routes, reflection, health,
+//!                                                    │  `weir.metrics.v1.MetricsService`
 //!                                                    └─ else (HTTP port only): /healthz /readyz /metrics, the service's router
 //! ```
 //! Both ports share the chain ([`layers`]), its limits and its counters. The HTTP port takes gRPC-Web and gRPC, too.
@@ -24,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::{Health, Listeners, Metrics, Shutdown, config};
+use crate::{Health, Listeners, Metrics, Shutdown, config, metrics};
 use call::Calls;
 
 pub use call::{Deadline, Route};
@@ -70,14 +71,15 @@ impl Server {
             health: Health::new(),
             limits: config::Config::default().server,
             routes: Routes::default(),
-            descriptors: FileDescriptorSet::default(),
+            descriptors: metrics::descriptors(),
             http: Router::new(),
         }
     }
 
     /// The RPCs, and the encoded `FileDescriptorSet`s that describe them. The descriptors tell unary from streaming calls
     /// (which have no default deadline), bound the metrics' method label and are what reflection shows; message size and
-    /// compression are set on the tonic servers within the routes.
+    /// compression are set on the tonic servers within the routes. Reflection, health and `weir.metrics.v1.MetricsService`
+    /// are added by the server and must not be among them.
     ///
     /// # Errors
     /// [`Error::Descriptors`] when a set does not decode.
@@ -122,6 +124,7 @@ impl Server {
     pub async fn serve(self, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
         let Self { name, metrics, health, limits, routes, descriptors, http } = self;
         let calls = Arc::new(Calls::new(name, &metrics, &descriptors, &limits));
+        let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone()));
         let operations = operations::grpc(routes, &descriptors, &limits)?;
         let http = operations::http(http, health.clone(), metrics.clone(), &limits);
 

@@ -147,7 +147,7 @@ pub(crate) struct Fixture {
     pub(crate) channel: Channel,
     pub(crate) health: Health,
     pub(crate) shutdown: Shutdown,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     test: Test,
     served: JoinHandle<Result<(), server::Error>>,
 }

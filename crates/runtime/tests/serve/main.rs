@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy exempts only the tests themselves, not what they share")]
 
 mod fixture;
+mod metrics;
 
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ async fn health_follows_the_checks_over_both_protocols() {
     assert!(answer.body().contains("no broker answers"), "{}", answer.body());
     assert_eq!(http_get(fixture.http, "/healthz", &[]).await.status(), StatusCode::OK);
 
-    for service in ["", "test.v1.Test"] {
+    for service in ["", "test.v1.Test", "weir.metrics.v1.MetricsService"] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let mut client = HealthClient::new(fixture.channel.clone());
         let mut watch = client.watch(request).await.unwrap().into_inner();
@@ -112,7 +113,12 @@ async fn reflection_lists_the_services() {
     let fixture = Fixture::start(|_| {}).await;
     assert_eq!(
         fixture.reflected_services().await,
-        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "test.v1.Test"]
+        [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "test.v1.Test",
+            "weir.metrics.v1.MetricsService"
+        ]
     );
     fixture.stop().await;
 }

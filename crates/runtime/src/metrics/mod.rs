@@ -9,13 +9,20 @@
 //!
 //! The `prometheus` crate is used as it is. OpenTelemetry's metrics would add a second aggregation and a translation before
 //! the same text comes out, and Weir pushes metrics nowhere.
+//!
+//! They are read as text for Prometheus ([`Metrics::render`]), and as data ([`Metrics::families`]) by [`service()`], which
+//! is `weir.metrics.v1.MetricsService`.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod export;
+mod read;
+mod service;
 
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-    proto::MetricType,
-};
+use std::sync::Arc;
+
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+pub(crate) use service::descriptors;
+pub use service::service;
 
 /// A number of seconds that goes up and down: `set(seconds)`.
 pub use prometheus::Gauge as SecondsGauge;
@@ -40,6 +47,9 @@ macro_rules! metrics {
     ($($kind:ident $field:ident = $name:literal [$($label:ident),*] $help:literal;)*) => {
         #[derive(Debug)]
         struct Families { $($field: metrics!(@vec $kind),)* }
+
+        /// The labels of each metric.
+        const LABELS: &[&[&str]] = &[$(&[$(stringify!($label)),*]),*];
 
         impl Families {
             fn register(registry: &Registry) -> prometheus::Result<Self> {
@@ -156,32 +166,6 @@ struct Inner {
     families: Families,
 }
 
-/// What a metric is, for those who read samples as data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// One of a histogram's cumulative counts or its sum.
-    Histogram,
-}
-
-/// One number of one series, as it stands in the text form.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// With the suffix `_bucket`, `_sum` or `_count` for histograms.
-    pub name: String,
-    /// What the metric is.
-    pub kind: Kind,
-    /// The metric's help.
-    pub help: String,
-    /// Label to value; `le` for buckets.
-    pub labels: BTreeMap<String, String>,
-    /// The number.
-    pub value: f64,
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -204,58 +188,6 @@ impl Metrics {
         metrics.build_info(env!("CARGO_PKG_VERSION")).set(1);
         metrics
     }
-
-    /// The Prometheus text form, for `/metrics`.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        TextEncoder::new()
-            .encode_utf8(&self.inner.registry.gather(), &mut text)
-            .expect("writing to a string cannot fail, and no family is empty");
-        text
-    }
-
-    /// Every number as data, in the order of the text form.
-    pub fn samples(&self) -> Vec<Sample> {
-        let mut samples = Vec::new();
-        for family in self.inner.registry.gather() {
-            let kind = match family.get_field_type() {
-                MetricType::COUNTER => Kind::Counter,
-                MetricType::HISTOGRAM => Kind::Histogram,
-                MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Kind::Gauge,
-            };
-            for metric in family.get_metric() {
-                let labels: BTreeMap<String, String> = metric
-                    .get_label()
-                    .iter()
-                    .map(|label| (label.name().to_owned(), label.value().to_owned()))
-                    .collect();
-                let mut push = |suffix: &str, labels: BTreeMap<String, String>, value: f64| {
-                    let (name, help) = (format!("{}{suffix}", family.name()), family.help().to_owned());
-                    samples.push(Sample { name, kind, help, labels, value });
-                };
-                match kind {
-                    Kind::Counter => push("", labels, metric.get_counter().get_value()),
-                    Kind::Gauge => push("", labels, metric.get_gauge().get_value()),
-                    Kind::Histogram => {
-                        let histogram = metric.get_histogram();
-                        let finite = histogram
-                            .get_bucket()
-                            .iter()
-                            .map(|bucket| (bucket.upper_bound().to_string(), bucket.cumulative_count()));
-                        let all = [("+Inf".to_owned(), histogram.get_sample_count())];
-                        for (le, count) in finite.chain(all) {
-                            let mut labels = labels.clone();
-                            labels.insert("le".to_owned(), le);
-                            push("_bucket", labels, count as f64);
-                        }
-                        push("_sum", labels.clone(), histogram.get_sample_sum());
-                        push("_count", labels, histogram.get_sample_count() as f64);
-                    }
-                }
-            }
-        }
-        samples
-    }
 }
 
 #[cfg(test)]
@@ -277,22 +209,6 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
-    }
-
-    #[test]
-    fn samples_say_the_same_as_the_text() {
-        let metrics = Metrics::new();
-        metrics.errors("producer", "log").inc();
-        metrics.grpc_server_handling("s", "m").observe(0.5);
-        let samples = metrics.samples();
-        let find = |name: &str| samples.iter().filter(|s| s.name == name).collect::<Vec<_>>();
-        assert_eq!(find("errors_total")[0].value, 1.0);
-        assert_eq!(find("errors_total")[0].labels["kind"], "log");
-        assert_eq!(find("grpc_server_handling_seconds_sum")[0].value, 0.5);
-        let buckets = find("grpc_server_handling_seconds_bucket");
-        assert_eq!(buckets.len(), SECONDS.len() + 1);
-        assert_eq!(buckets.last().unwrap().labels["le"], "+Inf");
-        assert_eq!(metrics.render().lines().filter(|l| !l.starts_with('#')).count(), samples.len());
     }
 
     #[test]
