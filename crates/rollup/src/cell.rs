@@ -169,7 +169,7 @@ mod tests {
                 .revenue
                 .iter()
                 .for_each(|units| one.revenue.add(Currency::parse("EUR").unwrap(), *units, 0));
-            for (index, eighths) in event.price {
+            if let Some((index, eighths)) = event.price {
                 let mut summary = Summary::default();
                 summary.add(f64::from(eighths) / 8.0);
                 one.numerics.push((index, summary));

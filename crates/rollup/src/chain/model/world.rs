@@ -169,7 +169,10 @@ impl World {
             let room = sent.len() < MAX_SENT;
             match phase {
                 Phase::Idle => {
-                    if self.starts < scope.starts && room {
+                    // Of workers that do not differ, the first stands for all.
+                    let same = |other: &Worker| other.phase == Phase::Idle && other.sent == *sent;
+                    let first = !self.workers[..worker].iter().any(same);
+                    if first && self.starts < scope.starts && room {
                         actions.push(Action::Start { worker, at_hint: false });
                         if self.hint != Folded::default() {
                             actions.push(Action::Start { worker, at_hint: true });
@@ -209,7 +212,7 @@ impl World {
     }
 
     /// Lets something happen.
-    pub(super) fn apply(&mut self, action: Action, scope: &Scope) -> Result<(), Violation> {
+    pub(super) fn apply(&mut self, action: Action, scope: &Scope) {
         match action {
             Action::Start { worker, at_hint } => {
                 self.starts += 1;
@@ -279,7 +282,6 @@ impl World {
                 worker.folded = Folded::default();
             }
         }
-        Ok(())
     }
 
     fn mark_unlucky(&mut self, record: Record) {
