@@ -11,7 +11,9 @@ use crate::commands::{
     simulate::{self, Simulate},
     status,
     tail::{self, Tail},
+    up::{self, Alone, Up},
 };
+use crate::launch::Service;
 
 /// Real-time event analytics: send events, and a fraction of a second later query, chart and watch them
 #[derive(Parser, Debug)]
@@ -33,12 +35,21 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Up(Up),
     Send(Send),
     Import(Import),
     Query(Query),
     Tail(Tail),
     Status(status::StatusCommand),
     Simulate(Simulate),
+    /// Run the producer alone: takes events in
+    Producer(Alone),
+    /// Run a consumer alone: deduplicates and aggregates
+    Consumer(Alone),
+    /// Run the analytics service alone: answers and watches
+    Analytics(Alone),
+    /// Run the gateway alone: REST, gRPC-Web and gRPC of all services at one address
+    Gateway(Alone),
     Config(config::ConfigCommand),
     Completions(completions::Completions),
 }
@@ -47,6 +58,11 @@ impl Cli {
     /// Runs the command.
     pub(crate) async fn run(self) -> Result<()> {
         match self.command {
+            Command::Up(args) => up::up(&args).await,
+            Command::Producer(args) => up::alone(Service::Producer, &args).await,
+            Command::Consumer(args) => up::alone(Service::Consumer, &args).await,
+            Command::Analytics(args) => up::alone(Service::Analytics, &args).await,
+            Command::Gateway(args) => up::alone(Service::Gateway, &args).await,
             Command::Send(args) => send::run(args).await,
             Command::Import(args) => import::run(args).await,
             Command::Query(args) => query::run(args).await,

@@ -10,15 +10,18 @@
 //! | [`ask`], [`moment`], [`money`] | questions, times and amounts as people write them; pure |
 //! | [`render`], [`protojson`], [`output`] | answers for people and for programs |
 //! | [`world`] | made-up traffic; pure and seeded |
-//! | [`settings`], [`usage`] | the services' configuration, and errors in the call |
+//! | [`settings`], [`launch`], [`probe`] | the services: their configuration, their start, whether they are ready |
+//! | [`usage`] | errors in the call |
 
 mod ask;
 mod cli;
 mod client;
 mod commands;
+mod launch;
 mod moment;
 mod money;
 mod output;
+mod probe;
 mod protojson;
 mod render;
 mod settings;

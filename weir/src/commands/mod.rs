@@ -9,5 +9,6 @@ mod settled;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod tail;
+pub(crate) mod up;
 
 use import::rejection;

@@ -147,7 +147,7 @@ async fn live(args: &Simulate) -> Result<()> {
     let began = Instant::now();
     let (mut accepted, mut rejected, mut acknowledged) = (0_u64, 0_u64, 0_u64);
     let mut first_reason = None;
-    let mut meter = Meter::new(args.limit(), "events");
+    let mut meter = Meter::new(args.limit(), "events", 0);
     let done = |batch: Acknowledged<()>| {
         accepted += u64::from(batch.accepted);
         acknowledged += u64::from(batch.accepted) + batch.exceptions.len() as u64;

@@ -20,9 +20,10 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 /// For charts.
 pub(crate) const ACCENT: Style = AnsiColor::Cyan.on_default();
 
-/// The text in the style.
+/// The text in the style; nothing for nothing.
 pub(crate) fn paint(style: Style, text: impl std::fmt::Display) -> String {
-    format!("{style}{text}{style:#}")
+    let text = text.to_string();
+    if text.is_empty() { text } else { format!("{style}{text}{style:#}") }
 }
 
 /// Columns of the terminal; 100 where there is none.

@@ -171,7 +171,7 @@ pub(crate) async fn run(args: Import) -> Result<()> {
     let mut rejects = Rejects::new(&args.file, args.rejects.clone(), rows.header(), resumed.is_some());
     let mut covered = Covered::default();
     covered.add(&progress.consistency_token);
-    let mut meter = Meter::new(bytes, "rows");
+    let mut meter = Meter::new(bytes, "rows", progress.rows);
     let mut saved = Instant::now();
     let mut failure = None;
 
@@ -228,7 +228,7 @@ pub(crate) async fn run(args: Import) -> Result<()> {
     if let Some(checkpoint) = &checkpoint {
         checkpoint.remove();
     }
-    report(&args, &progress, &rejects, sending, began.elapsed())
+    report(&args, skip, &progress, &rejects, sending, began.elapsed())
 }
 
 /// Reads the file into batches until it ends or nobody takes them any more.
@@ -294,12 +294,13 @@ fn take(batch: &Acknowledged<Part>, progress: &mut Progress, rejects: &mut Rejec
 
 fn report(
     args: &Import,
+    already: u64,
     progress: &Progress,
     rejects: &Rejects,
     sending: Duration,
     all: Duration,
 ) -> Result<()> {
-    let rate = progress.rows as f64 / sending.as_secs_f64().max(0.001);
+    let rate = (progress.rows - already) as f64 / sending.as_secs_f64().max(0.001);
     let rejects_file = (progress.rejected > 0).then(|| rejects.path().display().to_string());
     if args.json {
         output::line(json!({
