@@ -34,8 +34,8 @@ fn events() -> Vec<Event> {
             session: xxh3_64(&(user + 1_000_000).to_le_bytes()),
             name: format!("event_name_{}", draw(n, 3) % 20 * (draw(n, 4) % 10) / 10),
             platform: ["ios", "android", "web"][(user % 3) as usize],
-            revenue: (n % 10 == 0).then_some(20),
-            price: (n % 4 == 0).then(|| (draw(n, 5) % 10_000) as f64 / 100.0),
+            revenue: n.is_multiple_of(10).then_some(20),
+            price: n.is_multiple_of(4).then(|| (draw(n, 5) % 10_000) as f64 / 100.0),
         }
     };
     (0..EVENTS).map(event).collect()

@@ -20,6 +20,8 @@ use uuid::Uuid;
 mod hint;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub use hint::Hint;
 
