@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use prost_reflect::DescriptorPool;
 use tonic::service::Routes;
-use weir_runtime::{Context, Health, Listeners, Server};
+use weir_runtime::{Context, Health, Listeners, Server, metrics};
 
 use crate::{Error, rest::rest, upstream::Upstream};
 
@@ -41,8 +41,11 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
         proxy = proxy.route_service(&format!("/{service}/{{*method}}"), upstream);
     }
     let routes = Routes::from(proxy).prepare();
-    let http =
-        rest(weir_proto::DESCRIPTORS, &upstreams.map(|upstream| upstream.3), routes.clone(), &config.server)?;
+    // Every service has metrics of its own; here they are the gateway's.
+    let own = metrics::service(context.metrics.clone(), context.shutdown.clone());
+    let [producer, consumer, analytics] = upstreams.map(|upstream| upstream.3);
+    let services = [producer, consumer, analytics, metrics::SERVICE_NAME];
+    let http = rest(weir_proto::DESCRIPTORS, &services, routes.clone().add_service(own), &config.server)?;
     Server::new("gateway", context.metrics.clone())
         .limits(config.server.clone())
         .health(health)

@@ -143,6 +143,29 @@ async fn a_service_that_is_away_is_told_and_found_again() {
 }
 
 #[tokio::test]
+async fn metrics_are_those_of_the_gateway() {
+    let gateway = Gateway::before(nowhere().await).await;
+    let metrics =
+        reqwest::Client::new().get(format!("{}/v1/metrics?prefix=requests_in_flight", gateway.base));
+    let (status, json) = answer(metrics).await;
+    assert_eq!((status, &json["families"][0]["type"]), (200, &json!("TYPE_GAUGE")), "{json}");
+    let own = json!({"labels": {"service": "gateway"}, "value": 1.0});
+    assert_eq!(json["families"][0]["samples"], json!([own]), "{json}");
+
+    let export = format!("{}/v1/metrics:export?format=FORMAT_CSV&prefix=requests_in_flight", gateway.base);
+    let (status, json) = answer(reqwest::Client::new().get(export)).await;
+    assert_eq!(status, 200);
+    assert!(json["content"].as_str().unwrap().contains(",requests_in_flight,gauge,"), "{json}");
+
+    let mut watch = reqwest::get(format!("{}/v1/metrics:watch?interval=60s", gateway.base)).await.unwrap();
+    assert!(watch.chunk().await.unwrap().unwrap().starts_with(b"id: 1\n"));
+    gateway.context.shutdown.trigger();
+    let rest = tokio::time::timeout(HANG, watch.text()).await.unwrap().unwrap();
+    assert!(rest.contains("event: error") && rest.contains("DRAINING"), "{rest}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn streams_end_when_the_gateway_stops() {
     let f = Fixture::start().await;
     let gateway = Gateway::before(f.grpc).await;

@@ -45,7 +45,7 @@ use weir_rollup::{
     definition::{Catalog, CatalogSpec},
     level::Retention,
 };
-use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config};
+use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, metrics};
 
 use engine::Engine;
 use materialise::Limits;
@@ -131,7 +131,12 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         .send_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(config.server.max_message_bytes);
     let routes = Routes::new(service);
-    let rest = weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME], routes.clone(), &config.server)?;
+    let rest = weir_gateway::rest(
+        weir_proto::DESCRIPTORS,
+        &[SERVICE_NAME, metrics::SERVICE_NAME],
+        routes.clone().add_service(metrics::service(metrics.clone(), shutdown.clone())),
+        &config.server,
+    )?;
     let served = Server::new(SERVICE, metrics)
         .grpc(routes, &[weir_proto::DESCRIPTORS])?
         .http(rest)

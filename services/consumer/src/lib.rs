@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use tonic::{codec::CompressionEncoding, service::Routes};
 use weir_log::EventLog;
 use weir_proto::processing::v1::processing_service_server::{ProcessingServiceServer, SERVICE_NAME};
-use weir_runtime::{Context, Health, Listeners, Server};
+use weir_runtime::{Context, Health, Listeners, Server, metrics};
 
 pub use error::Error;
 pub use settings::{Settings, catalog};
@@ -76,7 +76,12 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
             .send_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Gzip);
     let routes = Routes::new(service).prepare();
-    let http = weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME], routes.clone(), &config.server)?;
+    let http = weir_gateway::rest(
+        weir_proto::DESCRIPTORS,
+        &[SERVICE_NAME, metrics::SERVICE_NAME],
+        routes.clone().add_service(metrics::service(metrics.clone(), shutdown.clone())),
+        &config.server,
+    )?;
     let server = Server::new(meters::SERVICE, metrics)
         .limits(config.server.clone())
         .health(health)

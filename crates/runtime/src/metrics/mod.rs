@@ -23,6 +23,8 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeV
 
 pub(crate) use service::descriptors;
 pub use service::service;
+/// The full name of [`service()`] in the schema.
+pub use weir_proto::metrics::v1::metrics_service_server::SERVICE_NAME;
 
 /// A number of seconds that goes up and down: `set(seconds)`.
 pub use prometheus::Gauge as SecondsGauge;
