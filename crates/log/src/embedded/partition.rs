@@ -91,7 +91,7 @@ impl View {
     }
 
     /// The segment that holds `offset`, or will; `None` below the start and above the end.
-    pub(super) fn locate(&self, offset: Offset) -> Option<Located> {
+    fn locate(&self, offset: Offset) -> Option<Located> {
         let Bounds { start, end } = self.bounds();
         if offset < start || offset > end {
             return None;
@@ -169,6 +169,15 @@ impl Partition {
 
     pub(super) fn bounds(&self) -> Bounds {
         self.view().bounds()
+    }
+
+    /// The segment that holds `offset`, or will.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub(super) fn locate(&self, offset: Offset) -> Result<Located> {
+        let located = self.view().locate(offset);
+        located.ok_or_else(|| self.out_of_range(offset))
     }
 
     /// Lets readers know of a new end.

@@ -47,7 +47,7 @@ impl Reader {
     /// A reader that starts at `from`. Blocks.
     pub(super) fn open(partition: Arc<Partition>, from: Offset, interval: u64) -> Result<Self> {
         let tail = partition.watch();
-        let located = partition.view().locate(from).ok_or_else(|| partition.out_of_range(from))?;
+        let located = partition.locate(from)?;
         let position = partition.index(located.base, interval)?.before_offset(from);
         let cursor = Cursor::open(&partition, located.base, position, located.len, from)?;
         Ok(Self { partition, tail, position: from, cursor, buffer: Bytes::new() })
@@ -56,12 +56,11 @@ impl Reader {
     /// The next records of the cursor's segment; empty when its durable bytes are used up and the cursor moved on.
     async fn read(&mut self) -> Result<RecordBatch> {
         if self.cursor.position >= self.cursor.limit {
-            let at = self.position;
-            let located = self.partition.view().locate(at).ok_or_else(|| self.partition.out_of_range(at))?;
+            let located = self.partition.locate(self.position)?;
             if located.base == self.cursor.base {
                 self.cursor.limit = located.len;
             } else {
-                self.cursor = Cursor::open(&self.partition, located.base, 0, located.len, at)?;
+                self.cursor = Cursor::open(&self.partition, located.base, 0, located.len, self.position)?;
             }
         }
         let (cursor, from, partition) = (self.cursor.clone(), self.position, Arc::clone(&self.partition));

@@ -43,7 +43,6 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Shared {
     topic: String,
-    changes: mpsc::UnboundedSender<Result<Membership>>,
     /// Partitions asked back and not released yet.
     releasing: Mutex<bool>,
     released: Condvar,
@@ -65,13 +64,13 @@ impl Member {
         let (sender, changes) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             topic: topic.to_owned(),
-            changes: sender,
             releasing: Mutex::new(false),
             released: Condvar::new(),
             commits: Mutex::default(),
             stop: AtomicBool::new(false),
         });
-        let context = Rebalances { shared: Arc::clone(&shared), causes, owned: Mutex::default() };
+        let context =
+            Rebalances { shared: Arc::clone(&shared), changes: sender, causes, owned: Mutex::default() };
         let consumer = BaseConsumer::from_config_and_context(config, context).map_err(refused)?;
         consumer.subscribe(&[topic]).map_err(refused)?;
         let thread = thread::Builder::new()
@@ -112,11 +111,6 @@ impl Shared {
     fn release(&self) {
         *locked(&self.releasing) = false;
         self.released.notify_all();
-    }
-
-    fn tell(&self, change: Membership) {
-        // A member that was dropped is about to leave.
-        let _ = self.changes.send(Ok(change));
     }
 }
 
@@ -164,9 +158,9 @@ fn run(consumer: &BaseConsumer<Rebalances>) {
                 KafkaError::MessageConsumptionFatal(code) => {
                     let context = consumer.context();
                     let owned: Vec<u32> = std::mem::take(&mut *locked(&context.owned)).into_iter().collect();
-                    shared.tell(Membership::Lost(owned));
+                    context.tell(Ok(Membership::Lost(owned)));
                     let why = format!("the group has shut this member out: {code}; join again");
-                    let _ = shared.changes.send(Err(Error::Unavailable(why)));
+                    context.tell(Err(Error::Unavailable(why)));
                     break;
                 }
                 other => debug!(error = %other, "group"),
@@ -183,11 +177,18 @@ fn run(consumer: &BaseConsumer<Rebalances>) {
 #[derive(Debug)]
 struct Rebalances {
     shared: Arc<Shared>,
+    /// Ends with the thread, which is how the member learns of that.
+    changes: mpsc::UnboundedSender<Result<Membership>>,
     causes: Arc<Causes>,
     owned: Mutex<BTreeSet<u32>>,
 }
 
 impl Rebalances {
+    fn tell(&self, change: Result<Membership>) {
+        // A member that was dropped is about to leave.
+        let _ = self.changes.send(change);
+    }
+
     fn commit(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
         let commits = std::mem::take(&mut *locked(&self.shared.commits));
         let owned = locked(&self.owned).clone();
@@ -245,13 +246,13 @@ impl Rebalances {
             (false, true) => Waited::Lost,
             (false, false) => {
                 *locked(&self.shared.releasing) = true;
-                self.shared.tell(Membership::Revoked(partitions.clone()));
+                self.tell(Ok(Membership::Revoked(partitions.clone())));
                 self.wait_for_release(consumer)
             }
         };
         match waited {
             Waited::Released => self.commit(consumer, CommitMode::Sync),
-            Waited::Lost => self.shared.tell(Membership::Lost(partitions.clone())),
+            Waited::Lost => self.tell(Ok(Membership::Lost(partitions.clone()))),
         }
         locked(&self.owned).retain(|p| !partitions.contains(p));
         consumer.incremental_unassign(list)
@@ -285,7 +286,7 @@ impl ConsumerContext for Rebalances {
                     info!(topic = self.shared.topic, ?partitions, "the group assigns");
                     locked(&self.owned).extend(&partitions);
                     if !partitions.is_empty() {
-                        self.shared.tell(Membership::Assigned(partitions));
+                        self.tell(Ok(Membership::Assigned(partitions)));
                     }
                 })
             }
