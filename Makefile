@@ -1,0 +1,68 @@
+# What there is to do with this repository. `make help` lists it; CONTRIBUTING.md says when.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# What is fetched or built once and shared by all clones: Kafka's jars, cargo-deny, and in CI every compiled crate.
+export WEIR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir
+ifeq ($(CI),true)
+export CARGO_TARGET_DIR ?= $(WEIR_CACHE)/target
+endif
+
+# Arguments for the program: `make up ARGS="--port-offset 100"`, `make bench ARGS="consume"`.
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 20
+
+.PHONY: up
+up: ## Build and run everything in one process on the embedded log
+	@scripts/setup build
+	cargo run --release --bin weir -- up $(ARGS)
+
+.PHONY: test
+test: ## Run every test; the last line has their number
+	@scripts/setup build kafka
+	@scripts/test $(ARGS)
+
+.PHONY: setup
+setup: ## Install what building, testing and linting need and is missing
+	@scripts/setup build kafka lint
+
+.PHONY: dev
+dev: ## Run the services as processes of their own on a local Kafka, logging to .weir/dev; Ctrl-C stops them
+	@scripts/setup build kafka
+	@scripts/dev
+
+.PHONY: logs
+logs: ## Follow the logs of `make dev`
+	@tail -F -n 20 .weir/dev/*.log
+
+.PHONY: bench
+bench: ## Measure: ARGS is latency, consume or ingest
+	@scripts/setup build
+	cargo run --release --bin weir -- bench $(ARGS)
+
+.PHONY: generate
+generate: ## Write the code generated from proto/ anew
+	WEIR_REGENERATE=1 cargo test --release --package weir-proto --test generated
+
+.PHONY: lint
+lint: lint-format lint-clippy lint-dependencies lint-schemas ## Check form, lints, licences and schemas
+
+.PHONY: lint-format
+lint-format:
+	cargo fmt --all --check
+
+.PHONY: lint-clippy
+lint-clippy:
+	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: lint-dependencies
+lint-dependencies:
+	@scripts/lint-dependencies
+
+.PHONY: lint-schemas
+lint-schemas:
+	@scripts/lint-schemas
