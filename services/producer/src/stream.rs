@@ -1,0 +1,214 @@
+//! `StreamEvents`: batches in, acknowledgements and credits out, for as long as the connection lasts.
+//!
+//! Several batches are appended at once, acknowledgements come in the order of the batches. Credits bound what a stream
+//! may have unacknowledged, and so the memory at both ends: an event takes a credit when it is sent and gives it back when
+//! it is settled.
+
+use std::sync::Arc;
+
+use futures::{
+    future::{BoxFuture, FutureExt as _},
+    stream::{BoxStream, FuturesOrdered, StreamExt as _},
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use weir_proto::{
+    ingest::v1::{
+        BatchAcknowledgement, CreditGrant, StreamEventsRequest, StreamEventsResponse,
+        stream_events_response::Message,
+    },
+    token,
+};
+use weir_runtime::status::Reason;
+
+use crate::{
+    append::{Pressure, Settled},
+    batch::{Outcome, Place, Seen},
+    clock::Arrival,
+    error::Error,
+    service::{Core, StreamPlace, now_micros},
+};
+
+/// Responses that may wait for a slow reader; while they do, no batch is read.
+const RESPONSES: usize = 16;
+
+type Responses = mpsc::Sender<Result<StreamEventsResponse, Status>>;
+
+/// Starts the stream's task and returns what flows back.
+pub(crate) fn run(
+    core: Arc<Core>,
+    requests: Streaming<StreamEventsRequest>,
+    arrival: Arrival,
+    deadline: Option<Instant>,
+    place: StreamPlace,
+) -> BoxStream<'static, Result<StreamEventsResponse, Status>> {
+    let (responses, receiver) = mpsc::channel(RESPONSES);
+    let shutdown = core.shutdown.clone();
+    shutdown.spawn(async move {
+        let _place = place;
+        let mut stream =
+            Session { credits: Credits::new(core.config.stream_credits), arrival, deadline, core: &core };
+        if let Err(status) = stream.serve(requests, &responses).await {
+            // Gone readers need no status.
+            let _ = responses.send(Err(status)).await;
+        }
+    });
+    ReceiverStream::new(receiver).boxed()
+}
+
+struct Session<'a> {
+    core: &'a Core,
+    credits: Credits,
+    arrival: Arrival,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Session<'a> {
+    /// Reads until the client has no more, it breaks a rule, or the process stops; then settles what is under way. The
+    /// reader's going away ends it at once.
+    async fn serve(
+        &mut self,
+        mut requests: Streaming<StreamEventsRequest>,
+        responses: &Responses,
+    ) -> Result<(), Status> {
+        let partitions = self.core.appender.partitions(self.deadline).await?;
+        let stopping = self.core.shutdown.requested();
+        tokio::pin!(stopping);
+        let mut under_way: FuturesOrdered<BoxFuture<'a, (u64, Settled)>> = FuturesOrdered::new();
+        let mut end = None;
+        respond(responses, self.credits.grant(true)).await?;
+        loop {
+            tokio::select! {
+                Some((batch_id, settled)) = under_way.next(), if !under_way.is_empty() => {
+                    self.credits.settle(settled.outcomes.len());
+                    respond(responses, Some(acknowledge(batch_id, settled))).await?;
+                    respond(responses, self.credits.grant(under_way.is_empty())).await?;
+                }
+                message = requests.message(), if end.is_none() => match message {
+                    Ok(Some(request)) => match self.take(request, partitions) {
+                        Ok(batch) => under_way.push_back(batch),
+                        Err(status) => end = Some(Err(status)),
+                    },
+                    Ok(None) => end = Some(Ok(())),
+                    // Nobody is there to be told.
+                    Err(status) => return Err(status),
+                },
+                () = &mut stopping, if end.is_none() => end = Some(Err(Error::Draining.into())),
+                else => return end.expect("the reading branch is off only when there is an end"),
+            }
+        }
+    }
+
+    /// Starts a batch on its way.
+    fn take(
+        &mut self,
+        request: StreamEventsRequest,
+        partitions: u32,
+    ) -> Result<BoxFuture<'a, (u64, Settled)>, Status> {
+        let core = self.core;
+        core.check_batch(&request, &request.events)?;
+        self.credits.spend(request.events.len())?;
+        self.arrival.receive_micros = now_micros();
+        let (batch_id, events) = (request.batch_id, request.events);
+        let mut seen = Seen::new(events.len());
+        let batch = core.admit(events, Place::List, partitions, &mut self.arrival, &mut seen);
+        let settled = core.appender.append(batch, Pressure::Wait, self.deadline);
+        Ok(settled.map(move |settled| (batch_id, settled)).boxed())
+    }
+}
+
+async fn respond(responses: &Responses, message: Option<Message>) -> Result<(), Status> {
+    let Some(message) = message else { return Ok(()) };
+    let gone = |_| Status::cancelled("the client is gone");
+    responses.send(Ok(StreamEventsResponse { message: Some(message) })).await.map_err(gone)
+}
+
+fn acknowledge(batch_id: u64, settled: Settled) -> Message {
+    let mut accepted = 0;
+    let mut exceptions = Vec::new();
+    for (index, outcome) in settled.outcomes.into_iter().enumerate() {
+        match outcome {
+            Outcome::Accepted(_) => accepted += 1,
+            Outcome::Duplicate(_) | Outcome::Rejected(_) | Outcome::Failed(..) => {
+                exceptions.push(outcome.into_result(index));
+            }
+        }
+    }
+    let consistency_token = token::encode(&settled.offsets);
+    Message::Acknowledgement(BatchAcknowledgement { batch_id, accepted, exceptions, consistency_token })
+}
+
+/// What a client may still send, in events.
+#[derive(Debug)]
+struct Credits {
+    window: u32,
+    granted: u32,
+    settled: u32,
+}
+
+impl Credits {
+    /// All of the window is still to be granted.
+    fn new(window: u32) -> Self {
+        Self { window, granted: 0, settled: window }
+    }
+
+    /// Takes credits for a batch.
+    fn spend(&mut self, events: usize) -> Result<(), Status> {
+        let left = u32::try_from(events).ok().and_then(|events| self.granted.checked_sub(events));
+        let overrun = || {
+            Reason::CreditsExceeded.status(format!(
+                "a batch of {events} events exceeds the {} credits left; wait for CreditGrant before sending more",
+                self.granted
+            ))
+        };
+        self.granted = left.ok_or_else(overrun)?;
+        Ok(())
+    }
+
+    /// Takes back the credits of a batch that is done with.
+    fn settle(&mut self, events: usize) {
+        self.settled += u32::try_from(events).expect("spent before");
+    }
+
+    /// Grants what came back, in halves of the window so that few messages are needed, or all of it when nothing else is
+    /// under way that could bring the rest.
+    fn grant(&mut self, all: bool) -> Option<Message> {
+        let due = self.settled > 0 && (all || self.settled >= self.window / 2);
+        due.then(|| {
+            let events = std::mem::take(&mut self.settled);
+            self.granted += events;
+            Message::Credit(CreditGrant { events })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted(message: Option<Message>) -> Option<u32> {
+        match message? {
+            Message::Credit(grant) => Some(grant.events),
+            Message::Acknowledgement(_) => None,
+        }
+    }
+
+    #[test]
+    fn credits_come_back_when_batches_are_settled() {
+        let mut credits = Credits::new(1000);
+        assert!(credits.spend(1).is_err(), "nothing was granted yet");
+        assert_eq!(granted(credits.grant(true)), Some(1000));
+        credits.spend(600).unwrap();
+        credits.spend(400).unwrap();
+        assert_eq!(credits.spend(1).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        credits.settle(400);
+        assert_eq!(granted(credits.grant(false)), None, "less than half");
+        credits.settle(600);
+        assert_eq!(granted(credits.grant(false)), Some(1000));
+        credits.spend(10).unwrap();
+        credits.settle(10);
+        assert_eq!(granted(credits.grant(true)), Some(10), "nothing else is under way");
+        assert_eq!(granted(credits.grant(true)), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! From an event as it came to one that may enter the log.
+
+use std::time::Duration;
+
+use prost::Message as _;
+use uuid::Uuid;
+use weir_proto::{
+    event::v1::{Event, EventRecord, EventType},
+    validate::{Path, Validate as _, Violations},
+};
+
+use crate::clock::{Arrival, Clocks, micros, timestamp};
+
+/// What the schema can't say: limits that are configured or need the clock.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Largest encoded event.
+    pub(crate) max_event_bytes: usize,
+    /// How old an event may be; imports may be older.
+    pub(crate) max_past: Duration,
+    /// How far ahead of our clock an event may be.
+    pub(crate) max_future: Duration,
+}
+
+/// An event that holds to every rule, with its identity and times settled. Only this can be encoded for the log.
+#[derive(Debug)]
+pub(crate) struct ValidEvent {
+    id: Uuid,
+    record: EventRecord,
+}
+
+impl ValidEvent {
+    /// Checks the event that stands at `at` in its request, and completes it: an `event_id` and `event_time` where there
+    /// was none, the type, the corrected time.
+    ///
+    /// # Errors
+    /// Every rule that it breaks.
+    pub(crate) fn new(
+        mut event: Event,
+        at: &Path<'_>,
+        rules: &Rules,
+        project: &str,
+        clocks: &Clocks,
+        arrival: &mut Arrival,
+    ) -> Result<Self, Violations> {
+        let mut found = Violations::default();
+        let bytes = event.encoded_len();
+        if bytes > rules.max_event_bytes {
+            // Alone: whatever else is wrong with it, it first has to be another event.
+            found.add(
+                at,
+                format_args!("must have at most {} bytes encoded, has {bytes}", rules.max_event_bytes),
+            );
+            return Err(found);
+        }
+        event.check(at, &mut found);
+        if event.user_id.is_empty() && event.anonymous_id.is_empty() {
+            found.add(&at.field("user_id"), "is required, or anonymous_id instead");
+        }
+        // Only now are its times within the range that arithmetic needs.
+        found.into_result()?;
+
+        let receive_time_micros = arrival.receive_micros;
+        let corrected_time_micros = match &event.event_time {
+            Some(time) => micros(time) + clocks.offset(project, &event, arrival),
+            None => receive_time_micros,
+        };
+        check_age(corrected_time_micros, rules, arrival, &at.field("event_time"))?;
+
+        let id = if event.event_id.is_empty() {
+            let id = Uuid::now_v7();
+            event.event_id = id.to_string();
+            id
+        } else {
+            event.event_id.make_ascii_lowercase();
+            Uuid::try_parse(&event.event_id).expect("the schema's rule for event_id held")
+        };
+        if event.event_type() == EventType::Unspecified {
+            event.set_event_type(EventType::Track);
+        }
+        event.event_time.get_or_insert_with(|| timestamp(receive_time_micros));
+        let project = project.to_owned();
+        let record = EventRecord { project, receive_time_micros, corrected_time_micros, event: Some(event) };
+        Ok(Self { id, record })
+    }
+
+    /// The one key by which duplicates are known.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// What decides the partition: the user, else the visitor.
+    pub(crate) fn key(&self) -> &str {
+        let event = self.record.event.as_ref().expect("set on creation");
+        if event.user_id.is_empty() { &event.anonymous_id } else { &event.user_id }
+    }
+
+    /// The value of its record.
+    pub(crate) fn record(&self) -> &EventRecord {
+        &self.record
+    }
+}
+
+/// Whether an event of this corrected time may still, or already, come in.
+fn check_age(time_micros: i64, rules: &Rules, arrival: &Arrival, at: &Path<'_>) -> Result<(), Violations> {
+    let mut found = Violations::default();
+    let age = time_micros.abs_diff(arrival.receive_micros);
+    let over = |limit: Duration| u128::from(age) > limit.as_micros();
+    if time_micros < arrival.receive_micros {
+        if over(rules.max_past) && !arrival.import {
+            let (age, limit) = (humane(age), humane(micros_of(rules.max_past)));
+            found.add(
+                at,
+                format_args!(
+                    "is {age} ago, at most {limit} are accepted; send older history with `weir import`"
+                ),
+            );
+        }
+    } else if over(rules.max_future) {
+        let (age, limit) = (humane(age), humane(micros_of(rules.max_future)));
+        found.add(at, format_args!("is {age} ahead of the server's clock, at most {limit} are accepted"));
+    }
+    found.into_result()
+}
+
+fn micros_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Rounded down to the largest unit that it has at least two of.
+fn humane(micros: u64) -> String {
+    let seconds = micros / 1_000_000;
+    match seconds {
+        172_800.. => format!("{} days", seconds / 86_400),
+        7_200.. => format!("{} hours", seconds / 3_600),
+        120.. => format!("{} minutes", seconds / 60),
+        _ => format!("{seconds} seconds"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp;
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000_000;
+    const DAY: i64 = 86_400_000_000;
+
+    fn rules() -> Rules {
+        Rules {
+            max_event_bytes: 65_536,
+            max_past: Duration::from_secs(30 * 86_400),
+            max_future: Duration::from_secs(3_600),
+        }
+    }
+
+    fn event() -> Event {
+        Event { event_name: "purchase".into(), user_id: "u1".into(), ..Event::default() }
+    }
+
+    fn at(micros: i64) -> Event {
+        Event { event_time: Some(timestamp(micros)), ..event() }
+    }
+
+    fn parse_from(event: Event, mut arrival: Arrival) -> Result<ValidEvent, String> {
+        ValidEvent::new(event, &Path::ROOT.field("event"), &rules(), "default", &Clocks::new(), &mut arrival)
+            .map_err(|found| {
+                found.into_iter().map(|(f, d)| format!("{f}: {d}")).collect::<Vec<_>>().join("; ")
+            })
+    }
+
+    fn parse(event: Event) -> Result<ValidEvent, String> {
+        parse_from(event, Arrival::at(NOW))
+    }
+
+    #[test]
+    fn what_is_missing_is_completed() {
+        let valid = parse(event()).unwrap();
+        let record = valid.record();
+        let event = record.event.as_ref().unwrap();
+        assert_eq!(event.event_id, valid.id().to_string());
+        assert_eq!(valid.id().get_version_num(), 7);
+        assert_eq!(event.event_time, Some(timestamp(NOW)));
+        assert_eq!(event.event_type(), EventType::Track);
+        assert_eq!((record.receive_time_micros, record.corrected_time_micros), (NOW, NOW));
+        assert_eq!(record.project, "default");
+    }
+
+    #[test]
+    fn ids_are_lower_case() {
+        let upper = Event { event_id: "019A3C5E-7D2B-7C41-9F0A-3B5D8E6F1A27".into(), ..event() };
+        let valid = parse(upper).unwrap();
+        let id = &valid.record().event.as_ref().unwrap().event_id;
+        assert_eq!(id, "019a3c5e-7d2b-7c41-9f0a-3b5d8e6f1a27");
+        assert_eq!(id, &valid.id().to_string());
+    }
+
+    #[test]
+    fn the_key_is_the_user_else_the_visitor() {
+        assert_eq!(parse(event()).unwrap().key(), "u1");
+        let visitor = Event { user_id: String::new(), anonymous_id: "v1".into(), ..event() };
+        assert_eq!(parse(visitor).unwrap().key(), "v1");
+        let nobody = Event { user_id: String::new(), ..event() };
+        assert_eq!(parse(nobody).unwrap_err(), "event.user_id: is required, or anonymous_id instead");
+    }
+
+    #[test]
+    fn the_window_is_for_corrected_time() {
+        for fine in [NOW - 30 * DAY, NOW + DAY / 24, NOW] {
+            assert_eq!(parse(at(fine)).unwrap().record().corrected_time_micros, fine);
+        }
+        assert!(parse(at(NOW - 30 * DAY - 1)).unwrap_err().starts_with("event.event_time: is 30 days ago"));
+        assert!(parse(at(NOW + DAY / 24 + 1)).unwrap_err().contains("ahead of the server's clock"));
+        // A device whose clock stands in 1970 is put right.
+        let reset =
+            Event { sent_time: Some(timestamp(60_000_000)), install_id: "i".into(), ..at(30_000_000) };
+        assert_eq!(parse(reset).unwrap().record().corrected_time_micros, NOW - 30_000_000);
+        // And a stated offset does not get an event past the window.
+        let stated = Some(prost_types::Duration { seconds: 86_400, nanos: 0 });
+        assert!(parse(Event { clock_offset: stated, ..at(NOW) }).is_err());
+    }
+
+    #[test]
+    fn imports_may_be_as_old_as_they_like() {
+        let import = Arrival { import: true, ..Arrival::at(NOW) };
+        assert!(parse_from(at(0), import.clone()).is_ok());
+        assert!(parse_from(at(NOW + DAY), import).is_err());
+    }
+
+    #[test]
+    fn extreme_times_are_refused_not_overflowed() {
+        let time = Some(Timestamp { seconds: i64::MIN, nanos: i32::MIN });
+        let offset = Some(prost_types::Duration { seconds: i64::MAX, nanos: i32::MAX });
+        let extreme = Event { event_time: time, sent_time: time, clock_offset: offset, ..event() };
+        let error = parse(extreme).unwrap_err();
+        for field in ["event.event_time", "event.sent_time", "event.clock_offset"] {
+            assert!(error.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn size_is_limited_to_the_byte() {
+        let sized = |fill: usize| {
+            let fields = (0..9).map(|n| (format!("k{n}"), text("x".repeat(7_000))));
+            let fields = fields.chain([("fill".into(), text("y".repeat(fill)))]).collect();
+            Event { properties: Some(prost_types::Struct { fields }), ..event() }
+        };
+        let exact = (0..8_192).map(sized).find(|event| event.encoded_len() == 65_536).unwrap();
+        assert!(parse(exact.clone()).is_ok());
+        let larger = Event { sequence: 1, ..exact };
+        assert_eq!(parse(larger).unwrap_err(), "event: must have at most 65536 bytes encoded, has 65538");
+    }
+
+    fn text(text: String) -> prost_types::Value {
+        prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text)) }
+    }
+}
