@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
+    bench::{self, Bench},
     completions, config,
     import::{self, Import},
     query::{self, Query},
@@ -51,6 +52,7 @@ enum Command {
     /// Run the gateway alone: REST, gRPC-Web and gRPC of all services at one address
     Gateway(Alone),
     Config(config::ConfigCommand),
+    Bench(Bench),
     Completions(completions::Completions),
 }
 
@@ -69,6 +71,7 @@ impl Cli {
             Command::Tail(args) => tail::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             Command::Config(args) => config::run(&args),
             Command::Completions(args) => completions::run(&args),
         }

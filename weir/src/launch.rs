@@ -245,7 +245,7 @@ fn kafka(config: &Config) -> KafkaConfig {
         linger: Duration::from_millis(settings.linger_ms.into()),
         queue_bytes: config.producer.max_in_flight_bytes as u64,
         instance_id: config.consumer.group_instance_id.clone(),
-        replication: config.topics.replication_factor.into(),
+        replication: Some(config.topics.replication_factor),
         extra: settings.extra.clone(),
         ..KafkaConfig::new(settings.brokers.clone())
     }
@@ -269,7 +269,7 @@ mod tests {
         let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
         let settings = kafka(&Config::load(Sources { overrides, ..Sources::default() }).unwrap());
         assert_eq!(settings.brokers, ["a:1", "b:2"]);
-        assert_eq!(settings.replication, 3);
+        assert_eq!(settings.replication, Some(3));
         assert!(settings.tls.is_some());
         let sasl = settings.sasl.unwrap();
         assert_eq!((sasl.mechanism.as_str(), sasl.user.as_str()), ("SCRAM-SHA-512", "weir"));

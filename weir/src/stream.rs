@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream::FusedStream};
 use rand::Rng as _;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -108,7 +108,7 @@ pub(crate) async fn send<T>(
 async fn connection<T>(
     mut client: IngestServiceClient<Wire>,
     options: Options,
-    input: &mut (impl Stream<Item = Batch<T>> + Unpin + futures::stream::FusedStream),
+    input: &mut (impl FusedStream<Item = Batch<T>> + Unpin),
     pending: &mut VecDeque<Pending<T>>,
     next_id: &mut u64,
     done: &mut impl FnMut(Acknowledged<T>),
