@@ -12,9 +12,9 @@ use http::{HeaderValue, header};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
-use tonic::{Code, Status};
+use tonic::Status;
 use tonic_types::StatusExt as _;
-use weir_runtime::status::http_status;
+use weir_runtime::status::{code_name, http_status};
 
 use crate::json;
 
@@ -62,27 +62,4 @@ pub(crate) fn into_response(pool: &DescriptorPool, status: &Status) -> Response 
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     response
-}
-
-/// The name of a code in `google.rpc.Code`.
-pub(crate) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }

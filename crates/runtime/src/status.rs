@@ -277,9 +277,36 @@ pub fn to_json(status: &Status) -> Value {
     json!({ "code": status.code() as i32, "message": status.message(), "details": list })
 }
 
-/// The JSON answer to an HTTP caller, with `Retry-After` (whole seconds, rounded up) where a retry can help.
+/// The name of a code in `google.rpc.Code`.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// The answer to an HTTP caller in the form of the REST API's own errors, `{"error": {"code": 404, "status": "NOT_FOUND",
+/// "message": …, "details": […]}}` (<https://google.aip.dev/193#http11json-representation>), with `Retry-After` (whole seconds, rounded up) where a retry can help.
 pub fn into_http(status: &Status) -> http::Response<Body> {
-    let mut response = http::Response::new(Body::from(to_json(status).to_string()));
+    let mut error = to_json(status);
+    error["code"] = http_status(status).as_u16().into();
+    error["status"] = code_name(status.code()).into();
+    let mut response = http::Response::new(Body::from(json!({ "error": error }).to_string()));
     *response.status_mut() = http_status(status);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -77,6 +77,10 @@ async fn rest_passes_to_the_services() {
     );
     let text = gateway.post("/v1/analytics:watch", "{}").send().await.unwrap().text().await.unwrap();
     assert!(text.ends_with("event: end\ndata: {}\n\n"), "{text}");
+    let metrics =
+        reqwest::Client::new().get(format!("{}/v1/metrics?prefix=requests_in_flight", gateway.base));
+    let (_, metrics) = answer(metrics).await;
+    assert_eq!(metrics["families"][0]["samples"][0]["labels"]["service"], "gateway", "its own: {metrics}");
     gateway.until_ready(true).await;
     gateway.stop().await;
 }

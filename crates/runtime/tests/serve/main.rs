@@ -49,8 +49,8 @@ async fn http_routes_are_served_and_unknown_ones_explained() {
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     assert_eq!(answer.headers()["content-type"], "application/json");
     let json: serde_json::Value = serde_json::from_str(answer.body()).unwrap();
-    assert_eq!(json["code"], Code::NotFound as i32);
-    assert_eq!(json["details"][0]["reason"], "ROUTE_NOT_FOUND");
+    assert_eq!(json["error"]["status"], "NOT_FOUND");
+    assert_eq!(json["error"]["details"][0]["reason"], "ROUTE_NOT_FOUND");
 
     let answer = http_post(fixture.http, "/v1/hello", &[], Vec::new()).await;
     assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
