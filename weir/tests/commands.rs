@@ -1,0 +1,74 @@
+//! The command line as a user meets it first: what it says when nothing runs yet and when something is wrong.
+
+use std::process::{Command, Output, Stdio};
+
+/// Runs `weir` without a terminal and without the caller's settings.
+fn weir(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(args)
+        .env_clear()
+        // Nothing listens there: port 1 is reserved.
+        .env("WEIR_ENDPOINT", "http://127.0.0.1:1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = weir(args);
+    assert!(output.status.success(), "weir {args:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("output is text")
+}
+
+/// What it says on standard error when it fails, which it must.
+fn failure(args: &[&str]) -> String {
+    let output = weir(args);
+    assert!(!output.status.success(), "weir {args:?} must fail: {output:?}");
+    String::from_utf8(output.stderr).expect("errors are text")
+}
+
+#[test]
+fn help_shows_every_command_with_an_example() {
+    let help = stdout(&["--help"]);
+    for command in [
+        "up", "producer", "consumer", "analytics", "gateway", "send", "import", "query", "tail", "status", "simulate",
+        "config", "bench", "completions",
+    ] {
+        assert!(help.contains(&format!("  {command} ")), "{command} is not in:\n{help}");
+        let own = stdout(&[command, "--help"]);
+        assert!(own.contains("Usage: weir"), "{own}");
+    }
+    assert!(help.contains("weir up"), "the first thing to try is shown:\n{help}");
+}
+
+#[test]
+fn completions_are_written_for_the_common_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&["completions", shell]).contains("simulate"), "{shell}");
+    }
+}
+
+#[test]
+fn the_configuration_is_printed_with_its_comments_and_checks_itself() {
+    let text = stdout(&["config"]);
+    assert!(text.contains("# ") && text.contains("[log.kafka]"), "{text}");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), text).expect("it can be written");
+    stdout(&["config", "check", file.path().to_str().expect("its path is text")]);
+
+    std::fs::write(file.path(), "[producer]\nmax_batch_event = 5\n").expect("it can be written");
+    let said = failure(&["config", "check", file.path().to_str().expect("its path is text")]);
+    assert!(said.contains("max_batch_event") && said.contains("max_batch_events"), "{said}");
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let said = failure(&["query", "summary"]);
+    assert!(said.contains("127.0.0.1:1") && said.contains("weir up"), "nothing is running: {said}");
+    let said = failure(&["import", "no-such-file.csv"]);
+    assert!(said.contains("no-such-file.csv"), "{said}");
+    let said = failure(&["query", "time-series", "--measure", "medain:price"]);
+    assert!(said.contains("medain"), "{said}");
+    let said = failure(&["query", "breakdown", "--by", "event_name", "--from", "yesterdy"]);
+    assert!(said.contains("yesterdy"), "{said}");
+}
