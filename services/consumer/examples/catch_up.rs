@@ -1,0 +1,84 @@
+//! CPU seconds that a consumer takes per million events that lie in an embedded log, everything included: reading, decoding,
+//! deduplicating, aggregating, appending.
+//!
+//! `cargo run --release -p weir-consumer --example catch_up [million events] [partitions]`
+
+#[path = "../benches/support/events.rs"]
+mod events;
+
+use std::{error::Error, fs, sync::Arc, time::Duration, time::Instant};
+
+use prost::Message;
+use weir_log::{EmbeddedConfig, EmbeddedLog, EventLog, Record, Retention, TopicPolicy, TopicSpec};
+use weir_rollup::chain::Hint;
+use weir_runtime::{Config, Context, Listeners, Shutdown};
+
+/// One event in this many repeats an earlier one.
+const DUPLICATE_EVERY: u64 = 50;
+
+/// CPU time of this process, seconds, from /proc: fields 14 and 15 count ticks of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<u64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let count = arguments.first().unwrap_or(&1) * 1_000_000;
+    let partitions = *arguments.get(1).unwrap_or(&3) as u32;
+
+    let dir = tempfile::tempdir()?;
+    let log: Arc<dyn EventLog> = EmbeddedLog::open(EmbeddedConfig::at(dir.path()))?;
+    let mut config = Config::default();
+    config.rollups.numeric = vec!["price".to_owned()];
+    let topics = &config.topics;
+    let topics = [&topics.events, &topics.metrics, &topics.dead_letters].map(|name| TopicSpec {
+        name: name.clone(),
+        partitions,
+        retention: Retention::default(),
+    });
+    log.ensure_topics(&topics, TopicPolicy::Create).await?;
+
+    let started = Instant::now();
+    let mut next = 0;
+    while next < count {
+        for partition in 0..partitions {
+            let records = (next..next + 2000).map(|n| {
+                let n = if n % DUPLICATE_EVERY == 1 { n - 1 } else { n };
+                Record::new("user", events::event(n).encode_to_vec())
+            });
+            log.append(&config.topics.events, partition, records.collect()).await?;
+            next += 2000;
+        }
+    }
+    println!("{next} events written in {:.1} s", started.elapsed().as_secs_f64());
+
+    let any = "127.0.0.1:0".parse()?;
+    let listeners = Listeners::bind(any, Some(any), false).await?;
+    let context = Context::new(config, Shutdown::new());
+    let (cpu, started) = (cpu_seconds(), Instant::now());
+    let consumer = tokio::spawn(weir_consumer::serve(context.clone(), Arc::clone(&log), listeners));
+    let (events, group) = (&context.config.topics.events, &context.config.consumer.group);
+    for partition in 0..partitions {
+        let end = log.bounds(events, partition).await?.end;
+        loop {
+            let committed = log.committed(events, group, partition).await?;
+            if committed.is_some_and(|c| c.metadata.parse::<Hint>().is_ok() && c.position == end) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let (cpu, took) = (cpu_seconds() - cpu, started.elapsed().as_secs_f64());
+    context.shutdown.trigger();
+    consumer.await??;
+    println!(
+        "caught up in {took:.2} s ({:.0} events/s): {:.3} CPU seconds per million events",
+        next as f64 / took,
+        cpu * 1e6 / next as f64
+    );
+    Ok(())
+}

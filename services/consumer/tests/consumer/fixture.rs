@@ -1,0 +1,172 @@
+//! A log in a temporary directory, consumers on it, and events to send.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message;
+use prost_types::{Struct, Value, value::Kind};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+use weir_log::{EmbeddedConfig, EmbeddedLog, EventLog, Record, Retention, TopicPolicy, TopicSpec};
+use weir_proto::{event::v1 as event, processing::v1 as processing};
+use weir_runtime::{Config, Context, Listeners, Shutdown};
+
+pub(crate) const EVENTS: &str = "analytics-events";
+pub(crate) const METRICS: &str = "metrics-data";
+pub(crate) const DEAD_LETTERS: &str = "analytics-events-dlq";
+/// Longer than anything takes here; a test that waits for so long has failed.
+pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
+
+pub(crate) struct Fixture {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) partitions: u32,
+    _dir: TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn new(partitions: u32) -> Self {
+        Self::with(partitions, Retention::default(), |_| {}).await
+    }
+
+    pub(crate) async fn with(
+        partitions: u32,
+        retention: Retention,
+        adjust: impl FnOnce(&mut EmbeddedConfig),
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = EmbeddedConfig::at(dir.path());
+        adjust(&mut config);
+        let log = EmbeddedLog::open(config).unwrap();
+        let topic = |name: &str, retention| TopicSpec { name: name.to_owned(), partitions, retention };
+        let topics = [
+            topic(EVENTS, retention),
+            topic(METRICS, Retention::default()),
+            topic(DEAD_LETTERS, Retention::default()),
+        ];
+        log.ensure_topics(&topics, TopicPolicy::Create).await.unwrap();
+        Self { log, partitions, _dir: dir }
+    }
+
+    /// Appends records to a partition.
+    pub(crate) async fn append(&self, partition: u32, values: impl IntoIterator<Item = Vec<u8>>) {
+        let records: Vec<Record> = values.into_iter().map(|value| Record::new("key", value)).collect();
+        if !records.is_empty() {
+            self.log.append(EVENTS, partition, records).await.unwrap();
+        }
+    }
+
+    /// Starts a consumer in the usual group.
+    pub(crate) async fn consumer(&self) -> Consumer {
+        self.consumer_in("weir-consumer").await
+    }
+
+    /// Starts a consumer in a group of its own: it gets every partition, whoever else has it.
+    pub(crate) async fn consumer_in(&self, group: &str) -> Consumer {
+        let mut config = Config::default();
+        config.consumer.group = group.to_owned();
+        config.rollups.numeric = vec!["price".to_owned()];
+        Consumer::start(config, Arc::clone(&self.log)).await
+    }
+}
+
+pub(crate) struct Consumer {
+    pub(crate) context: Context,
+    grpc: std::net::SocketAddr,
+    task: JoinHandle<Result<(), weir_consumer::Error>>,
+}
+
+impl Consumer {
+    pub(crate) async fn start(config: Config, log: Arc<dyn EventLog>) -> Self {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::bind(any, Some(any), false).await.unwrap();
+        let grpc = listeners.grpc_address().unwrap();
+        let context = Context::new(config, Shutdown::new());
+        let task = tokio::spawn(weir_consumer::serve(context.clone(), log, listeners));
+        Self { context, grpc, task }
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub(crate) async fn stop(self) {
+        self.context.shutdown.trigger();
+        tokio::time::timeout(TOO_LONG, self.task).await.expect("it stops").unwrap().unwrap();
+    }
+
+    /// Cuts it off in the middle of whatever it does. What it has handed to the log may still arrive there.
+    pub(crate) async fn crash(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// The error that ended it.
+    pub(crate) async fn error(self) -> weir_consumer::Error {
+        tokio::time::timeout(TOO_LONG, self.task).await.expect("it ends").unwrap().unwrap_err()
+    }
+
+    /// Watches its status until it is as wanted.
+    pub(crate) async fn until(&self, wanted: impl Fn(&processing::Status) -> bool) -> processing::Status {
+        let watching = async {
+            let endpoint = format!("http://{}", self.grpc);
+            let mut client =
+                processing::processing_service_client::ProcessingServiceClient::connect(endpoint)
+                    .await
+                    .unwrap();
+            let interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
+            let request = processing::WatchStatusRequest { interval };
+            let mut states = client.watch_status(request).await.unwrap().into_inner();
+            let mut last = None;
+            while let Some(response) = states.message().await.unwrap() {
+                let status = response.status.unwrap();
+                if wanted(&status) {
+                    return status;
+                }
+                last = Some(status);
+            }
+            panic!("the stream ended with {last:?}")
+        };
+        tokio::time::timeout(TOO_LONG, watching).await.expect("the status becomes as wanted")
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) id: u64,
+    pub(crate) name: &'static str,
+    pub(crate) user: String,
+    pub(crate) price: f64,
+    pub(crate) time_micros: i64,
+}
+
+impl Sent {
+    pub(crate) fn new(id: u64) -> Self {
+        const NAMES: [&str; 4] = ["view", "search", "purchase", "login"];
+        Self {
+            id,
+            name: NAMES[(id % 4) as usize],
+            user: format!("user-{}", id % 97),
+            price: (id % 11) as f64,
+            time_micros: now_micros(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let price = Value { kind: Some(Kind::NumberValue(self.price)) };
+        let record = event::EventRecord {
+            project: "default".to_owned(),
+            receive_time_micros: self.time_micros,
+            corrected_time_micros: self.time_micros,
+            event: Some(event::Event {
+                event_id: Uuid::from_u128(self.id.into()).to_string(),
+                event_name: self.name.to_owned(),
+                user_id: self.user.clone(),
+                properties: Some(Struct { fields: [("price".to_owned(), price)].into() }),
+                ..Default::default()
+            }),
+        };
+        record.encode_to_vec()
+    }
+}
+
+pub(crate) fn now_micros() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64
+}
