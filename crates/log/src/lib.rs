@@ -104,6 +104,9 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Error::QueueFull`] when the bounded queue has no room (nothing was appended); [`Error::TooLarge`];
     /// [`Error::Unavailable`]; [`Error::Io`].
+    ///
+    /// # Panics
+    /// When there are no records.
     async fn append(&self, topic: &str, partition: u32, records: Vec<Record>) -> Result<Appended>;
 
     /// The readable range now.

@@ -28,7 +28,7 @@ const FORMAT: u32 = 1;
 /// [`Error::Locked`], [`Error::NewerVersion`].
 pub(super) fn take(dir: &Path) -> Result<File> {
     let opening = |e| Error::io(format!("opening {}", dir.display()), e);
-    fs::create_dir_all(topics(dir)).map_err(opening)?;
+    create(&topics(dir))?;
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)
@@ -77,10 +77,27 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&new, path)?;
-        let dir = path.parent().expect("a file has a directory");
-        File::open(dir)?.sync_all()
+        sync(path.parent().expect("a file has a directory"))
     };
     write().map_err(|e| Error::io(format!("writing {}", path.display()), e))
+}
+
+/// Creates a directory and those above it, durably: a file is only as durable as the way to it.
+pub(super) fn create(dir: &Path) -> Result<()> {
+    let missing: Vec<&Path> =
+        dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+    let make = || {
+        fs::create_dir_all(dir)?;
+        missing.iter().filter_map(|d| d.parent()).try_for_each(sync)
+    };
+    make().map_err(|e| Error::io(format!("creating {}", dir.display()), e))
+}
+
+/// Makes a directory's entries durable.
+pub(super) fn sync(dir: &Path) -> io::Result<()> {
+    // The parent of a relative path may be the empty one.
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir)?.sync_all()
 }
 
 pub(super) fn topics(dir: &Path) -> PathBuf {

@@ -255,14 +255,13 @@ impl EventLog for EmbeddedLog {
 
     async fn offset_at_time(&self, topic: &str, partition: u32, time_ms: i64) -> Result<Offset> {
         let partition = self.inner.partition(topic, partition)?;
-        let search =
-            move |log: &Inner| reader::offset_at_time(&partition, time_ms, log.config.index_interval_bytes);
+        let search = move |_: &Inner| reader::offset_at_time(&partition, time_ms);
         self.inner.blocking(search).await
     }
 
     async fn reader(&self, topic: &str, partition: u32, from: Offset) -> Result<Box<dyn PartitionReader>> {
         let partition = self.inner.partition(topic, partition)?;
-        let open = move |log: &Inner| Reader::open(partition, from, log.config.index_interval_bytes);
+        let open = move |_: &Inner| Reader::open(partition, from);
         Ok(Box::new(self.inner.blocking(open).await?))
     }
 

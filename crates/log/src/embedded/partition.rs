@@ -199,18 +199,15 @@ impl Partition {
         Error::OutOfRange { topic: self.topic.clone(), partition: self.number, offset, start, end }
     }
 
-    /// The index of the segment at `base`: the writer's own, or read from disk. Blocks.
-    pub(super) fn index(&self, base: Offset, interval: u64) -> Result<Index> {
+    /// The index of the segment at `base`, from the writer or from disk; `None` when it is not there. Blocks.
+    pub(super) fn index(&self, base: Offset) -> Option<Index> {
         {
             let view = self.view();
             if view.active.segment.base == base {
-                return Ok(view.active.clone());
+                return Some(view.active.clone());
             }
         }
-        let known = fs::read(segment::index_path(&self.dir, base)).ok();
-        match known.and_then(|bytes| Index::decode(&bytes)) {
-            Some(index) if index.segment.base == base => Ok(index),
-            Some(_) | None => Ok(segment::open(&self.dir, base, true, interval)?.index),
-        }
+        let bytes = fs::read(segment::index_path(&self.dir, base)).ok()?;
+        Index::decode(&bytes).filter(|index| index.segment.base == base)
     }
 }

@@ -45,10 +45,11 @@ struct Cursor {
 
 impl Reader {
     /// A reader that starts at `from`. Blocks.
-    pub(super) fn open(partition: Arc<Partition>, from: Offset, interval: u64) -> Result<Self> {
+    pub(super) fn open(partition: Arc<Partition>, from: Offset) -> Result<Self> {
         let tail = partition.watch();
         let located = partition.locate(from)?;
-        let position = partition.index(located.base, interval)?.before_offset(from);
+        // An index only saves time: without it the segment is read from its start.
+        let position = partition.index(located.base).map_or(0, |index| index.before_offset(from));
         let cursor = Cursor::open(&partition, located.base, position, located.len, from)?;
         Ok(Self { partition, tail, position: from, cursor, buffer: Bytes::new() })
     }
@@ -185,7 +186,7 @@ fn follows(next: Option<Offset>, from: Offset, header: &Header) -> bool {
 }
 
 /// The first offset appended at or after `time_ms`. Blocks.
-pub(super) fn offset_at_time(partition: &Partition, time_ms: i64, interval: u64) -> Result<Offset> {
+pub(super) fn offset_at_time(partition: &Partition, time_ms: i64) -> Result<Offset> {
     let (base, len, end) = {
         let view = partition.view();
         let segments = view.sealed.iter().chain([&view.active.segment]);
@@ -195,7 +196,7 @@ pub(super) fn offset_at_time(partition: &Partition, time_ms: i64, interval: u64)
             None => return Ok(end),
         }
     };
-    let from = partition.index(base, interval)?.before_time(time_ms);
+    let from = partition.index(base).map_or(0, |index| index.before_time(time_ms));
     let cursor = Cursor::open(partition, base, from, len, base)?;
     let mut found = None;
     let path = log_path(&partition.dir, base);

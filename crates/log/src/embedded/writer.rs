@@ -18,7 +18,7 @@ use std::{
 use tracing::{debug, error, warn};
 
 use super::{
-    EmbeddedConfig,
+    EmbeddedConfig, directory,
     frame::Encoder,
     index::{Index, Segment},
     partition::{Append, Partition, View},
@@ -41,7 +41,7 @@ pub(super) struct Writer {
 
 /// Opens a partition's segments, recovering what a crash left: the view of what is durable.
 pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<(View, File)> {
-    fs::create_dir_all(dir).map_err(|e| Error::io(format!("creating {}", dir.display()), e))?;
+    directory::create(dir)?;
     let mut bases = segment::list(dir)?;
     let last = match bases.pop() {
         Some(last) => last,
@@ -274,7 +274,7 @@ fn create(dir: &Path, base: Offset) -> Result<File> {
         .open(&path)
         .map_err(creating)?;
     file.sync_all().map_err(creating)?;
-    File::open(dir).and_then(|d| d.sync_all()).map_err(creating)?;
+    directory::sync(dir).map_err(creating)?;
     Ok(file)
 }
 

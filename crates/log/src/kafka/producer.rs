@@ -218,3 +218,26 @@ fn send(
     }
     producer.send(message).map_err(|(error, _)| error)
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::bindings::rd_kafka_test_fatal_error;
+
+    use super::*;
+    use crate::{KafkaConfig, sync::Bound};
+
+    #[tokio::test]
+    async fn a_producer_that_failed_for_good_is_built_anew() {
+        let config = KafkaConfig::new(["127.0.0.1:1"]).producer();
+        let producer = Producer::new(config, Arc::default()).unwrap();
+        let first = producer.current();
+        let code = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        // SAFETY: the client lives, and the text ends with a zero.
+        unsafe { rd_kafka_test_fatal_error(first.client().native_ptr(), code, c"planted".as_ptr()) };
+        let room = Bound::new(100).take(1).unwrap();
+        let failed = producer.append("t", 0, &[Record::new("k", "v")], room).await;
+        assert!(matches!(&failed, Err(e) if e.is_retryable()), "{failed:?}");
+        assert!(!Arc::ptr_eq(&first, &producer.current()), "the next append has a producer that works");
+        assert!(producer.current().client().fatal_error().is_none());
+    }
+}

@@ -103,6 +103,10 @@ impl Fetcher {
         self.stop.store(true, Ordering::Release);
     }
 
+    fn is_idle(&self) -> bool {
+        locked(&self.feeds).is_empty()
+    }
+
     /// Starts a feed, unless the partition is being read here already.
     fn feed(&self, place: &Place, from: Offset) -> Result<Option<Arc<Feed>>, KafkaError> {
         let feed = Arc::new(Feed {
@@ -282,6 +286,16 @@ impl Reader {
     pub(super) fn open(inner: &Arc<Inner>, topic: &str, partition: u32, from: Offset) -> Result<Self> {
         let place = (topic.to_owned(), partition);
         let mut fetchers = locked(&inner.fetchers);
+        // One idle consumer is kept; feeds are added under this lock only.
+        let mut idle = 0;
+        fetchers.retain(|fetcher| {
+            idle += usize::from(fetcher.is_idle());
+            let keep = !fetcher.is_idle() || idle == 1;
+            if !keep {
+                fetcher.stop();
+            }
+            keep
+        });
         let open = |fetcher: &Arc<Fetcher>| {
             let feed =
                 fetcher.feed(&place, from).map_err(|e| inner.causes.explain(topic, Some(partition), &e))?;
