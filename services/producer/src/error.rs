@@ -21,6 +21,16 @@ pub(crate) enum Error {
         /// `producer.max_streams`.
         limit: usize,
     },
+    /// A stream sent more than it had credits for.
+    #[error(
+        "a batch of {events} events exceeds the {left} credits left; wait for a CreditGrant before sending more"
+    )]
+    CreditsExceeded {
+        /// Events of the batch.
+        events: usize,
+        /// What the client had left.
+        left: u32,
+    },
     /// The log's own queue is full; nothing was appended.
     #[error("{0}")]
     LogFull(String),
@@ -46,6 +56,7 @@ impl Error {
         match self {
             Self::InFlightFull { .. } => "in_flight_full",
             Self::TooManyStreams { .. } => "too_many_streams",
+            Self::CreditsExceeded { .. } => "credits_exceeded",
             Self::LogFull(_) => "log_full",
             Self::LogUnavailable(_) => "log_unavailable",
             Self::Unknown => "deadline",
@@ -58,6 +69,7 @@ impl Error {
         match self {
             Self::InFlightFull { .. } | Self::LogFull(_) => Reason::InFlightFull,
             Self::TooManyStreams { .. } => Reason::ConcurrencyExceeded,
+            Self::CreditsExceeded { .. } => Reason::CreditsExceeded,
             Self::LogUnavailable(_) => Reason::LogUnavailable,
             Self::Unknown => Reason::DeadlineExceeded,
             Self::LogRefused(_) => Reason::Internal,

@@ -20,7 +20,6 @@ use weir_proto::{
     },
     token,
 };
-use weir_runtime::status::Reason;
 
 use crate::{
     append::{Pressure, Settled},
@@ -108,7 +107,7 @@ impl<'a> Session<'a> {
     ) -> Result<BoxFuture<'a, (u64, Settled)>, Status> {
         let core = self.core;
         core.check_batch(&request, &request.events)?;
-        self.credits.spend(request.events.len())?;
+        self.credits.spend(request.events.len()).inspect_err(|error| core.appender.count(error))?;
         self.arrival.receive_micros = now_micros();
         let (batch_id, events) = (request.batch_id, request.events);
         let mut seen = Seen::new(events.len());
@@ -154,15 +153,9 @@ impl Credits {
     }
 
     /// Takes credits for a batch.
-    fn spend(&mut self, events: usize) -> Result<(), Status> {
+    fn spend(&mut self, events: usize) -> Result<(), Error> {
         let left = u32::try_from(events).ok().and_then(|events| self.granted.checked_sub(events));
-        let overrun = || {
-            Reason::CreditsExceeded.status(format!(
-                "a batch of {events} events exceeds the {} credits left; wait for CreditGrant before sending more",
-                self.granted
-            ))
-        };
-        self.granted = left.ok_or_else(overrun)?;
+        self.granted = left.ok_or(Error::CreditsExceeded { events, left: self.granted })?;
         Ok(())
     }
 
@@ -201,7 +194,7 @@ mod tests {
         assert_eq!(granted(credits.grant(true)), Some(1000));
         credits.spend(600).unwrap();
         credits.spend(400).unwrap();
-        assert_eq!(credits.spend(1).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        assert!(matches!(credits.spend(1), Err(Error::CreditsExceeded { events: 1, left: 0 })));
         credits.settle(400);
         assert_eq!(granted(credits.grant(false)), None, "less than half");
         credits.settle(600);

@@ -84,6 +84,13 @@ impl Rig {
         line.map_or(0.0, |line| line.split(' ').nth(1).unwrap().parse().unwrap())
     }
 
+    /// Waits until the series has reached the value.
+    pub(crate) async fn until_metric(&self, series: &str, value: f64) {
+        while self.metric(series) < value {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Events by outcome, as the metrics have them.
     pub(crate) fn counted(&self, outcome: &str) -> f64 {
         self.metric(&format!(
