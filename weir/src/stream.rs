@@ -179,3 +179,150 @@ fn pass_empty<T>(pending: &mut VecDeque<Pending<T>>, done: &mut impl FnMut(Ackno
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Response, Streaming};
+    use weir_proto::ingest::v1::{
+        BatchAcknowledgement, CreditGrant, IngestEventRequest, IngestEventResponse, IngestEventsRequest,
+        IngestEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest, UploadEventsResponse,
+        ingest_service_server::{IngestService, IngestServiceServer},
+    };
+
+    use super::*;
+    use crate::client::{Connection, Endpoints};
+
+    /// Takes `per_connection` batches in, acknowledges all of them but the last, then breaks the connection; grants the
+    /// credits of three batches of two events. It refuses who sends more.
+    #[derive(Clone)]
+    struct Breaking {
+        per_connection: usize,
+        taken: Arc<Mutex<Vec<String>>>,
+        end: fn() -> Status,
+    }
+
+    type Responses = ReceiverStream<Result<StreamEventsResponse, Status>>;
+
+    #[tonic::async_trait]
+    impl IngestService for Breaking {
+        type StreamEventsStream = Responses;
+
+        async fn stream_events(
+            &self,
+            request: Request<Streaming<StreamEventsRequest>>,
+        ) -> Result<Response<Responses>, Status> {
+            let (mut batches, service) = (request.into_inner(), self.clone());
+            let (responses, stream) = mpsc::channel(100);
+            let say = |message| Ok(StreamEventsResponse { message: Some(message) });
+            tokio::spawn(async move {
+                let mut credits = 6;
+                let _ = responses.send(say(Message::Credit(CreditGrant { events: 6 }))).await;
+                for number in 1.. {
+                    let Ok(Some(batch)) = batches.message().await else { return };
+                    let cost = batch.events.len();
+                    if cost > credits {
+                        let _ = responses.send(Err(Status::invalid_argument("more than was granted"))).await;
+                        return;
+                    }
+                    credits -= cost;
+                    service
+                        .taken
+                        .lock()
+                        .unwrap()
+                        .extend(batch.events.into_iter().map(|event| event.event_name));
+                    if number == service.per_connection {
+                        let _ = responses.send(Err((service.end)())).await;
+                        return;
+                    }
+                    let done = BatchAcknowledgement {
+                        batch_id: batch.batch_id,
+                        accepted: cost as u32,
+                        ..BatchAcknowledgement::default()
+                    };
+                    let _ = responses.send(say(Message::Acknowledgement(done))).await;
+                    credits += cost;
+                    let _ = responses.send(say(Message::Credit(CreditGrant { events: cost as u32 }))).await;
+                }
+            });
+            Ok(Response::new(ReceiverStream::new(stream)))
+        }
+
+        async fn ingest_event(
+            &self,
+            _: Request<IngestEventRequest>,
+        ) -> Result<Response<IngestEventResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+        async fn ingest_events(
+            &self,
+            _: Request<IngestEventsRequest>,
+        ) -> Result<Response<IngestEventsResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+        async fn upload_events(
+            &self,
+            _: Request<Streaming<UploadEventsRequest>>,
+        ) -> Result<Response<UploadEventsResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+        async fn sync_clock(
+            &self,
+            _: Request<SyncClockRequest>,
+        ) -> Result<Response<SyncClockResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+    }
+
+    /// Sends ten batches, the fifth of them empty; returns their order of acknowledgement, and what the service took.
+    async fn sent(
+        per_connection: usize,
+        end: fn() -> Status,
+    ) -> (Result<(), Status>, Vec<usize>, Vec<String>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoints::one(&format!("http://{}", listener.local_addr().unwrap()));
+        let service = Breaking { per_connection, taken: Arc::default(), end };
+        let server = IngestServiceServer::new(service.clone());
+        let serving = tonic::transport::Server::builder().add_service(server);
+        tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
+        let batches = (0..10).map(|tag| {
+            let event = |nth| Event { event_name: format!("{tag}.{nth}"), ..Event::default() };
+            Batch { events: if tag == 4 { Vec::new() } else { vec![event(0), event(1)] }, tag }
+        });
+        let mut done = Vec::new();
+        let options = Options { import: false, patience: Duration::from_secs(60) };
+        let client = Connection::to(endpoint).ingest().unwrap();
+        let batches = futures::stream::iter(batches);
+        let outcome = send(client, options, batches, |batch| done.push(batch.tag), |_, _| {}).await;
+        let taken = service.taken.lock().unwrap().clone();
+        (outcome, done, taken)
+    }
+
+    #[tokio::test]
+    async fn batches_are_acknowledged_once_and_in_order() {
+        let (outcome, done, taken) = sent(usize::MAX, || unreachable!()).await;
+        outcome.unwrap();
+        assert_eq!(done, (0..10).collect::<Vec<_>>());
+        assert_eq!(taken.len(), 18);
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_costs_neither_batch_nor_order() {
+        let (outcome, done, mut taken) = sent(3, || Status::unavailable("gone")).await;
+        outcome.unwrap();
+        assert_eq!(done, (0..10).collect::<Vec<_>>());
+        assert!(taken.len() > 18, "what was not acknowledged is sent again");
+        taken.sort();
+        taken.dedup();
+        assert_eq!(taken.len(), 18);
+    }
+
+    #[tokio::test]
+    async fn what_no_retry_mends_is_told_at_once() {
+        let (outcome, done, _) = sent(3, || Status::permission_denied("no")).await;
+        assert_eq!(outcome.unwrap_err().code(), tonic::Code::PermissionDenied);
+        assert_eq!(done, [0, 1]);
+    }
+}

@@ -114,13 +114,12 @@ pub(super) async fn run(args: Latency) -> Result<()> {
     let mut updates = connection.analytics()?.watch_query(request).await.map_err(explain)?.into_inner();
     updates.message().await.map_err(explain)?.context("the live query ended")?;
 
-    let began = Instant::now();
-    let measured_from = began + WARM_UP;
+    let measured_from = Instant::now() + WARM_UP;
     let until = measured_from + Duration::from_secs(args.seconds);
     let sent = Arc::new(AtomicU64::new(0));
     let mut sending = tokio::spawn(send(
         args.rate,
-        until,
+        measured_from..until,
         connection.clone(),
         names.clone(),
         waiting.clone(),
@@ -188,7 +187,7 @@ fn book(
 /// Sends at a steady rate until told to end; returns how long the calls took.
 async fn send(
     rate: u32,
-    until: Instant,
+    measured: std::ops::Range<Instant>,
     connection: Connection,
     names: Vec<String>,
     waiting: Arc<Waiting>,
@@ -198,14 +197,13 @@ async fn send(
     let mut world =
         World::new(Spec { duplicates: 0.0, late: 0.0, skewed_clocks: false, ..Spec::new(1, 10_000) });
     let began = Instant::now();
-    let measured_from = began + WARM_UP;
     let calls = Arc::new(Semaphore::new(MAX_CALLS));
     let mut tasks = JoinSet::new();
     let mut took = histogram()?;
     let mut tick = tokio::time::interval(Duration::from_millis(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0_usize;
-    while Instant::now() < until {
+    while Instant::now() < measured.end {
         tick.tick().await;
         let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as usize;
         while number < due {
@@ -227,11 +225,11 @@ async fn send(
             });
         }
         while let Some(done) = tasks.try_join_next() {
-            record(done?.map_err(|status| connection.explain(status))?, measured_from, &mut took);
+            record(done?.map_err(|status| connection.explain(status))?, measured.start, &mut took);
         }
     }
     while let Some(done) = tasks.join_next().await {
-        record(done?.map_err(|status| connection.explain(status))?, measured_from, &mut took);
+        record(done?.map_err(|status| connection.explain(status))?, measured.start, &mut took);
     }
     Ok(took)
 }

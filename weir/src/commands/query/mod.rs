@@ -86,11 +86,11 @@ struct Which {
 
 #[derive(Args, Debug)]
 struct Summary {
-    #[command(flatten)]
-    range: Range,
     /// Number of top events
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
+    #[command(flatten)]
+    range: Range,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
@@ -99,8 +99,6 @@ struct Summary {
 
 #[derive(Args, Debug)]
 struct TimeSeries {
-    #[command(flatten)]
-    range: Range,
     /// Width of the buckets; after the range when left out
     #[arg(long)]
     interval: Option<Width>,
@@ -111,14 +109,16 @@ struct TimeSeries {
     /// One series for each value of this field; repeatable
     #[arg(long = "by", value_name = "FIELD")]
     group_by: Vec<String>,
-    #[command(flatten)]
-    which: Which,
     /// Series at most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Show buckets without events, too
     #[arg(long)]
     fill: bool,
+    #[command(flatten)]
+    range: Range,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
@@ -127,19 +127,19 @@ struct TimeSeries {
 
 #[derive(Args, Debug)]
 struct Breakdown {
-    #[command(flatten)]
-    range: Range,
     /// The field, such as event_name, platform or context.os.name; repeatable for combinations
     #[arg(long = "by", value_name = "FIELD", required = true)]
     group_by: Vec<String>,
     /// What to measure, as for a time series; rows are in descending order of the first
     #[arg(long = "measure", short, value_name = "MEASURE", value_parser = measure::parse, default_value = "count")]
     measures: Vec<Measure>,
-    #[command(flatten)]
-    which: Which,
     /// Rows at most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
+    #[command(flatten)]
+    range: Range,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
