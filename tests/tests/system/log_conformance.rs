@@ -251,6 +251,27 @@ async fn a_slow_reader_gets_everything(rig: Rig) {
     assert!(got.iter().all(|r| r.2.value == value));
 }
 
+/// Each reader leaves early, with more fetched for it than it took, and the next one starts somewhere else.
+async fn a_reader_starts_afresh_where_another_one_was(rig: Rig) {
+    for n in 0..10 {
+        rig.append(0, vec![Record::new("k", vec![n; 10_000]); 20]).await;
+    }
+    // It waits for what does not come, while the log fills the reader's buffer, and notices that it was left.
+    let mut bystander = rig.reader(1, 0).await;
+    let mut a_while = async || {
+        assert!(bystander.next(Duration::from_millis(300)).await.unwrap().is_empty());
+    };
+    for from in [199, 0, 100, 0, 50] {
+        let mut reader = rig.reader(0, from).await;
+        assert_eq!(unpack(&next(&mut *reader).await)[0].0, from);
+        a_while().await;
+        drop(reader);
+        a_while().await;
+    }
+    let got = read(&mut *rig.reader(0, 0).await, 200).await;
+    assert_eq!(got.iter().map(|r| r.0).collect::<Vec<_>>(), (0..200).collect::<Vec<_>>());
+}
+
 async fn bounds_follow_appends(rig: Rig) {
     assert_eq!(rig.bounds(0).await, Bounds { start: 0, end: 0 });
     rig.append(0, records(0..3)).await;
@@ -464,6 +485,7 @@ conformance![
     a_waiting_reader_is_woken,
     readers_do_not_disturb_each_other,
     a_slow_reader_gets_everything,
+    a_reader_starts_afresh_where_another_one_was,
     bounds_follow_appends,
     offsets_are_found_by_time,
     a_position_that_is_not_there_is_refused,
