@@ -1,5 +1,5 @@
 //! What an event costs the accumulator, draining and encoding included: realistic batches of 4096 events of 2,000 users,
-//! 20 event names and 3 platforms within a few seconds, three definitions (total, by event, by event and platform).
+//! 20 event names and 3 platforms within 20 ms, three definitions (total, by event, by event and platform).
 
 use std::{hint::black_box, sync::Arc};
 
@@ -29,7 +29,7 @@ fn events() -> Vec<Event> {
     let event = |n: u64| {
         let user = draw(n, 1) % 2_000 * (draw(n, 2) % 100) / 100;
         Event {
-            time_micros: 1_700_000_000_000_000 + n as i64 * 700,
+            time_micros: 1_700_000_000_000_000 + n as i64 * 5,
             user: xxh3_64(&user.to_le_bytes()),
             session: xxh3_64(&(user + 1_000_000).to_le_bytes()),
             name: format!("event_name_{}", draw(n, 3) % 20 * (draw(n, 4) % 10) / 10),

@@ -17,11 +17,11 @@ pub enum Value {
 
 impl Value {
     /// The wire form.
-    pub fn to_proto(&self) -> proto::DimensionValue {
+    pub fn into_proto(self) -> proto::DimensionValue {
         use proto::dimension_value::Value as Wire;
         let value = match self {
             Value::Missing => Wire::Missing(true),
-            Value::Text(text) => Wire::Text(text.to_string()),
+            Value::Text(text) => Wire::Text(text.into_string()),
             Value::Other => Wire::Other(true),
         };
         proto::DimensionValue { value: Some(value) }
@@ -100,15 +100,20 @@ pub struct Placed {
 impl Placed {
     /// The wire form.
     pub fn to_proto(&self) -> proto::Cell {
-        let cell = &self.cell;
+        self.clone().into_proto()
+    }
+
+    /// The wire form of a cell that is not needed any more.
+    pub fn into_proto(self) -> proto::Cell {
+        let cell = self.cell;
         proto::Cell {
-            dimensions: self.dimensions.iter().map(Value::to_proto).collect(),
+            dimensions: self.dimensions.into_iter().map(Value::into_proto).collect(),
             level: proto::Level::from(self.level).into(),
             bucket: self.bucket,
             count: cell.count,
             late: cell.late,
-            users: cell.users.to_proto(),
-            sessions: cell.sessions.to_proto(),
+            users: cell.users.into_proto(),
+            sessions: cell.sessions.into_proto(),
             revenue: cell.revenue.to_proto(),
             numerics: cell.numerics.iter().filter_map(|(index, summary)| summary.to_proto(*index)).collect(),
         }

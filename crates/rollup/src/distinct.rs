@@ -143,9 +143,14 @@ impl Distinct {
 
     /// The wire form; `None` for the empty set.
     pub fn to_proto(&self) -> Option<proto::Distinct> {
-        match &self.0 {
+        self.clone().into_proto()
+    }
+
+    /// The wire form of a set that is not needed any more.
+    pub fn into_proto(self) -> Option<proto::Distinct> {
+        match self.0 {
             Form::Exact(hashes) if hashes.is_empty() => None,
-            Form::Exact(hashes) => Some(proto::Distinct { hashes: hashes.clone(), hll: Vec::new() }),
+            Form::Exact(hashes) => Some(proto::Distinct { hashes, hll: Vec::new() }),
             Form::Sketch(sketch) => Some(proto::Distinct { hashes: Vec::new(), hll: sketch.to_bytes() }),
         }
     }
@@ -155,12 +160,9 @@ impl Distinct {
     /// # Errors
     /// [`Error::Malformed`] for bytes that are no HLL_8 sketch with lgK 12.
     pub fn from_proto(wire: Option<proto::Distinct>) -> Result<Distinct, Error> {
-        let Some(proto::Distinct { mut hashes, hll }) = wire else { return Ok(Distinct::default()) };
-        if !hashes.is_sorted_by(|a, b| a < b) {
-            hashes.sort_unstable();
-            hashes.dedup();
-        }
-        let mut set = Distinct(Form::Exact(hashes));
+        let Some(proto::Distinct { hashes, hll }) = wire else { return Ok(Distinct::default()) };
+        let ascending = hashes.is_sorted_by(|a, b| a < b);
+        let mut set = Distinct(Form::Exact(if ascending { hashes } else { sorted(hashes) }));
         set.settle();
         if !hll.is_empty() {
             set.merge(&Distinct(Form::Sketch(Sketch::from_bytes(&hll)?)));
@@ -200,6 +202,10 @@ fn merge_sorted(mine: &mut Vec<u64>, theirs: &[u64]) {
     *mine = merged;
 }
 
+/// Insertions that a gathering set just lists: most cells of a live batch see no more, and a list of this length is
+/// sorted faster than hashed.
+const FEW: usize = 32;
+
 /// A set of 64-bit hashes in its gathering form.
 #[derive(Debug, Clone)]
 pub struct Union {
@@ -209,6 +215,8 @@ pub struct Union {
 
 #[derive(Debug, Clone)]
 enum Gathered {
+    /// In order of insertion, possibly repeated, at most [`FEW`].
+    Few(Vec<u64>),
     /// Hashed by themselves: they are hashes already.
     Exact(HashTable<u64>),
     Sketch(Sketch),
@@ -217,22 +225,30 @@ enum Gathered {
 impl Union {
     /// For the answer to a query: exact up to [`QUERY_EXACT_LIMIT`] members if everything added is.
     pub fn for_query() -> Union {
-        Union { limit: QUERY_EXACT_LIMIT, form: Gathered::Exact(HashTable::new()) }
+        Union { limit: QUERY_EXACT_LIMIT, form: Gathered::Few(Vec::new()) }
     }
 
     /// For a cell that is being filled: exact up to [`EXACT_LIMIT`] members.
     pub fn for_cell() -> Union {
-        Union { limit: EXACT_LIMIT, form: Gathered::Exact(HashTable::new()) }
+        Union { limit: EXACT_LIMIT, form: Gathered::Few(Vec::new()) }
     }
 
     /// Adds a member by its hash, which must be uniformly distributed.
     #[inline]
     pub fn insert(&mut self, hash: u64) {
         match &mut self.form {
+            Gathered::Few(list) => {
+                if list.last() != Some(&hash) {
+                    if list.len() == FEW {
+                        return self.outgrow_list(hash);
+                    }
+                    list.push(hash);
+                }
+            }
             Gathered::Exact(table) => {
                 table.entry(hash, |known| *known == hash, |known| *known).or_insert(hash);
                 if table.len() > self.limit {
-                    self.overflow();
+                    self.outgrow_table();
                 }
             }
             Gathered::Sketch(sketch) => sketch.insert(hash),
@@ -250,6 +266,7 @@ impl Union {
     /// Adds all members of another gathering set: a partial result.
     pub fn merge(&mut self, other: &Union) {
         match &other.form {
+            Gathered::Few(list) => list.iter().for_each(|hash| self.insert(*hash)),
             Gathered::Exact(table) => table.iter().for_each(|hash| self.insert(*hash)),
             Gathered::Sketch(sketch) => self.absorb(sketch),
         }
@@ -258,6 +275,7 @@ impl Union {
     /// Its size.
     pub fn estimate(&self) -> Estimate {
         match &self.form {
+            Gathered::Few(list) => Estimate::exact(sorted(list.clone()).len() as f64),
             Gathered::Exact(table) => Estimate::exact(table.len() as f64),
             Gathered::Sketch(sketch) => sketch.estimate(),
         }
@@ -265,35 +283,50 @@ impl Union {
 
     /// The set at rest.
     pub fn into_distinct(self) -> Distinct {
-        match self.form {
-            Gathered::Exact(table) => {
-                let mut hashes: Vec<u64> = table.into_iter().collect();
-                hashes.sort_unstable();
-                let mut set = Distinct(Form::Exact(hashes));
-                set.settle();
-                set
-            }
-            Gathered::Sketch(sketch) => Distinct(Form::Sketch(sketch)),
-        }
+        let hashes = match self.form {
+            Gathered::Few(list) => sorted(list),
+            Gathered::Exact(table) => sorted(table.into_iter().collect()),
+            Gathered::Sketch(sketch) => return Distinct(Form::Sketch(sketch)),
+        };
+        let mut set = Distinct(Form::Exact(hashes));
+        set.settle();
+        set
     }
 
     fn absorb(&mut self, theirs: &Sketch) {
+        let mut sketch = theirs.clone();
         match &mut self.form {
-            Gathered::Exact(table) => {
-                let mut sketch = theirs.clone();
-                table.iter().for_each(|hash| sketch.insert(*hash));
-                self.form = Gathered::Sketch(sketch);
-            }
-            Gathered::Sketch(mine) => mine.merge(theirs),
+            Gathered::Few(list) => list.iter().for_each(|hash| sketch.insert(*hash)),
+            Gathered::Exact(table) => table.iter().for_each(|hash| sketch.insert(*hash)),
+            Gathered::Sketch(mine) => return mine.merge(theirs),
         }
+        self.form = Gathered::Sketch(sketch);
     }
 
     #[cold]
-    fn overflow(&mut self) {
+    fn outgrow_list(&mut self, hash: u64) {
+        if let Gathered::Few(list) = &self.form {
+            let mut table = HashTable::with_capacity(4 * FEW);
+            for hash in list {
+                table.entry(*hash, |known| known == hash, |known| *known).or_insert(*hash);
+            }
+            self.form = Gathered::Exact(table);
+        }
+        self.insert(hash);
+    }
+
+    #[cold]
+    fn outgrow_table(&mut self) {
         if let Gathered::Exact(table) = &self.form {
             self.form = Gathered::Sketch(Sketch::of(table.iter().copied()));
         }
     }
+}
+
+fn sorted(mut hashes: Vec<u64>) -> Vec<u64> {
+    hashes.sort_unstable();
+    hashes.dedup();
+    hashes
 }
 
 /// Equal when they hold the same: the same hashes, or sketches with the same registers.

@@ -21,7 +21,7 @@ use crate::{
 type Combination = [ValueId; MAX_DIMENSIONS];
 
 /// What tells one cell from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
     bucket: i64,
     combination: Combination,
@@ -146,7 +146,7 @@ impl Project {
             let definition = cell.key.definition as usize;
             let slots = catalog.slots(definition).iter().zip(cell.key.combination);
             let dimensions = slots.map(|(slot, number)| self.dictionaries[*slot].value(number)).collect();
-            rollups[definition].cells.push(cell.finish(dimensions).to_proto());
+            rollups[definition].cells.push(cell.finish(dimensions).into_proto());
         }
         rollups.retain(|rollup| !rollup.cells.is_empty());
         self.index.clear();
@@ -216,5 +216,7 @@ impl Filling {
 /// A fixed seed: keys are numbers of our own making.
 #[inline]
 fn hash(key: &Key) -> u64 {
-    FixedState::with_seed(0).hash_one(key)
+    let [a, b, c, d] = key.combination.map(u64::from);
+    let rollup = u64::from(key.definition) << 8 | key.level as u64;
+    FixedState::with_seed(0).hash_one((key.bucket, a << 32 | b, c << 32 | d, rollup))
 }
