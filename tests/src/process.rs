@@ -170,9 +170,8 @@ impl Drop for Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        if std::thread::panicking() {
-            eprintln!("--- last output of {}:\n{}", self.plan.name, self.tail());
-        }
+        // The test harness keeps it to itself unless the test fails.
+        eprintln!("--- last output of {}:\n{}", self.plan.name, self.tail());
     }
 }
 

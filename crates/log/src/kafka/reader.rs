@@ -147,7 +147,7 @@ impl Fetcher {
                 None => {}
             }
             if self.closing.swap(false, Ordering::AcqRel) {
-                packer.hand_over(self);
+                packer.let_go(self);
                 self.unassign_closed();
             }
         }
@@ -161,8 +161,13 @@ impl Fetcher {
     fn unassign_closed(&self) {
         let mut feeds = locked(&self.feeds);
         feeds.retain(|place, feed| {
-            if !locked(&feed.state).closed {
+            let State { closed, paused, .. } = *locked(&feed.state);
+            if !closed {
                 return true;
+            }
+            if paused {
+                // librdkafka keeps a partition paused when it is unassigned and assigned again.
+                self.pause(feed, false);
             }
             let unassigned =
                 list(place, KafkaOffset::Invalid).and_then(|list| self.consumer.incremental_unassign(&list));
@@ -224,7 +229,7 @@ impl Packer {
         let partition = message.partition() as u32;
         let same = |feed: &Arc<Feed>| feed.place.1 == partition && feed.place.0 == message.topic();
         if !self.feed.as_ref().is_some_and(same) {
-            self.hand_over(fetcher);
+            self.let_go(fetcher);
             self.feed = locked(&fetcher.feeds).get(&(message.topic().to_owned(), partition)).cloned();
         }
         let Some(feed) = &self.feed else { return };
@@ -244,6 +249,13 @@ impl Packer {
         if self.records.bytes() >= BATCH_BYTES || self.records.len() >= BATCH_RECORDS {
             self.hand_over(fetcher);
         }
+    }
+
+    /// Hands over what there is and looks the feed up again for the next message: by then the same partition may be
+    /// read by another reader, from somewhere else.
+    fn let_go(&mut self, fetcher: &Fetcher) {
+        self.hand_over(fetcher);
+        self.feed = None;
     }
 
     fn hand_over(&mut self, fetcher: &Fetcher) {
