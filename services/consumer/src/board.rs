@@ -98,9 +98,9 @@ impl Observed {
     }
 }
 
-/// Events that wait. Before the claim is through, it is not known how far the results go.
+/// Events that wait; none before the first claim is through, for it is not known yet how far the results go.
 fn lag_events(view: &View, end: u64) -> u64 {
-    end.saturating_sub(view.next_offset().unwrap_or(view.position))
+    view.next_offset().map_or(0, |next| end.saturating_sub(next))
 }
 
 /// Age of the oldest event that waits, at most: it came after the watermark, and after the last moment without any waiting.
@@ -152,8 +152,11 @@ impl Board {
             let (now, micros) = (Instant::now(), now_micros());
             let end = self.end(*partition).await.unwrap_or(seen.end).max(view.position);
             seen.look(view, end, now, micros);
-            let seconds = lag_micros(view, seen, end, micros) as f64 / 1e6;
-            self.shared.meters.lag(&self.shared.settings.events, *partition, lag_events(view, end), seconds);
+            if view.next_offset().is_some() {
+                let seconds = lag_micros(view, seen, end, micros) as f64 / 1e6;
+                let events = lag_events(view, end);
+                self.shared.meters.lag(&self.shared.settings.events, *partition, events, seconds);
+            }
             if let Some(why) = seen.stuck(view, now) {
                 stuck.push(format!("partition {partition} is {why}"));
             }

@@ -149,3 +149,112 @@ impl Shard {
         self.position = self.position.max(until);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use prost::Message;
+    use uuid::Uuid;
+    use weir_log::RecordBatchBuilder;
+    use weir_proto::{event::v1 as proto, rollup::v1::Tally};
+    use weir_rollup::{
+        definition::{Catalog, CatalogSpec},
+        level::Retention,
+    };
+
+    use super::*;
+    use crate::sink::Limits;
+
+    const LIMITS: Limits = Limits { records: 100, cells: 1000, dead_letter_bytes: 1000 };
+
+    fn shard(next: Offset) -> Shard {
+        let spec = CatalogSpec {
+            dimensions: vec!["size".to_owned()],
+            numerics: vec![],
+            definitions: vec![],
+            max_values: 10,
+            retention: Retention::FOREVER,
+        };
+        let catalog = Arc::new(Catalog::new(spec).unwrap());
+        let plan = Plan::new(catalog.dimension_fields(), catalog.numeric_fields());
+        let window = Window::new(Duration::from_secs(10), 1000);
+        let rollups = Rollups::new(catalog, Duration::from_secs(60), next, 0);
+        Shard::new(Decider::new(plan, window), rollups)
+    }
+
+    fn event(id: u64) -> Vec<u8> {
+        let size = prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(0.5 + id as f64)) };
+        let event = proto::Event {
+            event_id: id.to_string(),
+            event_name: "view".to_owned(),
+            user_id: "u".to_owned(),
+            properties: Some(prost_types::Struct { fields: [("size".to_owned(), size)].into() }),
+            ..Default::default()
+        };
+        let record = proto::EventRecord { project: "p".to_owned(), event: Some(event), ..Default::default() };
+        record.encode_to_vec()
+    }
+
+    fn batch(values: &[(Offset, Vec<u8>)], next: Offset) -> RecordBatch {
+        let mut builder = RecordBatchBuilder::default();
+        values.iter().for_each(|(offset, value)| builder.push(*offset, 1000, b"k", value));
+        builder.build(next)
+    }
+
+    fn run(shard: &mut Shard, batch: &RecordBatch) {
+        let mut index = 0;
+        while index < batch.len() {
+            index = shard.step(batch, index);
+        }
+    }
+
+    #[test]
+    fn holes_belong_to_the_batch_and_numbers_become_texts() {
+        let mut shard = shard(0);
+        run(&mut shard, &batch(&[(2, event(1)), (5, event(2)), (6, event(1))], 9));
+        assert_eq!(shard.position(), 9);
+        let cut = shard.rollups_mut().cut(Uuid::nil());
+        assert_eq!((cut.batch.start_offset, cut.batch.end_offset), (0, 9));
+        let tally = Tally { records: 3, counted: 2, duplicates: 1, late: 0, ..Default::default() };
+        assert_eq!(cut.batch.tally.map(|t| Tally { late: 0, ..t }), Some(tally));
+        let texts = format!("{:?}", cut.batch.projects);
+        assert!(texts.contains("\"1.5\"") && texts.contains("\"2.5\""), "{texts}");
+        assert!(!shard.rollups().is_pending());
+    }
+
+    #[test]
+    fn a_sink_skips_what_it_has() {
+        let mut shard = shard(5);
+        let records: Vec<_> = (0..10).map(|n| (n, event(n))).collect();
+        run(&mut shard, &batch(&records, 10));
+        let cut = shard.rollups_mut().cut(Uuid::nil());
+        assert_eq!((cut.batch.start_offset, cut.batch.end_offset), (5, 10));
+        assert_eq!(cut.batch.tally.unwrap().counted, 5);
+    }
+
+    #[test]
+    fn what_was_recalled_is_a_duplicate() {
+        let mut through = shard(0);
+        run(&mut through, &batch(&[(0, event(1)), (1, b"\xff".to_vec()), (2, event(1)), (3, event(2))], 4));
+        assert_eq!(through.rollups_mut().cut(Uuid::nil()).batch.tally.unwrap().duplicates, 1);
+
+        let mut resumed = shard(2);
+        resumed.decider.recall(&batch(&[(0, event(1)), (1, b"\xff".to_vec()), (2, event(1))], 3), 2);
+        run(&mut resumed, &batch(&[(2, event(1)), (3, event(2))], 4));
+        let tally = resumed.rollups_mut().cut(Uuid::nil()).batch.tally.unwrap();
+        assert_eq!((tally.counted, tally.duplicates), (1, 1));
+    }
+
+    #[test]
+    fn dead_letters_are_whole_and_fill_a_batch() {
+        let mut shard = shard(0);
+        run(&mut shard, &batch(&[(0, b"\xff".repeat(2000)), (1, event(1))], 2));
+        assert!(shard.rollups().is_full(&LIMITS));
+        let cut = shard.rollups_mut().cut(Uuid::nil());
+        assert_eq!(cut.dead_letters.len(), 1);
+        assert_eq!(cut.dead_letters[0].value.len(), 2000);
+        assert!(cut.dead_letters[0].rejection.to_string().starts_with("not an EventRecord"));
+        assert!(!shard.rollups().is_full(&LIMITS));
+    }
+}

@@ -85,7 +85,11 @@ async fn prepare<'a>(
     let state = tail.state().clone();
     let resume = state.next_source_offset;
     let started = Instant::now();
-    outlet.show(|view| view.state = State::Rebuilding);
+    outlet.show(|view| {
+        view.state = State::Rebuilding;
+        view.sinks = vec![(Rollups::NAME, resume)];
+        view.watermark_micros = state.watermark;
+    });
     let progress = |position| outlet.show(|view| view.position = position);
     let decider = rebuild(log, settings, partition, resume, progress).await?;
     meters.rebuild.observe(started.elapsed().as_secs_f64());

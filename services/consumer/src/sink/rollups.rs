@@ -54,6 +54,9 @@ pub struct Rollups {
 }
 
 impl Rollups {
+    /// [`Sink::name`].
+    pub const NAME: &str = "rollups";
+
     /// Continues at the source offset `next` with the watermark so far. An event that reached the log more than
     /// `lateness` after its time is late.
     pub fn new(catalog: Arc<Catalog>, lateness: Duration, next: Offset, watermark_micros: i64) -> Self {
@@ -130,7 +133,7 @@ impl Rollups {
 
 impl Sink for Rollups {
     fn name(&self) -> &'static str {
-        "rollups"
+        Self::NAME
     }
 
     fn next_offset(&self) -> Offset {

@@ -17,19 +17,19 @@ use crate::{
 };
 
 /// Sends `count` records, some of them repetitions and some that are no events; remembers what is to be counted.
-struct Sender {
+pub(crate) struct Sender {
     random: StdRng,
     events: Vec<Sent>,
     repeated: u64,
-    broken: u64,
+    pub(crate) broken: u64,
 }
 
 impl Sender {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { random: StdRng::seed_from_u64(seed), events: Vec::new(), repeated: 0, broken: 0 }
     }
 
-    fn records(&mut self, count: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn records(&mut self, count: usize) -> Vec<Vec<u8>> {
         let mut records = Vec::with_capacity(count);
         for _ in 0..count {
             records.push(match self.random.random_range(0..100) {
@@ -54,7 +54,7 @@ impl Sender {
     }
 
     #[track_caller]
-    fn check(&self, oracle: &Oracle) {
+    pub(crate) fn check(&self, oracle: &Oracle) {
         assert_eq!(oracle.totals, Totals::of(&self.events));
         assert_eq!(oracle.tally.counted, self.events.len() as u64);
         assert_eq!(oracle.tally.duplicates, self.repeated);

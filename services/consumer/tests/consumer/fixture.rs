@@ -62,10 +62,16 @@ impl Fixture {
 
     /// Starts a consumer in a group of its own: it gets every partition, whoever else has it.
     pub(crate) async fn consumer_in(&self, group: &str) -> Consumer {
-        let mut config = Config::default();
+        let mut config = self.config();
         config.consumer.group = group.to_owned();
-        config.rollups.numeric = vec!["price".to_owned()];
         Consumer::start(config, Arc::clone(&self.log)).await
+    }
+
+    /// The configuration that the oracle expects.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.rollups.numeric = vec!["price".to_owned()];
+        config
     }
 }
 

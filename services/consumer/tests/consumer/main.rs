@@ -4,5 +4,6 @@
 
 mod exactly_once;
 mod fixture;
+mod flaky;
 mod operation;
 mod oracle;
