@@ -8,7 +8,7 @@ use weir_runtime::status::{self, Reason};
 
 /// Why a question was not answered. Messages say what to do next.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The request itself is wrong.
     #[error("the request is invalid")]
     Invalid(Violations),

@@ -24,7 +24,7 @@
 //! | [`service`] | the RPCs |
 
 mod engine;
-pub mod error;
+mod error;
 mod live;
 mod materialise;
 mod partition;
@@ -33,6 +33,8 @@ mod service;
 mod snapshot;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -65,7 +67,7 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why the service could not be served.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
+pub enum Error {
     /// Its ports.
     #[error(transparent)]
     Server(#[from] weir_runtime::server::Error),
@@ -83,8 +85,8 @@ pub enum ServeError {
 /// Serves on both ports until the shutdown is requested; then finishes what is under way and writes snapshots.
 ///
 /// # Errors
-/// [`ServeError`], before anything is served.
-pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listeners) -> Result<(), ServeError> {
+/// [`Error`], before anything is served.
+pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listeners) -> Result<(), Error> {
     let Context { config, metrics, shutdown, .. } = context;
     let catalog = Arc::new(catalog(&config.rollups)?);
     let partitions = partitions(&log, &config.topics.metrics, &shutdown).await?;

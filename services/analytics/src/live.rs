@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 
+use hashbrown::HashMap;
 use prost::Message as _;
 use prost_types::value::Kind;
 use tokio::{
@@ -46,9 +47,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Records of one partition.
 #[derive(Debug)]
 struct Batch {
+    partition: u32,
+    /// Records of the partition before these, since the tail started. Whoever expected fewer has missed some.
+    before: u64,
     records: Vec<EventRecord>,
-    /// Offsets that were skipped before them.
-    skipped: u64,
 }
 
 type Tap = broadcast::Receiver<Arc<Batch>>;
@@ -136,35 +138,37 @@ async fn follow(
     mut reader: Box<dyn weir_log::PartitionReader>,
     sender: broadcast::Sender<Arc<Batch>>,
 ) {
+    let mut before = 0;
     loop {
-        let skipped = match reader.next(Duration::from_secs(5)).await {
+        match reader.next(Duration::from_secs(5)).await {
             Ok(batch) => {
+                let count = batch.len() as u64;
                 let oldest = batch.iter().next().map(|record| record.append_time_ms * 1000);
                 if oldest.is_none_or(|oldest| now_micros() - oldest < MAX_AGE_MICROS) {
-                    let records: Vec<_> =
-                        batch.iter().filter_map(|record| EventRecord::decode(record.value).ok()).collect();
+                    let records =
+                        batch.iter().map(|record| EventRecord::decode(record.value).unwrap_or_default());
+                    let records: Vec<_> = records.collect();
                     if !records.is_empty() {
                         // Without watchers it goes nowhere, until the task is ended.
-                        let _ = sender.send(Arc::new(Batch { records, skipped: 0 }));
+                        let _ = sender.send(Arc::new(Batch { partition, before, records }));
                     }
+                    before += count;
                     continue;
                 }
-                batch.len() as u64
+                before += count;
             }
-            Err(weir_log::Error::OutOfRange { .. }) => 0,
+            Err(weir_log::Error::OutOfRange { .. }) => {}
             Err(error) => {
                 tracing::warn!(topic, partition, %error, retry_in = ?RETRY, "reading events for watchers failed");
                 tokio::time::sleep(RETRY).await;
-                0
             }
-        };
+        }
         // Too far behind, or the place is gone: on from the end.
         let position = reader.position();
         let Ok(bounds) = log.bounds(&topic, partition).await else { continue };
         if let Ok(at_end) = log.reader(&topic, partition, bounds.end).await {
             reader = at_end;
-            let skipped = skipped + bounds.end.saturating_sub(position);
-            let _ = sender.send(Arc::new(Batch { records: Vec::new(), skipped }));
+            before += bounds.end.saturating_sub(position);
         }
     }
 }
@@ -263,12 +267,16 @@ struct Backlog {
     /// Events at most.
     limit: usize,
     missed: u64,
+    /// By partition: how many records there have been.
+    seen: HashMap<u32, u64>,
 }
 
 impl Backlog {
     fn take_in(&mut self, batch: &Batch, wish: &Wish) {
-        // Unread, so nobody knows which of them would have passed.
-        self.missed += batch.skipped;
+        // What was not read is counted whole: nobody knows which of it would have passed.
+        let seen = self.seen.entry(batch.partition).or_insert(batch.before);
+        self.missed += batch.before.saturating_sub(*seen);
+        *seen = batch.before + batch.records.len() as u64;
         for record in batch.records.iter().filter(|record| wish.wants(record)) {
             if self.events.len() == self.limit {
                 self.events.pop_front();
@@ -308,14 +316,15 @@ pub(crate) async fn watch(
     let stop = shutdown.requested();
     shutdown.spawn(async move {
         let _place = place;
-        let mut backlog = Backlog { events: VecDeque::new(), limit: limit.max(1), missed: 0 };
+        let mut backlog =
+            Backlog { events: VecDeque::new(), limit: limit.max(1), missed: 0, seen: HashMap::new() };
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 batch = tap.recv() => match batch {
                     Ok(batch) => backlog.take_in(&batch, &wish),
-                    // As above: counted by batches, since nobody read them.
-                    Err(broadcast::error::RecvError::Lagged(batches)) => backlog.missed += batches,
+                    // The next batch of the same partition tells how much that was.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
                 permit = responses.reserve(), if !backlog.is_empty() => match permit {

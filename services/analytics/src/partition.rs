@@ -431,6 +431,9 @@ impl Actor {
             };
         });
         if caught_up && !was_caught_up {
+            let counted = self.state.tally().counted;
+            let (topic, partition) = (&self.settings.topic, self.settings.number);
+            tracing::info!(topic, partition, offset = next, counted, cells = self.state.cells(), "caught up");
             self.check.ok();
         } else if !caught_up {
             self.check.failing(format!("catching up: at offset {next} of {}", self.goal));

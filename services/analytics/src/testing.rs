@@ -16,6 +16,8 @@ use crate::materialise::{Applied, Limits, State};
 pub(crate) const SECOND: i64 = 1_000_000;
 pub(crate) const HOUR: i64 = 3600 * SECOND;
 pub(crate) const DAY: i64 = 24 * HOUR;
+/// When the first event of [`filled_state`] happened.
+pub(crate) const FIRST_EVENT: i64 = 1_700_000_000 * SECOND;
 
 /// `total`, `by_event`, `by_event_and_platform`, `by_platform_and_plan`; seconds for an hour, minutes for two days.
 pub(crate) fn catalog() -> Arc<Catalog> {
@@ -190,7 +192,7 @@ fn some_events(numbers: std::ops::Range<i64>) -> Vec<Event> {
         plan: (n % 5 == 0).then_some("free"),
         price: (n % 4 == 0).then_some(n as f64 / 3.0),
         revenue: (n % 7 == 0).then_some(n),
-        ..Event::at(1_700_000_000 * SECOND + n * 2 * SECOND)
+        ..Event::at(FIRST_EVENT + n * 2 * SECOND)
     };
     numbers.map(event).collect()
 }

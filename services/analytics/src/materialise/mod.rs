@@ -5,6 +5,8 @@
 
 mod cube;
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 

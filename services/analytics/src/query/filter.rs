@@ -22,7 +22,7 @@ const REGEX_SIZE: usize = 1 << 20;
 
 /// The value of a field, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operand<'a> {
+pub(crate) enum Operand<'a> {
     /// The event has none.
     Missing,
     /// Its text: rollups and filters see every value as text.
@@ -33,7 +33,7 @@ pub enum Operand<'a> {
 
 /// Whether a filter holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Truth {
+pub(crate) enum Truth {
     /// It does not.
     No,
     /// It depends on a value that was folded together with others.
@@ -70,7 +70,7 @@ impl Truth {
 
 /// A condition on events: all of its parts hold.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     fields: Vec<Field>,
     root: Vec<Node>,
 }
@@ -100,14 +100,14 @@ enum Test {
 impl Filter {
     /// Parses a filter that keeps to its schema, and adds everything else that is wrong with it to `found`. `at` is where
     /// it stands in the request.
-    pub fn parse(filter: Option<&pb::Filter>, at: &Path<'_>, found: &mut Violations) -> Self {
+    pub(crate) fn parse(filter: Option<&pb::Filter>, at: &Path<'_>, found: &mut Violations) -> Self {
         let mut parser = Parser { fields: Vec::new(), conditions: 0, found };
         let root = filter.and_then(|filter| parser.node(filter, at, 0)).into_iter().collect();
         Self { fields: parser.fields, root }
     }
 
     /// Requires an event name out of `names` too; none means any.
-    pub fn with_event_names(mut self, names: &[String]) -> Self {
+    pub(crate) fn with_event_names(mut self, names: &[String]) -> Self {
         if !names.is_empty() {
             let texts = names.iter().map(|name| name.as_str().into()).collect();
             let field = index_of(&mut self.fields, Field::EventName);
@@ -117,12 +117,12 @@ impl Filter {
     }
 
     /// The fields it looks at.
-    pub fn fields(&self) -> &[Field] {
+    pub(crate) fn fields(&self) -> &[Field] {
         &self.fields
     }
 
     /// Whether it holds for something whose value of `fields()[i]` is `value(i)`.
-    pub fn evaluate<'a>(&self, value: &dyn Fn(usize) -> Operand<'a>) -> Truth {
+    pub(crate) fn evaluate<'a>(&self, value: &dyn Fn(usize) -> Operand<'a>) -> Truth {
         all(&self.root, value)
     }
 }

@@ -204,19 +204,9 @@ impl Sum {
         self.doubtful += events;
     }
 
-    /// Number of events.
-    pub(crate) fn events(&self) -> u64 {
-        self.events
-    }
-
-    /// Of them, late ones.
+    /// Late events.
     pub(crate) fn late(&self) -> u64 {
         self.late
-    }
-
-    /// Whether there is nothing, not even a doubt.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.events == 0 && self.doubtful == 0
     }
 
     /// Revenue by currency, where amounts in unknown ones can't be told.

@@ -21,6 +21,9 @@ pub(crate) type Patience<'a> = &'a (dyn Fn() -> Result<(), Error> + Sync);
 /// How many cells are read between two questions to the [`Patience`].
 const STRIDE: usize = 4096;
 
+/// Cells that a question may gather: 240 MB of pointers.
+const MAX_CELLS: usize = 10_000_000;
+
 /// The position of a group among the groups of a table.
 pub(crate) type Group = usize;
 
@@ -77,6 +80,13 @@ impl<'v> Table<'v> {
                     if let Some((group, doubtful)) = fates[*row as usize] {
                         if cells.len() % STRIDE == 0 {
                             patience()?;
+                        }
+                        if cells.len() == MAX_CELLS {
+                            return Err(Error::TooLarge {
+                                rows: "to read too many cells".to_owned(),
+                                limit: MAX_CELLS as u64,
+                                mend: "shorten the range, filter, or begin and end at full days",
+                            });
                         }
                         cells.push(Found { group, slot: *slot, doubtful, cell });
                     }

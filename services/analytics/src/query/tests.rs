@@ -185,8 +185,10 @@ fn condition(field: &str, operator: Operator, values: Vec<prost_types::Value>) -
     pb::Filter { expression: Some(Expression::Condition(condition)) }
 }
 
-/// Filters with the same in plain code.
-fn filters() -> Vec<(pb::Filter, fn(&Event) -> bool)> {
+/// A filter and the same in plain code.
+type Filtering = (pb::Filter, fn(&Event) -> bool);
+
+fn filters() -> Vec<Filtering> {
     let all = |filters: Vec<pb::Filter>| pb::Filter {
         expression: Some(Expression::AllOf(pb::FilterList { filters })),
     };
