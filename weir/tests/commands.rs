@@ -31,8 +31,20 @@ fn failure(args: &[&str]) -> String {
 fn help_shows_every_command_with_an_example() {
     let help = stdout(&["--help"]);
     for command in [
-        "up", "producer", "consumer", "analytics", "gateway", "send", "import", "query", "tail", "status", "simulate",
-        "config", "bench", "completions",
+        "up",
+        "producer",
+        "consumer",
+        "analytics",
+        "gateway",
+        "send",
+        "import",
+        "query",
+        "tail",
+        "status",
+        "simulate",
+        "config",
+        "bench",
+        "completions",
     ] {
         assert!(help.contains(&format!("  {command} ")), "{command} is not in:\n{help}");
         let own = stdout(&[command, "--help"]);

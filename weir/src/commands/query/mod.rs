@@ -72,6 +72,12 @@ struct Form {
     timeout: Duration,
 }
 
+impl Form {
+    fn has_chart(&self) -> bool {
+        !self.json && !self.csv && (self.chart || (!self.no_chart && output::is_terminal()))
+    }
+}
+
 /// Which events.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Events")]
@@ -194,7 +200,7 @@ fn asked(kind: Kind, now: Timestamp) -> Result<Asked, String> {
                 top_events: limit,
                 min_consistency_token: form.token.clone(),
             }),
-            frame: show::Frame { zone: range.zone, names: Vec::new(), group_by: Vec::new() },
+            frame: frame(&range, &[], &[]),
             form,
             connection,
         },
@@ -209,7 +215,7 @@ fn asked(kind: Kind, now: Timestamp) -> Result<Asked, String> {
             form,
             connection,
         }) => Asked {
-            frame: frame(&range, &measures, &group_by),
+            frame: show::Frame { with_empty: fill, ..frame(&range, &measures, &group_by) },
             question: Question::TimeSeries(QueryTimeSeriesRequest {
                 time_range: range.resolve(now)?,
                 interval: interval.map_or(Interval::Unspecified, Into::into).into(),
@@ -219,7 +225,8 @@ fn asked(kind: Kind, now: Timestamp) -> Result<Asked, String> {
                 filter: filter::all_of(which.filters),
                 group_by,
                 max_series: limit,
-                fill_empty: fill,
+                // A chart's axis is time, whether anything happened or not.
+                fill_empty: fill || form.has_chart(),
                 min_consistency_token: form.token.clone(),
             }),
             form,
@@ -244,6 +251,7 @@ fn asked(kind: Kind, now: Timestamp) -> Result<Asked, String> {
 
 fn frame(range: &Range, measures: &[Measure], group_by: &[String]) -> show::Frame {
     show::Frame {
+        with_empty: false,
         zone: range.zone.clone(),
         names: measures.iter().map(measure::name).collect(),
         group_by: group_by.to_vec(),
@@ -304,8 +312,7 @@ fn print(answer: &Answer, frame: &show::Frame, form: &Form) -> Result<()> {
     if form.csv {
         output::text(show::csv(answer, frame))?;
     } else {
-        let chart = form.chart || (!form.no_chart && output::is_terminal());
-        output::text(show::text(answer, frame, chart))?;
+        output::text(show::text(answer, frame, form.has_chart()))?;
     }
     Ok(())
 }

@@ -28,6 +28,8 @@ pub(super) struct Frame {
     /// Names of the measures.
     pub(super) names: Vec<String>,
     pub(super) group_by: Vec<String>,
+    /// Whether buckets without events are listed.
+    pub(super) with_empty: bool,
 }
 
 /// For people.
@@ -199,7 +201,10 @@ fn single(series: &TimeSeries, interval: Interval, frame: &Frame, with_chart: bo
         [bucket(point, interval, frame)].into_iter().chain(point.figures.iter().map(figure)).collect()
     };
     let total = ["total".to_owned()].into_iter().chain(series.totals.iter().map(figure)).collect();
-    out.push_str(&table::table(&columns, series.points.iter().map(row).chain([total])));
+    let is_listed = |point: &&TimeSeriesPoint| {
+        frame.with_empty || point.figures.iter().any(|figure| !figure.empty && figure.value != 0.0)
+    };
+    out.push_str(&table::table(&columns, series.points.iter().filter(is_listed).map(row).chain([total])));
     out
 }
 
@@ -287,7 +292,12 @@ mod tests {
     }
 
     fn frame() -> Frame {
-        Frame { zone: TimeZone::UTC, names: vec!["events".into()], group_by: vec!["platform".into()] }
+        Frame {
+            zone: TimeZone::UTC,
+            names: vec!["events".into()],
+            group_by: vec!["platform".into()],
+            with_empty: false,
+        }
     }
 
     fn named(name: &str) -> Value {
