@@ -159,15 +159,18 @@ mod tests {
         }
     }
 
-    /// Drains for ever, so that only a second signal ends it.
+    /// Drains for ever, so that only a second signal ends it; or, if the signals do nothing, with a code that is not theirs.
     #[tokio::main(flavor = "current_thread")]
     async fn wait_for_signals() {
         let shutdown = Shutdown::on_signal().unwrap();
         assert!(!shutdown.is_requested());
         eprintln!("ready");
-        shutdown.requested().await;
-        eprintln!("requested");
-        std::future::pending().await
+        let drain = async {
+            shutdown.requested().await;
+            eprintln!("requested");
+            std::future::pending::<()>().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(20), drain).await;
     }
 
     /// A process that waits for signals; it does not outlive the test.

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
+    panic::Location,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -190,8 +191,9 @@ impl Fixture {
         Ok(answer.into_inner())
     }
 
-    pub(crate) async fn until_waiting(&self) {
-        within(self.test.waiting.notified()).await;
+    #[track_caller]
+    pub(crate) fn until_waiting(&self) -> impl Future<Output = ()> {
+        within(self.test.waiting.notified())
     }
 
     pub(crate) fn release(&self) {
@@ -222,8 +224,8 @@ impl Fixture {
         }
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.served.is_finished()
+    pub(crate) async fn stops_within(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, &mut self.served).await.is_ok()
     }
 
     pub(crate) async fn reflected_services(&self) -> Vec<String> {
@@ -240,9 +242,16 @@ impl Fixture {
         names
     }
 
-    pub(crate) async fn stop(self) {
-        self.shutdown.trigger();
-        within(self.served).await.unwrap().unwrap();
+    #[track_caller]
+    pub(crate) fn stop(self) -> impl Future<Output = ()> {
+        let Self { shutdown, served, channel, .. } = self;
+        shutdown.trigger();
+        let served = within(served);
+        async move {
+            served.await.unwrap().unwrap();
+            // Only now: the server must end the connection, not the client.
+            drop(channel);
+        }
     }
 }
 
@@ -254,9 +263,14 @@ async fn call(channel: Channel, method: Method, seconds: i64) -> Result<Response
     within(client.unary(request, path, ProstCodec::<Value, Value>::default())).await
 }
 
-/// Turns a hang into a failure.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(super::HANG, future).await.expect("this should have happened long ago")
+/// Turns a hang into a failure that says where.
+#[track_caller]
+pub(crate) fn within<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let place = Location::caller();
+    async move {
+        let happened = tokio::time::timeout(super::HANG, future).await;
+        happened.unwrap_or_else(|_| panic!("what is awaited at {place} should have happened long ago"))
+    }
 }
 
 /// One HTTP/1.1 exchange on a connection of its own.

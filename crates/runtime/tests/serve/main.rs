@@ -16,6 +16,8 @@ use tonic_types::StatusExt as _;
 
 /// Longer than anything here takes; only a hang reaches it.
 const HANG: Duration = Duration::from_secs(20);
+/// A server that waits for no call is gone before this; it lets its connections send what they hold, but not for as long.
+const NO_DRAIN: Duration = Duration::from_secs(1);
 /// A gRPC frame of `google.protobuf.Duration { seconds: 7 }`.
 const ONE_DURATION: [u8; 7] = [0, 0, 0, 0, 2, 0x08, 7];
 
@@ -190,7 +192,7 @@ async fn oversized_headers_are_refused() {
 
 #[tokio::test]
 async fn a_drain_lets_calls_finish_and_takes_no_new_ones() {
-    let fixture = Fixture::start(|limits| limits.drain_timeout = HANG).await;
+    let mut fixture = Fixture::start(|limits| limits.drain_timeout = HANG).await;
     let call = fixture.spawn_call(Method::Wait);
     fixture.until_waiting().await;
 
@@ -198,7 +200,7 @@ async fn a_drain_lets_calls_finish_and_takes_no_new_ones() {
     within(fixture.health.until(false)).await;
     assert!(fixture.health.report().draining);
     fixture.until_refused().await;
-    assert!(!fixture.is_stopped(), "it waits for the call in progress");
+    assert!(!fixture.stops_within(NO_DRAIN).await, "it did not wait for the call in progress");
 
     fixture.release();
     assert_eq!(call.await.unwrap().unwrap().get_ref().seconds, 1);
@@ -211,7 +213,7 @@ async fn what_does_not_end_in_time_is_cut() {
     let mut stream = fixture.stream().await.unwrap();
     assert!(stream.message().await.unwrap().is_some());
     fixture.stop().await;
-    assert!(stream.message().await.is_err());
+    assert!(within(stream.message()).await.is_err());
 }
 
 #[tokio::test]
@@ -222,5 +224,6 @@ async fn watchers_of_health_hold_up_no_drain() {
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
     fixture.stop().await;
     // It was told before it was cut.
-    assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
+    let last = within(watch.message()).await.unwrap();
+    assert_eq!(last.expect("the watch is told that the service is not ready").status, 2);
 }
