@@ -1,6 +1,8 @@
 //! What every `EventLog` promises, asked of both implementations by the same functions. What only one of them can be
 //! asked is in `embedded` (damage, faults of the disk) and `kafka` (a broker that dies, credentials).
 
+#![allow(clippy::unwrap_used, reason = "a panic with the error in it is how these tests fail")]
+
 mod embedded;
 mod kafka;
 
@@ -30,7 +32,7 @@ struct Rig {
 
 enum Home {
     Embedded { config: EmbeddedConfig, _dir: TempDir },
-    Kafka(KafkaConfig),
+    Kafka(Box<KafkaConfig>),
 }
 
 impl Rig {
@@ -58,7 +60,7 @@ impl Rig {
             session_timeout: Duration::from_secs(6),
             ..KafkaConfig::new([weir_tests::kafka::shared().bootstrap()])
         };
-        Self::new(Home::Kafka(config)).await
+        Self::new(Home::Kafka(Box::new(config))).await
     }
 
     async fn new(home: Home) -> Self {
@@ -105,7 +107,7 @@ impl Rig {
 fn open(home: &Home) -> Arc<dyn EventLog> {
     match home {
         Home::Embedded { config, .. } => EmbeddedLog::open(config.clone()).unwrap(),
-        Home::Kafka(config) => KafkaLog::connect(config.clone()).unwrap(),
+        Home::Kafka(config) => KafkaLog::connect((**config).clone()).unwrap(),
     }
 }
 

@@ -169,6 +169,6 @@ async fn settings_that_librdkafka_does_not_know_are_named() {
 async fn a_full_queue() {
     let rig = Rig::kafka().await;
     let Home::Kafka(config) = &rig.home else { unreachable!("it is on Kafka") };
-    let slow = KafkaConfig { linger: Duration::from_millis(500), ..config.clone() };
-    a_full_queue_refuses_and_recovers(Rig::new(Home::Kafka(slow)).await).await;
+    let slow = KafkaConfig { linger: Duration::from_millis(500), ..(**config).clone() };
+    a_full_queue_refuses_and_recovers(Rig::new(Home::Kafka(Box::new(slow))).await).await;
 }
