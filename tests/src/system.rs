@@ -67,7 +67,9 @@ impl Addresses {
         settings.extend(self.consumer.settings("consumer"));
         settings.extend(self.analytics.settings("analytics"));
         settings.insert("WEIR__GATEWAY__HTTP".into(), format!("127.0.0.1:{}", self.gateway));
-        for (name, ports) in [("PRODUCER", self.producer), ("CONSUMER", self.consumer), ("ANALYTICS", self.analytics)] {
+        for (name, ports) in
+            [("PRODUCER", self.producer), ("CONSUMER", self.consumer), ("ANALYTICS", self.analytics)]
+        {
             settings.insert(format!("WEIR__GATEWAY__{name}_URL"), ports.grpc());
         }
         settings
@@ -81,7 +83,10 @@ impl System {
         let data = dir.path().join("data");
         let mut plan = plan(dir.path(), "up", &addresses)?;
         plan.args.extend(["--data-dir".into(), data.display().to_string()]);
-        plan.ready = vec![format!("{}/readyz", addresses.endpoint()), format!("{}/readyz", addresses.analytics.http())];
+        plan.ready = vec![
+            format!("{}/readyz", addresses.endpoint()),
+            format!("{}/readyz", addresses.analytics.http()),
+        ];
         Self::start(dir, addresses, [("up", plan)].into())
     }
 

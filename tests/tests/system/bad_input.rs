@@ -31,7 +31,8 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
     let event = json!({"event_name": "seen", "user_id": "u1"});
     let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
     let many = json!({"events": vec![event.clone(); 1001]}).to_string();
-    let large = json!({"event_name": "e", "user_id": "u", "properties": {"a": vec!["x".repeat(8000); 9]}}).to_string();
+    let large = json!({"event_name": "e", "user_id": "u", "properties": {"a": vec!["x".repeat(8000); 9]}})
+        .to_string();
     let missing_user = json!({"event_name": "e"}).to_string();
     let nobody = json!({"event_name": "e", "user_id": "undefined"}).to_string();
     let old = json!({"event_name": "e", "user_id": "u", "event_time": "2001-01-01T00:00:00Z"}).to_string();
@@ -40,7 +41,13 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
         ("not JSON", "", "{\"event_name\": ", 400, &["INVALID_ARGUMENT", "line 1"][..]),
         ("an unknown field", "", r#"{"event_nme": "e", "user_id": "u"}"#, 400, &["event_nme", "event_name"]),
         ("NaN", "", r#"{"event_name": "e", "user_id": "u", "properties": {"n": NaN}}"#, 400, &["line 1"]),
-        ("a number too large", "", r#"{"event_name": "e", "user_id": "u", "properties": {"n": 1e999}}"#, 400, &[]),
+        (
+            "a number too large",
+            "",
+            r#"{"event_name": "e", "user_id": "u", "properties": {"n": 1e999}}"#,
+            400,
+            &[],
+        ),
         ("deep nesting", "", &format!(r#"{{"event_name":"e","user_id":"u","properties":{deep}}}"#), 400, &[]),
         ("no user", "", &missing_user, 400, &["user_id", "anonymous_id"]),
         ("a user that is nobody", "", &nobody, 400, &["user_id"]),
@@ -48,13 +55,23 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
         ("an event of 65 KiB", "", &large, 400, &["65536"]),
         ("1001 events", ":batch", &many, 400, &["1000"]),
     ] {
-        let response =
-            client.post(format!("{url}{path}")).header("content-type", "application/json").body(body.to_owned()).send().await?;
+        let response = client
+            .post(format!("{url}{path}"))
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+            .send()
+            .await?;
         let (got, text) = (response.status(), response.text().await?);
-        ensure!(got.as_u16() == status || (what == "an event of 65 KiB" && got.as_u16() == 413), "{what}: {got} {text}");
+        ensure!(
+            got.as_u16() == status || (what == "an event of 65 KiB" && got.as_u16() == 413),
+            "{what}: {got} {text}"
+        );
         names(&text, words)?;
         let error: Value = serde_json::from_str(&text)?;
-        ensure!(error["error"]["message"].is_string(), "{what}: errors are google.rpc.Status in JSON: {text}");
+        ensure!(
+            error["error"]["message"].is_string(),
+            "{what}: errors are google.rpc.Status in JSON: {text}"
+        );
     }
 
     let wrong_type = client.post(&url).header("content-type", "text/csv").body("a,b").send().await?;
@@ -104,7 +121,12 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
 
 /// Runs `weir up` that must not start, and gives what it says.
 fn refusal(args: &[&str], env: &[(&str, &str)]) -> Result<String> {
-    let output = Command::new(process::binary()).arg("up").args(args).envs(env.iter().copied()).stdin(Stdio::null()).output()?;
+    let output = Command::new(process::binary())
+        .arg("up")
+        .args(args)
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .output()?;
     ensure!(!output.status.success(), "it must refuse to start: {output:?}");
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -128,7 +150,10 @@ fn wrong_circumstances_refuse_to_start_and_say_what_to_do() -> Result<()> {
     names(&said, &["in use", "--data-dir", &system.processes["up"].pid().to_string()])?;
 
     let taken = format!("127.0.0.1:{}", system.addresses.producer.grpc);
-    let said = refusal(&["--data-dir", &fresh], &[&elsewhere[..], &[("WEIR__PRODUCER__GRPC", taken.as_str())]].concat())?;
+    let said = refusal(
+        &["--data-dir", &fresh],
+        &[&elsewhere[..], &[("WEIR__PRODUCER__GRPC", taken.as_str())]].concat(),
+    )?;
     names(&said, &[&taken, "in use", "--port-offset"])?;
 
     let said = refusal(&["--data-dir", &fresh], &with(&[("WEIR__CONSUMER__DEDUP_WINDW", "1h")]))?;

@@ -47,7 +47,8 @@ async fn every_acknowledged_event_counts_once_whatever_is_killed() -> Result<()>
     let (acknowledged, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
-            let (grpc, acknowledged, stop) = (system.addresses.producer.grpc(), acknowledged.clone(), stop.clone());
+            let (grpc, acknowledged, stop) =
+                (system.addresses.producer.grpc(), acknowledged.clone(), stop.clone());
             tokio::spawn(client(number, seed, grpc, acknowledged, stop))
         })
         .collect();
@@ -120,7 +121,8 @@ async fn client(
             let name = NAMES.into_iter().find(|n| *n == event.event_name).context("one of ours")?;
             *tally.events.entry(name).or_default() += 1;
             tally.users.entry(name).or_default().insert(event.user_id.clone());
-            tally.cents += event.revenue.as_ref().map_or(0, |m| m.units * 100 + i64::from(m.nanos) / 10_000_000);
+            tally.cents +=
+                event.revenue.as_ref().map_or(0, |m| m.units * 100 + i64::from(m.nanos) / 10_000_000);
         }
         token = response.consistency_token;
         acknowledged.fetch_add(BATCH as u64, Relaxed);
@@ -150,7 +152,10 @@ async fn check(system: &System, expected: &Tally, tokens: &[String]) -> Result<(
     let mut answer = None;
     for token in tokens {
         let request = QueryBreakdownRequest {
-            time_range: Some(TimeRange { last: Some(prost_types::Duration { seconds: 86_400, nanos: 0 }), ..TimeRange::default() }),
+            time_range: Some(TimeRange {
+                last: Some(prost_types::Duration { seconds: 86_400, nanos: 0 }),
+                ..TimeRange::default()
+            }),
             group_by: vec!["event_name".into()],
             measures: vec![
                 measure(measure::Kind::Events),
@@ -160,7 +165,11 @@ async fn check(system: &System, expected: &Tally, tokens: &[String]) -> Result<(
             min_consistency_token: token.clone(),
             ..QueryBreakdownRequest::default()
         };
-        answer = Some(tokio::time::timeout(Duration::from_secs(60), analytics.query_breakdown(request)).await??.into_inner());
+        answer = Some(
+            tokio::time::timeout(Duration::from_secs(60), analytics.query_breakdown(request))
+                .await??
+                .into_inner(),
+        );
     }
     let answer = answer.context("there is a client")?;
     let mut cents = 0;

@@ -8,8 +8,8 @@ use futures::StreamExt;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use weir_proto::analytics::v1::{
-    GetSummaryRequest, WatchQueryRequest, analytics_service_client::AnalyticsServiceClient, watch_query_request,
-    watch_query_response,
+    GetSummaryRequest, WatchQueryRequest, analytics_service_client::AnalyticsServiceClient,
+    watch_query_request, watch_query_response,
 };
 use weir_tests::system::System;
 
@@ -22,7 +22,10 @@ struct Updates {
 impl Updates {
     fn of(response: Response) -> Result<Self> {
         let response = response.error_for_status()?;
-        ensure!(response.headers()["content-type"].to_str()?.starts_with("text/event-stream"), "{response:?}");
+        ensure!(
+            response.headers()["content-type"].to_str()?.starts_with("text/event-stream"),
+            "{response:?}"
+        );
         Ok(Self { response, buffer: Vec::new() })
     }
 
@@ -32,7 +35,8 @@ impl Updates {
                 if let Some(end) = self.buffer.windows(2).position(|w| w == b"\n\n") {
                     let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
                     let text = String::from_utf8(event)?;
-                    let data: String = text.lines().filter_map(|l| l.strip_prefix("data:")).map(str::trim_start).collect();
+                    let data: String =
+                        text.lines().filter_map(|l| l.strip_prefix("data:")).map(str::trim_start).collect();
                     ensure!(!text.contains("event: error"), "{text}");
                     if !data.is_empty() {
                         return Ok(serde_json::from_str(&data)?);
@@ -57,8 +61,10 @@ async fn a_watch_counts_up_and_equals_the_query_at_the_same_point() -> Result<()
     let client = Client::new();
     let endpoint = system.addresses.endpoint();
     let question = json!({"summary": {}, "min_interval": "0.01s"});
-    let mut watch = Updates::of(client.post(format!("{endpoint}/v1/analytics:watch")).json(&question).send().await?)?;
-    let mut tail = Updates::of(client.get(format!("{endpoint}/v1/events:watch?event_names=step")).send().await?)?;
+    let mut watch =
+        Updates::of(client.post(format!("{endpoint}/v1/analytics:watch")).json(&question).send().await?)?;
+    let mut tail =
+        Updates::of(client.get(format!("{endpoint}/v1/events:watch?event_names=step")).send().await?)?;
     ensure!(events_in(&watch.next().await?) == 0.0, "the first update is the answer now");
 
     let mut channel = AnalyticsServiceClient::connect(system.addresses.analytics.grpc()).await?;
@@ -71,7 +77,8 @@ async fn a_watch_counts_up_and_equals_the_query_at_the_same_point() -> Result<()
     let mut last = 0.0;
     for step in 1..=20 {
         let event = json!({"event_name": "step", "user_id": format!("user-{}", step % 7), "properties": {"step": step}});
-        let sent: Value = client.post(format!("{endpoint}/v1/events")).json(&event).send().await?.json().await?;
+        let sent: Value =
+            client.post(format!("{endpoint}/v1/events")).json(&event).send().await?.json().await?;
         let token = sent["consistencyToken"].as_str().context("an accepted event has a token")?.to_owned();
         // The watch gets there without being asked again; updates never go back.
         while last < f64::from(step) {
@@ -79,7 +86,9 @@ async fn a_watch_counts_up_and_equals_the_query_at_the_same_point() -> Result<()
             ensure!(events_in(&update) >= last, "updates never go back: {update}");
             last = events_in(&update);
             if last == f64::from(step) {
-                let query = client.get(format!("{endpoint}/v1/analytics/summary")).query(&[("min_consistency_token", &token)]);
+                let query = client
+                    .get(format!("{endpoint}/v1/analytics/summary"))
+                    .query(&[("min_consistency_token", &token)]);
                 let query: Value = query.send().await?.json().await?;
                 ensure!(query["current"] == update["summary"]["current"], "{query} is not {update}");
                 ensure!(query["topEvents"] == update["summary"]["topEvents"], "{query} is not {update}");
@@ -96,7 +105,8 @@ async fn a_watch_counts_up_and_equals_the_query_at_the_same_point() -> Result<()
         }
     }
     loop {
-        let update = tokio::time::timeout(Duration::from_secs(30), by_grpc.next()).await?.context("it goes on")??;
+        let update =
+            tokio::time::timeout(Duration::from_secs(30), by_grpc.next()).await?.context("it goes on")??;
         let Some(watch_query_response::Result::Summary(summary)) = update.result else {
             anyhow::bail!("a summary was asked for")
         };
@@ -111,7 +121,9 @@ async fn an_upload_in_lines_gets_one_receipt_and_a_bad_line_fails_alone() -> Res
     let system = System::one_binary()?;
     let client = Client::new();
     let mut lines: Vec<String> = (1..=2500)
-        .map(|n| json!({"event_name": "reading", "user_id": "d1", "install_id": "i1", "sequence": n}).to_string())
+        .map(|n| {
+            json!({"event_name": "reading", "user_id": "d1", "install_id": "i1", "sequence": n}).to_string()
+        })
         .collect();
     lines.insert(1000, "{\"event_name\": ".into());
     lines.insert(2000, json!({"event_name": "reading"}).to_string());
