@@ -18,7 +18,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn binary() -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows its own path");
     let path = exe.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").join("weir");
-    assert!(path.exists(), "{} is missing: run the tests with `make test`, which builds it first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run the tests with `make test`, which builds it first",
+        path.display()
+    );
     path
 }
 
@@ -120,11 +124,16 @@ impl Process {
     pub fn wait_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         for url in self.plan.ready.clone() {
-            while !answers_ok(&url) {
+            while get(&url).is_none() {
                 if let Some(status) = self.child.try_wait()? {
                     bail!("{} ended with {status}:\n{}", self.plan.name, self.tail());
                 }
-                ensure!(Instant::now() < deadline, "{} is not ready at {url}:\n{}", self.plan.name, self.tail());
+                ensure!(
+                    Instant::now() < deadline,
+                    "{} is not ready at {url}:\n{}",
+                    self.plan.name,
+                    self.tail()
+                );
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -151,7 +160,12 @@ impl Process {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            ensure!(Instant::now() < deadline, "{} does not end on SIGTERM:\n{}", self.plan.name, self.tail());
+            ensure!(
+                Instant::now() < deadline,
+                "{} does not end on SIGTERM:\n{}",
+                self.plan.name,
+                self.tail()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -175,21 +189,18 @@ impl Drop for Process {
     }
 }
 
-/// Whether a GET of `url` answers 200; by hand, so that it can be asked from blocking and asynchronous tests alike.
-fn answers_ok(url: &str) -> bool {
+/// What a GET of `url` answers if it is 200, head and body; by hand, so that it can be asked from blocking and asynchronous
+/// tests alike.
+pub fn get(url: &str) -> Option<String> {
     use std::io::{Read, Write};
-    let Some((host, path)) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')) else {
-        return false;
-    };
-    let Ok(mut stream) = std::net::TcpStream::connect(host) else {
-        return false;
-    };
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let (host, path) = url.strip_prefix("http://")?.split_once('/')?;
+    let mut stream = std::net::TcpStream::connect(host).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     let mut answer = String::new();
-    stream.write_all(request.as_bytes()).is_ok()
-        && stream.read_to_string(&mut answer).is_ok()
-        && answer.starts_with("HTTP/1.1 200")
+    stream.write_all(request.as_bytes()).ok()?;
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200").then_some(answer)
 }
 
 /// Runs a client command of `weir` to its end and gives its standard output.

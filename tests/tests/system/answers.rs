@@ -2,12 +2,14 @@
 //! (`data/answers.py`): on one binary, on three services with Kafka, and with a consumer killed in mid-import.
 
 use std::{
+    io::{Read, Write},
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use flate2::read::GzDecoder;
 use serde_json::Value;
 use weir_tests::{kafka, process, system::System};
 
@@ -53,43 +55,63 @@ fn three_services_on_kafka_answer_as_the_oracle_does() -> Result<()> {
 #[test]
 fn a_consumer_killed_in_mid_import_changes_no_answer() -> Result<()> {
     let mut system = System::on_kafka(&kafka::shared().bootstrap(), 2)?;
-    let mut import = import_command(&system).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    wait_until_counted(&system, 3_000)?;
+    let second = format!("{}/v1/processing/status", system.addresses.second_consumer.http());
+    until("the second consumer works on its share", || {
+        Ok(process::get(&second).is_some_and(|status| status.contains("STATE_RUNNING")))
+    })?;
+
+    let mut rows = String::new();
+    GzDecoder::new(std::fs::File::open(Path::new(DATA).join("ecom.csv.gz"))?).read_to_string(&mut rows)?;
+    let middle = rows.len() / 2 + rows[rows.len() / 2..].find('\n').context("there are many rows")?;
+    let mut import = import_command(&system, "-").stdin(Stdio::piped()).spawn()?;
+    let mut input = import.stdin.take().context("its input is ours")?;
+    input.write_all(&rows.as_bytes()[..middle])?;
+    until_counted(&system, 3_000)?;
     system.kill("second_consumer");
-    wait_until_counted(&system, 9_000)?;
+    input.write_all(&rows.as_bytes()[middle..])?;
+    drop(input);
+    until_counted(&system, 9_000)?;
     system.restart("second_consumer")?;
     let status = import.wait()?;
     ensure!(status.success(), "the import ends well although a consumer was killed: {status}");
     check_answers(&system)
 }
 
-fn import_command(system: &System) -> Command {
-    let file = system.dir.path().join("ecom.csv.gz");
-    if !file.exists() {
-        std::fs::copy(Path::new(DATA).join("ecom.csv.gz"), &file).expect("the data set is in the repository");
-    }
+fn import_command(system: &System, file: &str) -> Command {
     let mut command = Command::new(process::binary());
-    command.arg("import").arg(file).args(IMPORT).env("WEIR_ENDPOINT", system.addresses.endpoint()).stdin(Stdio::null());
+    command
+        .current_dir(system.dir.path())
+        .arg("import")
+        .arg(file)
+        .args(IMPORT)
+        .env("WEIR_ENDPOINT", system.addresses.endpoint())
+        .stdin(Stdio::null());
     command
 }
 
 fn import(system: &System) -> Result<()> {
-    let output = import_command(system).output()?;
+    let file = "ecom.csv.gz";
+    std::fs::copy(Path::new(DATA).join(file), system.dir.path().join(file))?;
+    let output = import_command(system, file).output()?;
     ensure!(output.status.success(), "import failed:\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
-/// Waits until that many events of the import are counted. Polls, since the import itself is what is watched.
-fn wait_until_counted(system: &System, events: u64) -> Result<()> {
-    let deadline = std::time::Instant::now() + process::PATIENCE;
-    loop {
-        let summary = query(system, "summary", &[])?;
-        if number(&summary["current"]["events"]) >= events as f64 {
-            return Ok(());
-        }
-        ensure!(std::time::Instant::now() < deadline, "{events} events are not counted in time: {summary}");
+/// Waits until that many events of the import are counted.
+fn until_counted(system: &System, events: u64) -> Result<()> {
+    until(&format!("{events} events are counted"), || {
+        Ok(number(&query(system, "summary", &[])?["current"]["events"]) >= events as f64)
+    })
+}
+
+/// Polls, since the running system itself is what is watched.
+fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + process::PATIENCE;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "in {:?} it has not come about that {what}", process::PATIENCE);
         std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
 }
 
 fn query(system: &System, kind: &str, more: &[&str]) -> Result<Value> {
@@ -113,7 +135,12 @@ fn check_answers(system: &System) -> Result<()> {
         ("daily_utc", "day", "UTC", &[][..]),
         ("daily_kolkata", "day", "Asia/Kolkata", &[]),
         ("weekly_new_york", "week", "America/New_York", &[]),
-        ("monthly_mobile_purchases_utc", "month", "UTC", &["--event", "purchase", "--where", "platform=mobile"]),
+        (
+            "monthly_mobile_purchases_utc",
+            "month",
+            "UTC",
+            &["--event", "purchase", "--where", "platform=mobile"],
+        ),
     ] {
         let args = [&["--interval", interval, "--zone", zone], &both[..], more].concat();
         let answer = query(system, "time-series", &args)?;
@@ -130,7 +157,12 @@ fn check_answers(system: &System) -> Result<()> {
         let answer = query(system, "breakdown", &[more, &both].concat())?;
         let mut rows = answer["rows"].as_array().context("a breakdown has rows")?.clone();
         let group = |row: &Value| -> Vec<String> {
-            row["group"].as_array().expect("a row has a group").iter().map(|v| v.as_str().unwrap_or("").to_owned()).collect()
+            row["group"]
+                .as_array()
+                .expect("a row has a group")
+                .iter()
+                .map(|v| v.as_str().unwrap_or("").to_owned())
+                .collect()
         };
         if name == "events_by_channel_and_lifecycle" {
             rows.sort_by_key(group); // the oracle lists these by name
@@ -160,7 +192,10 @@ fn number(figure: &Value) -> f64 {
 
 /// Exactly equal, and said to be exact.
 fn same(what: &str, figure: &Value, expected: &Value) -> Result<()> {
-    ensure!(figure["exact"] == true && Some(number(figure)) == expected.as_f64(), "{what}: {figure}, not {expected}");
+    ensure!(
+        figure["exact"] == true && Some(number(figure)) == expected.as_f64(),
+        "{what}: {figure}, not {expected}"
+    );
     Ok(())
 }
 
@@ -170,6 +205,9 @@ fn close(what: &str, figure: &Value, expected: &Value) -> Result<()> {
         return same(what, figure, expected);
     }
     let (low, high) = (figure["lowerBound"].as_f64(), figure["upperBound"].as_f64());
-    ensure!(low <= expected.as_f64() && expected.as_f64() <= high, "{what}: {figure} does not hold {expected}");
+    ensure!(
+        low <= expected.as_f64() && expected.as_f64() <= high,
+        "{what}: {figure} does not hold {expected}"
+    );
     Ok(())
 }
