@@ -17,6 +17,7 @@
 //! | [`materialise`] | the state of one partition; pure |
 //! | [`snapshot`] | that state on disk |
 //! | [`partition`] | the actor that owns it and reads the log |
+//! | [`lag`] | how far it is behind |
 //! | [`query`] | questions, plans, answers; pure |
 //! | [`engine`] | asks all partitions; waits for consistency tokens |
 //! | [`watch`] | `WatchQuery` |
@@ -25,6 +26,7 @@
 
 mod engine;
 mod error;
+mod lag;
 mod live;
 mod materialise;
 mod partition;

@@ -18,11 +18,12 @@ use weir_log::{EventLog, Offset, PartitionReader, RecordBatch};
 use weir_runtime::{
     Metrics, Shutdown,
     health::Check,
-    metrics::{Counter, Gauge, Histogram, SecondsGauge},
+    metrics::{Counter, Histogram},
 };
 
 use crate::{
     SERVICE,
+    lag::Lag,
     materialise::{Applied, Limits, State, View, ViewRequest},
     snapshot,
 };
@@ -31,8 +32,6 @@ use crate::{
 const REQUESTS: usize = 256;
 /// How long the log is asked to wait for records; only bounds how soon an idle reader notices a lost connection.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// How often the lag behind the end of the log is measured.
-const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause after a failed read, and the longest one after many.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
@@ -197,51 +196,17 @@ pub(crate) fn start(
         snapshot: None,
         last_append_ms: 0,
     };
-    let lag = Lag {
-        gauge: metrics.kafka_consumer_lag(&actor.settings.topic, &actor.settings.number.to_string()),
-        seconds: metrics.consumer_lag(&actor.settings.topic, &actor.settings.number.to_string()),
-        topic: actor.settings.topic.clone(),
-        number: actor.settings.number,
-        log: actor.log.clone(),
-        progress: progress_receiver.clone(),
-    };
-    let stopped = stop.requested();
+    let lag =
+        Lag::new(&actor.settings.topic, actor.settings.number, actor.log.clone(), progress_receiver.clone());
+    let (lag, stopped) = (lag.measure(metrics), stop.requested());
     stop.spawn(async move {
         tokio::select! {
-            () = lag.measure() => {}
+            () = lag => {}
             () = stopped => {}
         }
     });
     stop.spawn(actor.run(receiver, stop.requested()));
     Handle { requests, progress: progress_receiver }
-}
-
-/// Measures the lag behind the end of the log, beside the actor: a broker that answers slowly holds nobody up.
-struct Lag {
-    log: Arc<dyn EventLog>,
-    topic: String,
-    number: u32,
-    progress: watch::Receiver<Progress>,
-    gauge: Gauge,
-    seconds: SecondsGauge,
-}
-
-impl Lag {
-    async fn measure(self) {
-        let mut ticks = tokio::time::interval(LAG_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // The actor tells about a log that can't be reached.
-            let Ok(bounds) = self.log.bounds(&self.topic, self.number).await else { continue };
-            let Progress { next_metrics_offset, last_append_ms, .. } = *self.progress.borrow();
-            let behind = bounds.end.saturating_sub(next_metrics_offset);
-            self.gauge.set(i64::try_from(behind).unwrap_or(i64::MAX));
-            let since_last =
-                Duration::from_micros((now_micros() - last_append_ms * 1000).max(0).unsigned_abs());
-            self.seconds.set(if behind == 0 { 0.0 } else { since_last.as_secs_f64() });
-        }
-    }
 }
 
 impl Actor {

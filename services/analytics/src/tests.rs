@@ -58,6 +58,15 @@ impl System {
     }
 
     async fn start_on(log: Arc<dyn EventLog>, dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
+        let system = Self::launch(log, dir, change).await;
+        while !system.get("/readyz").await.starts_with("HTTP/1.1 200") {
+            tokio::task::yield_now().await;
+        }
+        system
+    }
+
+    /// Does not wait until it is ready.
+    async fn launch(log: Arc<dyn EventLog>, dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config { data_dir: dir.to_owned(), ..Config::default() };
         config.rollups.dimensions = vec!["platform".to_owned()];
         config.rollups.numeric = vec!["price".to_owned()];
@@ -74,12 +83,8 @@ impl System {
         let serving = crate::serve(context, log.clone(), listeners);
         let served = tokio::spawn(async move { serving.await.unwrap() });
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();
-        let system =
-            Self { log, client: AnalyticsServiceClient::new(channel), http, metrics, shutdown, served };
-        while !system.get("/readyz").await.starts_with("HTTP/1.1 200") {
-            tokio::task::yield_now().await;
-        }
-        system
+        let client = AnalyticsServiceClient::new(channel);
+        Self { log, client, http, metrics, shutdown, served }
     }
 
     async fn stop(self) {
@@ -340,6 +345,42 @@ async fn a_restart_goes_on_from_its_snapshot_and_does_without_a_damaged_one() {
     std::fs::remove_dir_all(dir.path().join("log")).unwrap();
     let system = System::start(dir.path()).await;
     assert_eq!((events(&system.summary(String::new()).await), system.read()), (0.0, 0));
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_retention_deleted_are_missed_and_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig {
+        segment_bytes: 16 << 10,
+        index_interval_bytes: 1 << 10,
+        retention_check: Duration::from_millis(10),
+        ..EmbeddedConfig::at(dir.path().join("log"))
+    };
+    let log: Arc<dyn EventLog> = EmbeddedLog::open(config).unwrap();
+    let retention = Retention { bytes: Some(1), age: None };
+    let topic = |name: &str, retention| TopicSpec { name: name.to_owned(), partitions: 2, retention };
+    let topics = [topic(METRICS, retention), topic(EVENTS, Retention::default())];
+    log.ensure_topics(&topics, TopicPolicy::Create).await.unwrap();
+    let mut writer = Writer::new(0);
+    append(&log, METRICS, 0, vec![writer.claim()]).await;
+    while log.bounds(METRICS, 0).await.unwrap().start == 0 {
+        append(&log, METRICS, 0, vec![writer.batch(&[recent(1)])]).await;
+    }
+    let system = System::launch(log, dir.path(), |_| {}).await;
+    let ready = loop {
+        let ready = system.get("/readyz").await;
+        if ready.contains("retention deleted results that no snapshot holds") {
+            break ready;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(
+        ready.starts_with("HTTP/1.1 503") && ready.contains("metrics-data/0 begins at offset"),
+        "{ready}"
+    );
+    let status = system.client.clone().get_summary(GetSummaryRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
     system.stop().await;
 }
 
