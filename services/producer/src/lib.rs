@@ -28,7 +28,7 @@ use tokio::time::{interval, timeout};
 use tonic::{codec::CompressionEncoding, service::Routes};
 use weir_log::EventLog;
 use weir_proto::ingest::v1::ingest_service_server::{IngestServiceServer, SERVICE_NAME};
-use weir_runtime::{Context, Health, Listeners, Server, health::Check};
+use weir_runtime::{Context, Health, Listeners, Server, health::Check, metrics};
 
 pub use service::Ingest;
 
@@ -74,7 +74,12 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
     context.shutdown.spawn(watch_log(ingest.clone(), health.register("log"), context.shutdown.clone()));
     let routes = routes_of(ingest, &context);
     let limits = &context.config.server;
-    let rest = weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME], routes.clone(), limits)?;
+    let rest = weir_gateway::rest(
+        weir_proto::DESCRIPTORS,
+        &[SERVICE_NAME, metrics::SERVICE_NAME],
+        routes.clone().add_service(metrics::service(context.metrics.clone(), context.shutdown.clone())),
+        limits,
+    )?;
     Server::new(SERVICE, context.metrics.clone())
         .grpc(routes, &[weir_proto::DESCRIPTORS])?
         .http(rest)
