@@ -6,7 +6,6 @@ use tonic::Status;
 use uuid::Uuid;
 use weir_log::Record;
 use weir_proto::{
-    event::v1::Event,
     ingest::v1::{EventResult, event_result},
     validate::{Path, Violations},
 };
@@ -17,14 +16,14 @@ use crate::{
     error::to_proto,
     partition::partition,
     recent::Recent,
-    valid::{Rules, ValidEvent},
+    valid::{Incoming, Rules, ValidEvent},
 };
 
 /// The project of every event until credentials name one.
 const PROJECT: &str = "default";
 
-/// What `EventRecord` adds to an event, and then some: for sizing the buffer of a batch.
-const RECORD_OVERHEAD: usize = 64;
+/// What `EventRecord`, a generated id and the key add to an event, generously: for sizing the buffer of a batch.
+const RECORD_OVERHEAD: usize = 128;
 
 /// The ids seen lately in a request or stream.
 pub(crate) type Seen = Recent<Uuid, ()>;
@@ -101,15 +100,15 @@ impl Intake {
     /// Takes in the events of one request. Those whose id is among `seen` are duplicates; the ids of the others are added.
     pub(crate) fn admit(
         &self,
-        events: Vec<Event>,
+        events: Vec<Incoming>,
         place: Place,
         partitions: u32,
         arrival: &mut Arrival,
         seen: &mut Seen,
     ) -> Batch {
-        let size: usize = events.iter().map(|event| event.encoded_len() + RECORD_OVERHEAD).sum();
         // One allocation for all records of the request, which they share.
-        let mut buffer = BytesMut::with_capacity(size + size / 8);
+        let size = events.iter().map(|event| event.bytes + RECORD_OVERHEAD).sum();
+        let mut buffer = BytesMut::with_capacity(size);
         let mut batch = Batch {
             outcomes: Vec::with_capacity(events.len()),
             groups: std::iter::repeat_with(Group::default).take(partitions as usize).collect(),
@@ -123,7 +122,9 @@ impl Intake {
             };
             let outcome = match ValidEvent::new(event, &at, &self.rules, PROJECT, &self.clocks, arrival) {
                 Err(violations) => Outcome::Rejected(invalid(violations)),
-                Ok(valid) if seen.remember(valid.id(), ()).1 => Outcome::Duplicate(valid.id()),
+                Ok(valid) if !valid.is_new() && seen.remember(valid.id(), ()).1 => {
+                    Outcome::Duplicate(valid.id())
+                }
                 Ok(valid) => {
                     let record = encode(&valid, &mut buffer, arrival.trace.as_ref());
                     let group = &mut batch.groups[partition(&record.key, partitions) as usize];
@@ -157,7 +158,7 @@ pub(crate) fn invalid(violations: Violations) -> Status {
 mod tests {
     use std::time::Duration;
 
-    use weir_proto::event::v1::EventRecord;
+    use weir_proto::event::v1::{Event, EventRecord};
 
     use super::*;
 
@@ -176,6 +177,7 @@ mod tests {
     fn admit(events: Vec<Event>, seen: &mut Seen) -> Batch {
         let mut arrival =
             Arrival { trace: Some(Bytes::from_static(b"00-a-b-01")), ..Arrival::at(1_700_000_000_000_000) };
+        let events = events.into_iter().map(Incoming::from).collect();
         intake().admit(events, Place::List, 3, &mut arrival, seen)
     }
 

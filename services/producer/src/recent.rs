@@ -2,14 +2,16 @@
 
 use std::{collections::HashMap, hash::Hash, mem};
 
+use foldhash::fast::RandomState;
+
 /// Remembers at least the last `capacity` keys used and at most twice as many. Two generations: when the young one is full,
 /// it becomes the old one and what was the old one is forgotten; a key that is used moves to the young one. That is nearly
 /// least-recently-used, at the price of a hash map.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V> {
     capacity: usize,
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: HashMap<K, V, RandomState>,
+    old: HashMap<K, V, RandomState>,
 }
 
 impl<K: Eq + Hash, V> Recent<K, V> {
@@ -17,7 +19,7 @@ impl<K: Eq + Hash, V> Recent<K, V> {
     /// When `capacity` is 0.
     pub(crate) fn new(capacity: usize) -> Self {
         assert!(capacity > 0, "a memory of nothing");
-        Self { capacity, young: HashMap::new(), old: HashMap::new() }
+        Self { capacity, young: HashMap::default(), old: HashMap::default() }
     }
 
     /// What is remembered of the key; if nothing, `value` from now on. Tells whether it was remembered.

@@ -21,7 +21,7 @@ use weir_proto::{
         UploadEventsResponse, event_result, ingest_service_server::IngestService,
     },
     token,
-    validate::{Validate, Violations},
+    validate::{Path, Validate as _, Violations},
 };
 use weir_runtime::{
     Context, Shutdown, config,
@@ -38,7 +38,7 @@ use crate::{
     clock::{Arrival, Clocks, timestamp},
     error::Error,
     stream, upload,
-    valid::Rules,
+    valid::{Incoming, Rules},
 };
 
 /// Metadata key of requests whose events may be as old as they like.
@@ -113,7 +113,7 @@ impl Core {
     /// Validates and encodes.
     pub(crate) fn admit(
         &self,
-        events: Vec<Event>,
+        events: Vec<Incoming>,
         place: Place,
         partitions: u32,
         arrival: &mut Arrival,
@@ -126,7 +126,7 @@ impl Core {
     /// Validates, encodes and appends one request.
     async fn ingest(
         &self,
-        events: Vec<Event>,
+        events: Vec<Incoming>,
         place: Place,
         mut arrival: Arrival,
         deadline: Option<Instant>,
@@ -142,22 +142,25 @@ impl Core {
     }
 
     /// Checks the size of a batch, which is refused or taken up as a whole.
-    pub(crate) fn check_batch(&self, request: &impl Validate, events: &[Event]) -> Result<(), Status> {
-        request.validate().map_err(invalid)?;
+    pub(crate) fn weigh(&self, events: Vec<Event>) -> Result<Vec<Incoming>, Status> {
         let (count, limit) = (events.len(), self.config.max_batch_events);
         if count > limit {
             let mut found = Violations::default();
-            found.add(&weir_proto::validate::Path::ROOT.field("events"), too_many(count, limit));
+            found.add(
+                &Path::ROOT.field("events"),
+                format_args!("must have at most {limit} items, has {count}"),
+            );
             return Err(invalid(found));
         }
-        let bytes: usize = events.iter().map(prost::Message::encoded_len).sum();
+        let events: Vec<_> = events.into_iter().map(Incoming::from).collect();
+        let bytes: usize = events.iter().map(|event| event.bytes).sum();
         let limit = self.config.max_batch_bytes;
         if bytes > limit {
             let message =
                 format!("the events have {bytes} bytes together, at most {limit} are accepted; send fewer");
             return Err(Reason::BodyTooLarge.status(message));
         }
-        Ok(())
+        Ok(events)
     }
 
     /// A place for a call that may last.
@@ -171,10 +174,6 @@ impl Core {
         gauge.inc();
         Ok(StreamPlace { _permit: permit, gauge })
     }
-}
-
-fn too_many(count: usize, limit: usize) -> String {
-    format!("must have at most {limit} items, has {count}")
 }
 
 /// Microseconds since the Unix epoch.
@@ -199,7 +198,7 @@ impl IngestService for Ingest {
         let Some(event) = request.event else {
             return Err(invalid(request.validate().expect_err("the schema requires the event")));
         };
-        let mut settled = self.core.ingest(vec![event], Place::Single, arrival, deadline).await?;
+        let mut settled = self.core.ingest(vec![event.into()], Place::Single, arrival, deadline).await?;
         match settled.outcomes.pop().expect("an outcome for each event") {
             Outcome::Accepted(id) | Outcome::Duplicate(id) => Ok(Response::new(IngestEventResponse {
                 event_id: id.to_string(),
@@ -215,8 +214,9 @@ impl IngestService for Ingest {
     ) -> Result<Response<IngestEventsResponse>, Status> {
         let (arrival, deadline) = (self.core.arrival(&request), deadline(&request));
         let request = request.into_inner();
-        self.core.check_batch(&request, &request.events)?;
-        let settled = self.core.ingest(request.events, Place::List, arrival, deadline).await?;
+        request.validate().map_err(invalid)?;
+        let events = self.core.weigh(request.events)?;
+        let settled = self.core.ingest(events, Place::List, arrival, deadline).await?;
         let mut response = IngestEventsResponse {
             consistency_token: token::encode(&settled.offsets),
             ..IngestEventsResponse::default()

@@ -19,11 +19,12 @@ use weir_proto::{
         stream_events_response::Message,
     },
     token,
+    validate::Validate as _,
 };
 
 use crate::{
     append::{Pressure, Settled},
-    batch::{Outcome, Place, Seen},
+    batch::{Outcome, Place, Seen, invalid},
     clock::Arrival,
     error::Error,
     service::{Core, StreamPlace, now_micros},
@@ -106,10 +107,10 @@ impl<'a> Session<'a> {
         partitions: u32,
     ) -> Result<BoxFuture<'a, (u64, Settled)>, Status> {
         let core = self.core;
-        core.check_batch(&request, &request.events)?;
+        request.validate().map_err(invalid)?;
         self.credits.spend(request.events.len()).inspect_err(|error| core.appender.count(error))?;
         self.arrival.receive_micros = now_micros();
-        let (batch_id, events) = (request.batch_id, request.events);
+        let (batch_id, events) = (request.batch_id, core.weigh(request.events)?);
         let mut seen = Seen::new(events.len());
         let batch = core.admit(events, Place::List, partitions, &mut self.arrival, &mut seen);
         let settled = core.appender.append(batch, Pressure::Wait, self.deadline);

@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt as _};
-use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use weir_log::Offset;
@@ -25,6 +24,7 @@ use crate::{
     clock::Arrival,
     error::Error,
     service::{Core, now_micros},
+    valid::Incoming,
 };
 
 /// Events of a chunk; as large as a batch may be.
@@ -70,7 +70,7 @@ pub(crate) async fn run(
                 Some(request) => {
                     let event = request.event.unwrap_or_default();
                     receipt.receive(&event);
-                    chunk.push(event);
+                    chunk.push(event.into());
                 }
                 None => open = false,
             },
@@ -88,13 +88,13 @@ pub(crate) async fn run(
 
 #[derive(Debug, Default)]
 struct Chunk {
-    events: Vec<Event>,
+    events: Vec<Incoming>,
     bytes: usize,
 }
 
 impl Chunk {
-    fn push(&mut self, event: Event) {
-        self.bytes += event.encoded_len();
+    fn push(&mut self, event: Incoming) {
+        self.bytes += event.bytes;
         self.events.push(event);
     }
 

@@ -22,10 +22,24 @@ pub(crate) struct Rules {
     pub(crate) max_future: Duration,
 }
 
+/// An event as it came, with its encoded size: measuring it costs as much as validating it, so it is done once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Incoming {
+    pub(crate) event: Event,
+    pub(crate) bytes: usize,
+}
+
+impl From<Event> for Incoming {
+    fn from(event: Event) -> Self {
+        Self { bytes: event.encoded_len(), event }
+    }
+}
+
 /// An event that holds to every rule, with its identity and times settled. Only this can be encoded for the log.
 #[derive(Debug)]
 pub(crate) struct ValidEvent {
     id: Uuid,
+    is_new: bool,
     record: EventRecord,
 }
 
@@ -36,7 +50,7 @@ impl ValidEvent {
     /// # Errors
     /// Every rule that it breaks.
     pub(crate) fn new(
-        mut event: Event,
+        Incoming { mut event, bytes }: Incoming,
         at: &Path<'_>,
         rules: &Rules,
         project: &str,
@@ -44,7 +58,6 @@ impl ValidEvent {
         arrival: &mut Arrival,
     ) -> Result<Self, Violations> {
         let mut found = Violations::default();
-        let bytes = event.encoded_len();
         if bytes > rules.max_event_bytes {
             // Alone: whatever else is wrong with it, it first has to be another event.
             found.add(
@@ -67,7 +80,8 @@ impl ValidEvent {
         };
         check_age(corrected_time_micros, rules, arrival, &at.field("event_time"))?;
 
-        let id = if event.event_id.is_empty() {
+        let is_new = event.event_id.is_empty();
+        let id = if is_new {
             let id = Uuid::now_v7();
             event.event_id = id.to_string();
             id
@@ -81,12 +95,17 @@ impl ValidEvent {
         event.event_time.get_or_insert_with(|| timestamp(receive_time_micros));
         let project = project.to_owned();
         let record = EventRecord { project, receive_time_micros, corrected_time_micros, event: Some(event) };
-        Ok(Self { id, record })
+        Ok(Self { id, is_new, record })
     }
 
     /// The one key by which duplicates are known.
     pub(crate) fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// Whether the id was made here just now, so that no other event can have it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// What decides the partition: the user, else the visitor.
@@ -164,10 +183,15 @@ mod tests {
     }
 
     fn parse_from(event: Event, mut arrival: Arrival) -> Result<ValidEvent, String> {
-        ValidEvent::new(event, &Path::ROOT.field("event"), &rules(), "default", &Clocks::new(), &mut arrival)
-            .map_err(|found| {
-                found.into_iter().map(|(f, d)| format!("{f}: {d}")).collect::<Vec<_>>().join("; ")
-            })
+        ValidEvent::new(
+            event.into(),
+            &Path::ROOT.field("event"),
+            &rules(),
+            "default",
+            &Clocks::new(),
+            &mut arrival,
+        )
+        .map_err(|found| found.into_iter().map(|(f, d)| format!("{f}: {d}")).collect::<Vec<_>>().join("; "))
     }
 
     fn parse(event: Event) -> Result<ValidEvent, String> {
