@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The core is pure and takes time from the records: [`decode`], [`reject`], [`dedup`], [`sink`], and [`shard`], which joins
-//! them. Round it lies a thin shell: [`group`](self) membership, and for each owned partition a thread that claims it, rebuilds
+//! them. Round it lies a thin shell: membership in the group, and for each owned partition a thread that claims it, rebuilds
 //! the deduplication window, and then reads, steps, cuts and appends until it is told to stop (`partition/`).
 //!
 //! What must stay true:

@@ -8,10 +8,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,6 +20,7 @@ use futures::{
     stream::FuturesOrdered,
 };
 use prost::Message;
+use tokio::sync::watch;
 use weir_log::{EventLog, Offset, Record};
 use weir_proto::{
     event::v1 as event,
@@ -54,6 +52,9 @@ pub(crate) struct Landed {
     pub(crate) took: Duration,
 }
 
+/// The reason for which an append waits, empty at first; `None` when none does.
+type Stall = Arc<watch::Sender<Option<String>>>;
+
 type Append = BoxFuture<'static, Result<Landed, weir_log::Error>>;
 
 /// Micro-batches under way, oldest first.
@@ -65,8 +66,8 @@ pub(super) struct Flight {
     partition: u32,
     appends: FuturesOrdered<Append>,
     submitted: VecDeque<Instant>,
-    /// The newest append has not reached the log yet: nothing may be submitted after it.
-    stalled: Arc<AtomicBool>,
+    /// Why the newest append has not reached the log yet, if so: nothing may be submitted after it.
+    stall: Stall,
 }
 
 impl Flight {
@@ -79,7 +80,7 @@ impl Flight {
             partition,
             appends: FuturesOrdered::new(),
             submitted: VecDeque::new(),
-            stalled: Arc::default(),
+            stall: Stall::default(),
         }
     }
 
@@ -88,7 +89,12 @@ impl Flight {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.appends.len() < MAX_IN_FLIGHT && !self.stalled.load(Ordering::Relaxed)
+        self.appends.len() < MAX_IN_FLIGHT && self.stall.borrow().is_none()
+    }
+
+    /// Why the newest has not reached the log yet, if there is a reason.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.stall.borrow().clone().filter(|reason| !reason.is_empty())
     }
 
     /// How long the oldest has been under way.
@@ -121,22 +127,22 @@ impl Flight {
 
         let (log, partition) = (Arc::clone(&self.log), self.partition);
         let (metrics, dead_topic) = (self.metrics.clone(), self.dead_letters.clone());
-        let stalled = Arc::clone(&self.stalled);
+        let stall = Stall::clone(&self.stall);
         let started = Instant::now();
         let mut append: Append = Box::pin(async move {
             if !letters.is_empty() {
-                stalled.store(true, Ordering::Relaxed);
-                append_letters(&log, &dead_topic, partition, letters).await?;
+                stall.send_replace(Some(String::new()));
+                append_letters(&log, &dead_topic, partition, letters, &stall).await?;
             }
             let mut backoff = Backoff::default();
             loop {
                 match log.append(&metrics, partition, vec![record.clone()]).await {
-                    Err(weir_log::Error::QueueFull { .. }) => {
-                        stalled.store(true, Ordering::Relaxed);
+                    Err(error @ weir_log::Error::QueueFull { .. }) => {
+                        stall.send_replace(Some(error.to_string()));
                         backoff.pause().await;
                     }
                     done => {
-                        stalled.store(false, Ordering::Relaxed);
+                        stall.send_replace(None);
                         return done.map(|_| Landed {
                             end,
                             tally,
@@ -178,6 +184,7 @@ async fn append_letters(
     topic: &str,
     partition: u32,
     letters: Vec<Record>,
+    stall: &Stall,
 ) -> Result<(), weir_log::Error> {
     let mut letters = VecDeque::from(letters);
     let mut backoff = Backoff::default();
@@ -199,6 +206,7 @@ async fn append_letters(
             }
             Err(error) if error.is_retryable() => {
                 tracing::warn!(topic, partition, %error, "dead letters can't be written; trying again");
+                stall.send_replace(Some(error.to_string()));
                 backoff.pause().await;
             }
             Err(error) => return Err(error),

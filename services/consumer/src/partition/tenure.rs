@@ -313,8 +313,11 @@ impl Running<'_> {
             view.watermark_micros = self.tail.state().watermark;
             view.detail.clear();
             if let Some(waiting) = waiting {
-                view.detail =
-                    format!("the log has not acknowledged a micro-batch for {} s", waiting.as_secs());
+                let seconds = waiting.as_secs();
+                view.detail = format!("the log has not acknowledged a micro-batch for {seconds} s");
+                if let Some(trouble) = self.flight.trouble() {
+                    view.detail.push_str(&format!(": {trouble}"));
+                }
             }
         });
     }
