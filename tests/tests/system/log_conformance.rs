@@ -274,6 +274,19 @@ async fn a_reader_starts_afresh_where_another_one_was(rig: Rig) {
     assert_eq!(got.iter().map(|r| r.0).collect::<Vec<_>>(), (0..200).collect::<Vec<_>>());
 }
 
+async fn a_partition_is_read_again_after_its_reader_left(rig: Rig) {
+    rig.append(0, vec![Record::new("k", vec![b'x'; 10_000]); 50]).await;
+    for _ in 0..2 {
+        // One leaves while more waits for it than its buffer holds, one when it has read everything.
+        for count in [1, 50] {
+            let got = read(&mut *rig.reader(0, 0).await, count).await;
+            assert!(got.iter().map(|r| r.0).eq(0..got.len() as u64), "{count} from the start");
+            // Long enough for Kafka's consumer to let the partition go and be given it again.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+}
+
 async fn bounds_follow_appends(rig: Rig) {
     assert_eq!(rig.bounds(0).await, Bounds { start: 0, end: 0 });
     rig.append(0, records(0..3)).await;
@@ -487,6 +500,7 @@ conformance![
     a_waiting_reader_is_woken,
     readers_do_not_disturb_each_other,
     a_slow_reader_gets_everything,
+    a_partition_is_read_again_after_its_reader_left,
     a_reader_starts_afresh_where_another_one_was,
     bounds_follow_appends,
     offsets_are_found_by_time,
