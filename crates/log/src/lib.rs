@@ -88,6 +88,15 @@ pub struct Committed {
 /// A partitioned, durable log. Cheap to share (`Arc<dyn EventLog>`); safe for concurrent use.
 #[async_trait]
 pub trait EventLog: fmt::Debug + Send + Sync + 'static {
+    /// Tells logs apart: the same text however often this log is opened, another one when it was wiped and begun anew,
+    /// so that offsets remembered elsewhere are not taken for offsets of this log. At most 64 bytes of ASCII. The embedded
+    /// log writes a UUID into its directory once; on Kafka it is the cluster's id, which a topic that is deleted and
+    /// created again does *not* change: there only [`EventLog::bounds`] can show that a remembered offset lies ahead.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] while Kafka is out of reach.
+    async fn identity(&self) -> Result<String>;
+
     /// Makes sure that the topics exist as described.
     ///
     /// # Errors

@@ -196,6 +196,13 @@ async fn acknowledged_records_survive_a_reopen(rig: Rig) {
     assert_eq!(read(&mut *rig.reader(2, 0).await, 1).await[0].2, record(500));
 }
 
+async fn its_identity_is_kept(rig: Rig) {
+    let known = rig.log.identity().await.unwrap();
+    assert!((1..=64).contains(&known.len()) && known.is_ascii(), "{known:?}");
+    let rig = rig.reopen().await;
+    assert_eq!(rig.log.identity().await.unwrap(), known);
+}
+
 async fn concurrent_appends_are_where_their_answers_say(rig: Rig) {
     let appends = (0..64u64).map(|n| {
         let (log, topic) = (Arc::clone(&rig.log), rig.topic.clone());
@@ -496,6 +503,7 @@ macro_rules! conformance {
 conformance![
     records_come_back_in_order,
     acknowledged_records_survive_a_reopen,
+    its_identity_is_kept,
     concurrent_appends_are_where_their_answers_say,
     a_waiting_reader_is_woken,
     readers_do_not_disturb_each_other,

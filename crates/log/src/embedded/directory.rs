@@ -3,6 +3,7 @@
 //! ```text
 //! lock             the process that has it open
 //! format           version of everything here
+//! identity         a UUID that tells this log from any other, also from one begun anew in the same place
 //! positions.json   committed positions
 //! topics/<topic>/topic.json, topics/<topic>/<partition>/<first offset>.{log,index}
 //! ```
@@ -16,6 +17,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{Error, Result, Retention, TopicSpec};
 
@@ -65,6 +67,26 @@ fn check_format(dir: &Path) -> Result<()> {
             Err(_) => Err(Error::Corrupt(format!("{} does not hold a version number", path.display()))),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => replace(&path, format!("{FORMAT}\n").as_bytes()),
+        Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
+    }
+}
+
+/// The log's identity, which is given to it when it is first asked for.
+pub(super) fn identity(dir: &Path) -> Result<Uuid> {
+    let path = dir.join("identity");
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            Error::Corrupt(format!(
+                "{} does not hold a UUID; restore it from a backup, or remove it: what was remembered of this log \
+                 elsewhere is then built anew",
+                path.display()
+            ))
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let new = Uuid::new_v4();
+            replace(&path, format!("{new}\n").as_bytes())?;
+            Ok(new)
+        }
         Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
     }
 }

@@ -41,6 +41,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::task;
+use uuid::Uuid;
 
 use self::{membership::Groups, partition::Partition, positions::Positions, reader::Reader, writer::Writer};
 use crate::{
@@ -66,6 +67,7 @@ struct Inner {
     positions: Arc<Positions>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<File>>,
+    identity: Uuid,
     closed: AtomicBool,
 }
 
@@ -84,6 +86,7 @@ impl EmbeddedLog {
     pub fn open(config: EmbeddedConfig) -> Result<Arc<Self>> {
         config.check()?;
         let lock = directory::take(&config.dir)?;
+        let identity = directory::identity(&config.dir)?;
         let (positions, flusher) = Positions::open(&config.dir)?;
         let log = Self {
             inner: Arc::new(Inner {
@@ -94,6 +97,7 @@ impl EmbeddedLog {
                 positions,
                 threads: Mutex::new(vec![flusher]),
                 lock: Mutex::new(Some(lock)),
+                identity,
                 closed: AtomicBool::new(false),
                 config,
             }),
@@ -224,6 +228,10 @@ impl Drop for EmbeddedLog {
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
+    async fn identity(&self) -> Result<String> {
+        Ok(self.inner.identity.to_string())
+    }
+
     async fn ensure_topics(&self, topics: &[TopicSpec], policy: TopicPolicy) -> Result<()> {
         let wanted = topics.to_vec();
         self.inner.blocking(move |log| log.ensure(&wanted, policy)).await

@@ -244,6 +244,19 @@ impl Drop for KafkaLog {
 
 #[async_trait]
 impl EventLog for KafkaLog {
+    async fn identity(&self) -> Result<String> {
+        let ask = |log: &Arc<Inner>| {
+            let timeout = log.config.request_timeout;
+            // The id comes with any metadata, whose failure, unlike the id's, has a reason.
+            let id = log
+                .producer
+                .ask(|client| client.fetch_metadata(None, timeout).map(|_| client.fetch_cluster_id(timeout)));
+            id.map_err(|e| log.causes.explain("", None, &e))?
+                .ok_or_else(|| Error::Unavailable("the cluster does not tell its id".to_owned()))
+        };
+        self.inner.blocking(ask).await
+    }
+
     async fn ensure_topics(&self, topics: &[TopicSpec], policy: TopicPolicy) -> Result<()> {
         self.inner.check_open()?;
         topics::ensure(&self.inner, topics, policy).await

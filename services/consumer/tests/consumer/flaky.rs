@@ -52,6 +52,9 @@ impl EventLog for Flaky {
         }
     }
 
+    async fn identity(&self) -> Result<String> {
+        self.log.identity().await
+    }
     async fn ensure_topics(&self, topics: &[TopicSpec], policy: TopicPolicy) -> Result<()> {
         self.log.ensure_topics(topics, policy).await
     }

@@ -109,6 +109,9 @@ impl EventLog for FaultLog {
     }
 
     // A producer has no business with the rest.
+    async fn identity(&self) -> Result<String> {
+        Err(Error::Closed)
+    }
     async fn ensure_topics(&self, _: &[TopicSpec], _: TopicPolicy) -> Result<()> {
         Err(Error::Closed)
     }

@@ -290,6 +290,18 @@ async fn a_directory_belongs_to_one_process() {
 }
 
 #[tokio::test]
+async fn a_log_begun_anew_in_the_same_place_is_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig::at(dir.path().join("log"));
+    let mut identities = Vec::new();
+    for _ in 0..2 {
+        identities.push(write(config.clone(), 1).await.identity().await.unwrap());
+        fs::remove_dir_all(&config.dir).unwrap();
+    }
+    assert_ne!(identities[0], identities[1]);
+}
+
+#[tokio::test]
 async fn a_directory_of_a_newer_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     drop(write(EmbeddedConfig::at(dir.path()), 1).await);
