@@ -64,6 +64,10 @@ pub struct Catalog {
     definitions: Vec<Definition>,
     ids: Vec<u64>,
     slots: Vec<Vec<usize>>,
+    /// By definition: the coarser one whose cells its cells add up to, if it was chosen for that.
+    feeds: Vec<Option<usize>>,
+    /// The definitions that no other feeds.
+    finest: Vec<usize>,
     dimension_fields: Vec<Field>,
     numeric_fields: Vec<Field>,
     max_values: usize,
@@ -101,6 +105,8 @@ impl Catalog {
             definitions: Vec::with_capacity(named.len()),
             ids: Vec::with_capacity(named.len()),
             slots: Vec::with_capacity(named.len()),
+            feeds: vec![None; named.len()],
+            finest: Vec::new(),
             dimension_fields: Vec::new(),
             numeric_fields: numerics,
             max_values: spec.max_values,
@@ -116,7 +122,26 @@ impl Catalog {
             );
             return Err(Error::Catalog(problem));
         }
+        catalog.link();
         Ok(catalog)
+    }
+
+    /// Finds what need not be counted event by event. A definition with at most one dimension is the sum of any other that
+    /// begins with it: values that are folded together beyond the limit never are those of the first dimension.
+    fn link(&mut self) {
+        for coarse in 0..self.slots.len() {
+            let begins = |fine: &usize| {
+                self.slots[*fine].len() > self.slots[coarse].len()
+                    && self.slots[*fine].starts_with(&self.slots[coarse])
+                    && self.feeds[*fine].is_none()
+            };
+            let candidates = (0..self.slots.len()).filter(begins);
+            let finer = candidates.min_by_key(|fine| self.slots[*fine].len());
+            match finer.filter(|_| self.slots[coarse].len() <= 1) {
+                Some(fine) => self.feeds[fine] = Some(coarse),
+                None => self.finest.push(coarse),
+            }
+        }
     }
 
     fn push(&mut self, name: String, dimensions: Vec<Field>) -> Result<(), Error> {
@@ -165,6 +190,17 @@ impl Catalog {
     /// The slots of a definition's dimensions, by its position in [`Catalog::definitions`].
     pub(crate) fn slots(&self, definition: usize) -> &[usize] {
         &self.slots[definition]
+    }
+
+    /// The definitions to which events are added; the cells of all others are sums of theirs.
+    pub(crate) fn finest(&self) -> &[usize] {
+        &self.finest
+    }
+
+    /// The coarser definition, of at most one dimension, whose cells this one's add up to. Its dimensions are the first of this
+    /// one's.
+    pub(crate) fn feeds(&self, definition: usize) -> Option<usize> {
+        self.feeds[definition]
     }
 
     /// Numeric fields. A position here is the slot of
@@ -248,6 +284,16 @@ mod tests {
         let fields: Vec<_> = catalog.dimension_fields().iter().map(Field::to_string).collect();
         assert_eq!(fields, ["event_name", "properties.platform", "context.os.name", "properties.plan"]);
         assert_eq!(catalog.slots(4), [3, 1]);
+    }
+
+    #[test]
+    fn what_is_a_sum_of_finer_cells_is_not_counted_again() {
+        let catalog = Catalog::new(spec()).unwrap();
+        // total <- by_event <- by_event_and_platform
+        assert_eq!(catalog.finest(), [2, 3, 4]);
+        assert_eq!([1, 2, 3, 4].map(|d| catalog.feeds(d)), [Some(0), Some(1), None, None]);
+        let plain = CatalogSpec { dimensions: vec![], definitions: vec![], ..spec() };
+        assert_eq!(Catalog::new(plain).unwrap().finest(), [1]);
     }
 
     #[test]

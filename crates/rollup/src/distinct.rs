@@ -294,11 +294,14 @@ impl Union {
     }
 
     fn absorb(&mut self, theirs: &Sketch) {
-        let mut sketch = theirs.clone();
-        match &mut self.form {
+        let mut sketch = match &mut self.form {
+            Gathered::Sketch(mine) => return mine.merge(theirs),
+            Gathered::Few(_) | Gathered::Exact(_) => theirs.clone(),
+        };
+        match &self.form {
             Gathered::Few(list) => list.iter().for_each(|hash| sketch.insert(*hash)),
             Gathered::Exact(table) => table.iter().for_each(|hash| sketch.insert(*hash)),
-            Gathered::Sketch(mine) => return mine.merge(theirs),
+            Gathered::Sketch(_) => {}
         }
         self.form = Gathered::Sketch(sketch);
     }

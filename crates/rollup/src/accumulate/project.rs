@@ -6,7 +6,7 @@ use weir_proto::rollup::v1 as proto;
 
 use super::{
     Observation,
-    dictionary::{Dictionary, OTHER, ValueId},
+    dictionary::{Dictionary, MISSING, OTHER, ValueId},
 };
 use crate::{
     cell::{Cell, Placed, Value},
@@ -33,6 +33,8 @@ struct Key {
 #[derive(Debug)]
 struct Filling {
     key: Key,
+    /// The coarser cell that it is a part of.
+    whole: Option<u32>,
     count: u64,
     late: u64,
     users: Union,
@@ -85,7 +87,7 @@ impl Project {
         }
         let before = self.cells.len();
         let (level, bucket) = (event.level, event.level.bucket_of(event.time_micros));
-        for definition in 0..catalog.definitions().len() {
+        for &definition in catalog.finest() {
             let mut combination = Combination::default();
             for (place, slot) in combination.iter_mut().zip(catalog.slots(definition)) {
                 *place = self.values[*slot];
@@ -110,10 +112,11 @@ impl Project {
     /// has the others folded together: a dimension that explodes does not hide which events happened.
     #[cold]
     fn create(&mut self, mut key: Key, mut hash: u64, catalog: &Catalog) -> usize {
-        let dimensions = catalog.slots(key.definition as usize).len();
+        let definition = key.definition as usize;
+        let dimensions = catalog.slots(definition).len();
         // The values of a single dimension are bounded by its dictionary.
         if dimensions > 1 && !self.combinations.contains(&(key.definition, key.combination)) {
-            let combined = &mut self.combined[key.definition as usize];
+            let combined = &mut self.combined[definition];
             if *combined < catalog.max_values() {
                 *combined += 1;
                 self.combinations.insert((key.definition, key.combination));
@@ -125,11 +128,38 @@ impl Project {
                 }
             }
         }
+        let whole = match catalog.feeds(definition) {
+            Some(coarser) => {
+                let mut whole = Key { definition: coarser as u32, ..key };
+                whole.combination[catalog.slots(coarser).len()..].fill(MISSING);
+                let at = match self.find(&whole) {
+                    Ok(at) => at,
+                    Err(hash) => self.create(whole, hash, catalog),
+                };
+                Some(number(at))
+            }
+            None => None,
+        };
         let at = self.cells.len();
-        self.cells.push(Filling::new(key));
-        let number = u32::try_from(at).expect("a batch has fewer than 2^32 cells");
-        self.index.insert_unique(hash, number, |at| self::hash(&self.cells[*at as usize].key));
+        self.cells.push(Filling::new(key, whole));
+        self.index.insert_unique(hash, number(at), |at| self::hash(&self.cells[*at as usize].key));
         at
+    }
+
+    /// Adds the cells of finer definitions up to those that are their sums.
+    fn sum_up(&mut self, catalog: &Catalog) {
+        let feeding: [Vec<usize>; 2] = [2..=MAX_DIMENSIONS, 1..=1].map(|dimensions| {
+            let has = |key: &Key| dimensions.contains(&catalog.slots(key.definition as usize).len());
+            (0..self.cells.len()).filter(|at| has(&self.cells[*at].key)).collect()
+        });
+        // What has several dimensions feeds what has one, which feeds what has none.
+        for part in feeding.into_iter().flatten() {
+            if let Some(whole) = self.cells[part].whole {
+                let cells = self.cells.get_disjoint_mut([part, whole as usize]);
+                let [part, whole] = cells.expect("a cell is not a part of itself");
+                whole.absorb(part);
+            }
+        }
     }
 
     /// `None` when nothing was added.
@@ -137,6 +167,7 @@ impl Project {
         if self.cells.is_empty() {
             return None;
         }
+        self.sum_up(catalog);
         let mut rollups: Vec<_> = catalog
             .ids()
             .iter()
@@ -158,9 +189,10 @@ impl Project {
 }
 
 impl Filling {
-    fn new(key: Key) -> Filling {
+    fn new(key: Key, whole: Option<u32>) -> Filling {
         Filling {
             key,
+            whole,
             count: 0,
             late: 0,
             users: Union::for_cell(),
@@ -190,6 +222,18 @@ impl Filling {
         }
     }
 
+    /// Adds what another cell holds, with other events.
+    fn absorb(&mut self, part: &Filling) {
+        self.count += part.count;
+        self.late += part.late;
+        self.users.merge(&part.users);
+        self.sessions.merge(&part.sessions);
+        self.revenue.merge(&part.revenue);
+        for (index, summary) in &part.numerics {
+            self.summary(*index).merge(summary);
+        }
+    }
+
     #[inline]
     fn summary(&mut self, index: u32) -> &mut Summary {
         let place = self.numerics.partition_point(|(known, _)| *known < index);
@@ -211,6 +255,10 @@ impl Filling {
         };
         Placed { dimensions, level, bucket, cell }
     }
+}
+
+fn number(cell: usize) -> u32 {
+    u32::try_from(cell).expect("a batch has fewer than 2^32 cells")
 }
 
 /// A fixed seed: keys are numbers of our own making.
