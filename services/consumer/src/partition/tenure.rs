@@ -10,13 +10,14 @@ use std::{
 use tokio::{sync::watch, time};
 use weir_log::{Committed, PartitionReader, RecordBatch};
 use weir_proto::processing::v1::partition_status::State;
+use weir_rollup::tally;
+use weir_runtime::clock::now_micros;
 
 use super::{
     Order, Outlet,
     flight::{Flight, Landed},
     rebuild::rebuild,
-    tail::{Standing, Tail, now_micros},
-    view,
+    tail::{Standing, Tail},
 };
 use crate::{
     Shared,
@@ -34,6 +35,11 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How far a heartbeat's watermark stays behind the clock: more than a record is on its way between its stamp and its being
 /// readable (one group commit), and than clocks of well-kept machines differ.
 const HEARTBEAT_MARGIN_MICROS: i64 = 1_000_000;
+/// A micro-batch may wait for this share of the lag that its events have already: who is seconds behind gains more from large
+/// batches, which are cheaper to make, to write and to read, than from early ones.
+const SHARE_OF_LAG: u32 = 10;
+/// And for this long at most.
+const MAX_DELAY: Duration = Duration::from_millis(250);
 /// An append that takes longer than this is reported as blocked.
 const BLOCKED_AFTER: Duration = Duration::from_secs(2);
 
@@ -229,7 +235,8 @@ impl Running<'_> {
             *index = self.shard.step(batch, *index);
             let through = *index >= batch.len();
             self.stepping += started.elapsed();
-            self.cut_at.get_or_insert_with(|| started + self.shared.settings.batch_delay);
+            self.cut_at
+                .get_or_insert_with(|| started + self.shared.settings.batch_delay.max(patience(batch)));
             if through {
                 self.held = None;
                 self.shared.meters.process.observe(std::mem::take(&mut self.stepping).as_secs_f64());
@@ -253,7 +260,7 @@ impl Running<'_> {
     fn landed(&mut self, landed: &Landed) {
         self.durable = landed.end;
         self.shared.meters.landed(landed);
-        self.outlet.show(|view| view::add(&mut view.tally, &landed.tally));
+        self.outlet.show(|view| tally::add(&mut view.tally, &landed.tally));
     }
 
     async fn take(&mut self, batch: weir_log::Result<RecordBatch>) -> Result<(), Error> {
@@ -321,6 +328,13 @@ impl Running<'_> {
             }
         });
     }
+}
+
+/// How long a micro-batch that begins with these records may wait for the sake of being large.
+fn patience(batch: &RecordBatch) -> Duration {
+    let Some(last) = batch.len().checked_sub(1) else { return Duration::ZERO };
+    let lag = now_micros().saturating_sub(batch.get(last).append_time_ms.saturating_mul(1000));
+    (Duration::from_micros(u64::try_from(lag).unwrap_or_default()) / SHARE_OF_LAG).min(MAX_DELAY)
 }
 
 async fn until(at: Option<Instant>) {
