@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use prost::Message as _;
-use weir_proto::event::v1::{ConsistencyToken, PartitionOffset};
+use weir_proto::token;
 
 /// Everything that the tokens seen so far cover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,9 +13,7 @@ pub(crate) struct Covered {
 impl Covered {
     /// Adds what a token covers. One that is not of this version's form is left out.
     pub(crate) fn add(&mut self, token: &str) {
-        let Ok(bytes) = URL_SAFE_NO_PAD.decode(token) else { return };
-        let Ok(token) = ConsistencyToken::decode(bytes.as_slice()) else { return };
-        for PartitionOffset { partition, offset } in token.partitions {
+        for (partition, offset) in token::decode(token).unwrap_or_default() {
             let last = self.last_by_partition.entry(partition).or_default();
             *last = offset.max(*last);
         }
@@ -25,9 +21,7 @@ impl Covered {
 
     /// The token for all of it; empty when it covers nothing.
     pub(crate) fn token(&self) -> String {
-        let partitions = self.last_by_partition.iter();
-        let partitions = partitions.map(|(&partition, &offset)| PartitionOffset { partition, offset });
-        URL_SAFE_NO_PAD.encode(ConsistencyToken { partitions: partitions.collect() }.encode_to_vec())
+        token::encode(&self.last_by_partition)
     }
 }
 
@@ -35,14 +29,11 @@ impl Covered {
 mod tests {
     use super::*;
 
-    fn token(partitions: &[(u32, u64)]) -> String {
-        Covered { last_by_partition: partitions.iter().copied().collect() }.token()
-    }
-
     #[test]
     fn the_last_offset_of_each_partition_is_kept() {
         let mut covered = Covered::default();
         assert_eq!(covered.token(), "");
+        let token = |partitions: &[(u32, u64)]| token::encode(&partitions.iter().copied().collect());
         for part in [token(&[(0, 5), (2, 1)]), token(&[(0, 3), (1, 9)]), "not a token".into()] {
             covered.add(&part);
         }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use weir_proto::event::v1::{Context, EventType};
+
 use crate::Error;
 
 /// Longest name of a field, bytes: the limit of `Condition.field` in `weir/analytics/v1/query.proto`.
@@ -29,82 +31,115 @@ pub enum Field {
     Property(String),
 }
 
-/// A text within `weir.event.v1.Context`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each is the path that `ContextField::path` gives, documented in event.proto")]
-pub enum ContextField {
-    AppName,
-    AppVersion,
-    AppBuild,
-    DeviceType,
-    DeviceManufacturer,
-    DeviceModel,
-    OsName,
-    OsVersion,
-    Locale,
-    PageUrl,
-    PagePath,
-    PageTitle,
-    Referrer,
-    CampaignSource,
-    CampaignMedium,
-    CampaignName,
-    CampaignTerm,
-    CampaignContent,
-    Ip,
-    UserAgent,
+/// The one list of the texts within `weir.event.v1.Context`: variant, path, field numbers in `Context` and in the message
+/// there (0: the field is a text itself), and the fields of the generated structs.
+macro_rules! context_fields {
+    ($($variant:ident $path:literal $numbers:tt $outer:ident $($inner:ident)?;)*) => {
+        /// A text within `weir.event.v1.Context`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs, reason = "each is the path that `ContextField::path` gives, documented in event.proto")]
+        pub enum ContextField {
+            $($variant,)*
+        }
+
+        impl ContextField {
+            /// Every one of them.
+            pub const ALL: &[ContextField] = &[$(ContextField::$variant,)*];
+
+            /// The path within the context, such as `os.name`.
+            pub const fn path(self) -> &'static str {
+                match self {
+                    $(ContextField::$variant => $path,)*
+                }
+            }
+
+            /// Field numbers in `Context` and in the message there; the second is 0 where the field is a text itself.
+            pub const fn numbers(self) -> (usize, usize) {
+                match self {
+                    $(ContextField::$variant => $numbers,)*
+                }
+            }
+
+            /// The text in a context; `None` when it has no such message, empty when the message has no such text.
+            pub fn of(self, context: &Context) -> Option<&str> {
+                match self {
+                    $(ContextField::$variant => context_fields!(@of context $outer $($inner)?),)*
+                }
+            }
+
+            /// The place of the text in a context, which gets the message that holds it if it has none.
+            pub fn of_mut(self, context: &mut Context) -> &mut String {
+                match self {
+                    $(ContextField::$variant => context_fields!(@of_mut context $outer $($inner)?),)*
+                }
+            }
+        }
+    };
+    (@of $context:ident $text:ident) => { Some(&$context.$text) };
+    (@of $context:ident $message:ident $text:ident) => { $context.$message.as_ref().map(|message| &*message.$text) };
+    (@of_mut $context:ident $text:ident) => { &mut $context.$text };
+    (@of_mut $context:ident $message:ident $text:ident) => { &mut $context.$message.get_or_insert_default().$text };
+}
+
+context_fields! {
+    AppName "app.name" (1, 1) app name;
+    AppVersion "app.version" (1, 2) app version;
+    AppBuild "app.build" (1, 3) app build;
+    DeviceType "device.type" (2, 1) device r#type;
+    DeviceManufacturer "device.manufacturer" (2, 2) device manufacturer;
+    DeviceModel "device.model" (2, 3) device model;
+    OsName "os.name" (3, 1) os name;
+    OsVersion "os.version" (3, 2) os version;
+    Locale "locale" (4, 0) locale;
+    PageUrl "page.url" (5, 1) page url;
+    PagePath "page.path" (5, 2) page path;
+    PageTitle "page.title" (5, 3) page title;
+    Referrer "referrer" (6, 0) referrer;
+    CampaignSource "campaign.source" (7, 1) campaign source;
+    CampaignMedium "campaign.medium" (7, 2) campaign medium;
+    CampaignName "campaign.name" (7, 3) campaign name;
+    CampaignTerm "campaign.term" (7, 4) campaign term;
+    CampaignContent "campaign.content" (7, 5) campaign content;
+    Ip "ip" (8, 0) ip;
+    UserAgent "user_agent" (9, 0) user_agent;
 }
 
 impl ContextField {
-    /// Every one of them.
-    pub const ALL: [ContextField; 20] = [
-        ContextField::AppName,
-        ContextField::AppVersion,
-        ContextField::AppBuild,
-        ContextField::DeviceType,
-        ContextField::DeviceManufacturer,
-        ContextField::DeviceModel,
-        ContextField::OsName,
-        ContextField::OsVersion,
-        ContextField::Locale,
-        ContextField::PageUrl,
-        ContextField::PagePath,
-        ContextField::PageTitle,
-        ContextField::Referrer,
-        ContextField::CampaignSource,
-        ContextField::CampaignMedium,
-        ContextField::CampaignName,
-        ContextField::CampaignTerm,
-        ContextField::CampaignContent,
-        ContextField::Ip,
-        ContextField::UserAgent,
-    ];
-
-    /// The path within the context, such as `os.name`.
-    pub const fn path(self) -> &'static str {
-        match self {
-            ContextField::AppName => "app.name",
-            ContextField::AppVersion => "app.version",
-            ContextField::AppBuild => "app.build",
-            ContextField::DeviceType => "device.type",
-            ContextField::DeviceManufacturer => "device.manufacturer",
-            ContextField::DeviceModel => "device.model",
-            ContextField::OsName => "os.name",
-            ContextField::OsVersion => "os.version",
-            ContextField::Locale => "locale",
-            ContextField::PageUrl => "page.url",
-            ContextField::PagePath => "page.path",
-            ContextField::PageTitle => "page.title",
-            ContextField::Referrer => "referrer",
-            ContextField::CampaignSource => "campaign.source",
-            ContextField::CampaignMedium => "campaign.medium",
-            ContextField::CampaignName => "campaign.name",
-            ContextField::CampaignTerm => "campaign.term",
-            ContextField::CampaignContent => "campaign.content",
-            ContextField::Ip => "ip",
-            ContextField::UserAgent => "user_agent",
-        }
+    /// The field at a path within the context.
+    pub fn parse(path: &str) -> Option<ContextField> {
+        ContextField::ALL.iter().copied().find(|field| field.path() == path)
     }
+}
+
+/// The text of [`Field::EventType`]: the schema's name without its prefix, such as `TRACK`. Unspecified means `TRACK`; a type
+/// of a newer schema has none.
+pub fn event_type_text(number: i32) -> Option<&'static str> {
+    match EventType::try_from(number) {
+        Ok(EventType::Unspecified | EventType::Track) => Some("TRACK"),
+        Ok(EventType::Page) => Some("PAGE"),
+        Ok(EventType::Screen) => Some("SCREEN"),
+        Ok(EventType::Identify) => Some("IDENTIFY"),
+        Ok(EventType::Group) => Some("GROUP"),
+        Ok(EventType::Alias) => Some("ALIAS"),
+        Err(_) => None,
+    }
+}
+
+/// Appends the text of a finite number as dimensions and filters know it: as many digits as are needed to tell it from its
+/// neighbours, no fraction if it is whole, an exponent from 1e16 on and below 1e-5; -0 is 0.
+pub fn write_number(number: f64, text: &mut String) {
+    use fmt::Write as _;
+    write!(text, "{:?}", number + 0.0).expect("writing to a String cannot fail");
+    if text.ends_with(".0") {
+        text.truncate(text.len() - 2);
+    }
+}
+
+/// The text that [`write_number`] appends.
+pub fn number_text(number: f64) -> String {
+    let mut text = String::new();
+    write_number(number, &mut text);
+    text
 }
 
 impl Field {
@@ -131,11 +166,10 @@ impl Field {
             "context" | "properties" => refuse(format!("say which, as in `{name}.…`")),
             _ => {
                 if let Some(path) = name.strip_prefix("context.") {
-                    return match ContextField::ALL.into_iter().find(|field| field.path() == path) {
+                    return match ContextField::parse(path) {
                         Some(field) => Ok(Field::Context(field)),
                         None => {
-                            let known: Vec<_> =
-                                ContextField::ALL.into_iter().map(ContextField::path).collect();
+                            let known: Vec<_> = ContextField::ALL.iter().map(|field| field.path()).collect();
                             refuse(format!("the context has {}", known.join(", ")))
                         }
                     };
@@ -196,8 +230,44 @@ mod tests {
     #[test]
     fn context_fields_keep_their_canonical_names() {
         for field in ContextField::ALL {
-            let field = Field::Context(field);
+            let field = Field::Context(*field);
             assert_eq!(Field::parse(&field.to_string()), Ok(field));
+        }
+    }
+
+    #[test]
+    fn context_fields_are_found_by_number_and_by_name_alike() {
+        for field in ContextField::ALL {
+            let mut context = Context::default();
+            *field.of_mut(&mut context) = field.path().to_owned();
+            assert_eq!(field.of(&context), Some(field.path()));
+            let others = ContextField::ALL.iter().filter(|other| *other != field);
+            assert!(others.into_iter().all(|other| other.of(&context).is_none_or(str::is_empty)));
+            // A text is tag, length and bytes; the numbers are below 16, so that the tag is one byte.
+            let (outer, inner) = field.numbers();
+            let tagged = |number: usize, bytes: &[u8]| {
+                let head = [(number << 3 | 2) as u8, bytes.len() as u8];
+                [head.as_slice(), bytes].concat()
+            };
+            let text = field.path().as_bytes();
+            let wire = if inner == 0 { tagged(outer, text) } else { tagged(outer, &tagged(inner, text)) };
+            assert_eq!(prost::Message::encode_to_vec(&context), wire, "{}", field.path());
+        }
+    }
+
+    #[test]
+    fn numbers_have_one_text() {
+        for (number, expected) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (7.0, "7"),
+            (-1.5, "-1.5"),
+            (1e15, "1000000000000000"),
+            (9_007_199_254_740_992.0, "9007199254740992"),
+            (1e16, "1e16"),
+            (1e-6, "1e-6"),
+        ] {
+            assert_eq!(number_text(number), expected);
         }
     }
 

@@ -28,6 +28,7 @@ pub mod field;
 pub mod level;
 pub mod money;
 pub mod numeric;
+pub mod tally;
 
 pub use error::Error;
 pub use estimate::Estimate;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::{Config, Metrics, Shutdown};
 
+/// The project of every event and question until credentials name one.
+pub const PROJECT: &str = "default";
+
 /// Everything that the services of one process share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Context {

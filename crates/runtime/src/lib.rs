@@ -8,7 +8,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | the one typed [`Config`], its commented defaults, files, environment and overrides |
-//! | [`context`] | what a service is started with |
+//! | [`context`] | what a service is started with, and the project that everything belongs to |
+//! | [`clock`] | the wall clock |
 //! | [`listen`] | bound sockets, with errors that say who holds the port |
 //! | [`server`] | serves gRPC and HTTP on them until the shutdown, then drains |
 //! | [`health`] | named checks behind `/readyz` and `grpc.health.v1` |
@@ -18,6 +19,7 @@
 //! | [`trace`] | the W3C trace context |
 //! | [`telemetry`] | the tracing subscriber |
 
+pub mod clock;
 pub mod config;
 pub mod context;
 pub mod health;

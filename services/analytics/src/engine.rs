@@ -9,12 +9,12 @@ use tokio::{
 };
 use weir_proto::{token, validate::Path};
 use weir_rollup::definition::Catalog;
-use weir_runtime::metrics::Histogram;
+use weir_runtime::{clock::now_micros, metrics::Histogram};
 
 use crate::{
     error::Error,
     materialise::{View, ViewRequest},
-    partition::{Handle, Progress, Pulse, Refusal, now_micros},
+    partition::{Handle, Progress, Pulse, Refusal},
     query::{Answer, Question, Setting},
 };
 

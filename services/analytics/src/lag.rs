@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::MissedTickBehavior};
 use weir_log::EventLog;
-use weir_runtime::Metrics;
+use weir_runtime::{Metrics, clock::now_micros};
 
-use crate::partition::{Progress, now_micros};
+use crate::partition::Progress;
 
 /// How often.
 const INTERVAL: Duration = Duration::from_secs(5);

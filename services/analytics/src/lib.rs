@@ -49,7 +49,7 @@ use weir_rollup::{
     definition::{Catalog, CatalogSpec},
     level::Retention,
 };
-use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, metrics};
+use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, context::PROJECT, metrics};
 
 use engine::Engine;
 use materialise::Limits;
@@ -58,8 +58,6 @@ use service::Analytics;
 
 /// The `service` label of the metrics.
 const SERVICE: &str = "analytics";
-/// The project that all questions are about: until there are keys, there is one.
-const PROJECT: &str = "default";
 /// The folder of the snapshots within the data directory.
 const SNAPSHOTS: &str = "analytics";
 /// How long the log may be away when the service starts, before it gives up.

@@ -17,19 +17,17 @@ use tonic::Status;
 use weir_log::EventLog;
 use weir_proto::{
     analytics::v1::{LiveEvent, WatchEventsRequest, WatchEventsResponse},
-    event::v1::{Context, Event, EventRecord, EventType},
+    event::v1::{Event, EventRecord},
+    time::timestamp,
     validate::{Path, Validate as _, Violations},
 };
-use weir_rollup::field::{ContextField, Field};
+use weir_rollup::field::{Field, event_type_text, number_text};
 use weir_runtime::Shutdown;
 
 use crate::{
     error::Error,
     partition::now_micros,
-    query::{
-        filter::{Filter, Operand, Truth},
-        number_text, timestamp,
-    },
+    query::filter::{Filter, Operand, Truth},
     watch::Place,
 };
 
@@ -212,20 +210,12 @@ fn value<'e>(event: &'e Event, field: &Field) -> Option<Cow<'e, str>> {
     let present = |text: &'e str| (!text.is_empty()).then_some(Cow::Borrowed(text));
     match field {
         Field::EventName => present(&event.event_name),
-        Field::EventType => present(match EventType::try_from(event.event_type) {
-            Ok(EventType::Unspecified | EventType::Track) => "TRACK",
-            Ok(EventType::Page) => "PAGE",
-            Ok(EventType::Screen) => "SCREEN",
-            Ok(EventType::Identify) => "IDENTIFY",
-            Ok(EventType::Group) => "GROUP",
-            Ok(EventType::Alias) => "ALIAS",
-            Err(_) => "",
-        }),
+        Field::EventType => event_type_text(event.event_type).map(Cow::Borrowed),
         Field::UserId => present(&event.user_id),
         Field::AnonymousId => present(&event.anonymous_id),
         Field::SessionId => present(&event.session_id),
         Field::InstallId => present(&event.install_id),
-        Field::Context(field) => present(context(event.context.as_ref()?, *field)?),
+        Field::Context(field) => present(field.of(event.context.as_ref()?)?),
         Field::Property(key) => match event.properties.as_ref()?.fields.get(key)?.kind.as_ref()? {
             Kind::StringValue(text) => Some(Cow::Borrowed(text)),
             Kind::NumberValue(number) => number.is_finite().then(|| number_text(*number).into()),
@@ -233,31 +223,6 @@ fn value<'e>(event: &'e Event, field: &Field) -> Option<Cow<'e, str>> {
             Kind::NullValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => None,
         },
     }
-}
-
-fn context(context: &Context, field: ContextField) -> Option<&str> {
-    Some(match field {
-        ContextField::AppName => &context.app.as_ref()?.name,
-        ContextField::AppVersion => &context.app.as_ref()?.version,
-        ContextField::AppBuild => &context.app.as_ref()?.build,
-        ContextField::DeviceType => &context.device.as_ref()?.r#type,
-        ContextField::DeviceManufacturer => &context.device.as_ref()?.manufacturer,
-        ContextField::DeviceModel => &context.device.as_ref()?.model,
-        ContextField::OsName => &context.os.as_ref()?.name,
-        ContextField::OsVersion => &context.os.as_ref()?.version,
-        ContextField::Locale => &context.locale,
-        ContextField::PageUrl => &context.page.as_ref()?.url,
-        ContextField::PagePath => &context.page.as_ref()?.path,
-        ContextField::PageTitle => &context.page.as_ref()?.title,
-        ContextField::Referrer => &context.referrer,
-        ContextField::CampaignSource => &context.campaign.as_ref()?.source,
-        ContextField::CampaignMedium => &context.campaign.as_ref()?.medium,
-        ContextField::CampaignName => &context.campaign.as_ref()?.name,
-        ContextField::CampaignTerm => &context.campaign.as_ref()?.term,
-        ContextField::CampaignContent => &context.campaign.as_ref()?.content,
-        ContextField::Ip => &context.ip,
-        ContextField::UserAgent => &context.user_agent,
-    })
 }
 
 /// What waits for a slow reader.

@@ -3,11 +3,7 @@
 //!
 //! Nothing here waits for a query: views and snapshots take pointers to cells, and what they do with them happens elsewhere.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -17,6 +13,7 @@ use tokio::{
 use weir_log::{EventLog, Offset, PartitionReader, RecordBatch};
 use weir_runtime::{
     Metrics, Shutdown,
+    clock::now_micros,
     health::Check,
     metrics::{Counter, Histogram},
 };
@@ -475,10 +472,4 @@ async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
     let result = task.as_mut()?.await.expect("the task does not panic");
     *task = None;
     Some(result)
-}
-
-/// Now by the wall clock, microseconds since the epoch.
-pub(crate) fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

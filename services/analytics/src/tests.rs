@@ -17,12 +17,14 @@ use weir_proto::{
         analytics_service_client::AnalyticsServiceClient, watch_query_request::Query, watch_query_response,
     },
     event::v1::{self as event, EventRecord},
+    time::timestamp,
     token,
 };
-use weir_runtime::{Config, Context, Listeners, Metrics, Shutdown, config::RollupDefinition};
+use weir_runtime::{
+    Config, Context, Listeners, Metrics, Shutdown, clock::now_micros, config::RollupDefinition,
+};
 
 use crate::{
-    partition::now_micros,
     snapshot,
     testing::{Event, SECOND, Writer},
 };
@@ -224,7 +226,7 @@ async fn a_watch_equals_the_query_at_the_same_state() {
     let dir = tempfile::tempdir().unwrap();
     let system = System::start(dir.path()).await;
     let start = now_micros() - 600 * SECOND;
-    let start = Some(crate::query::timestamp(start - start.rem_euclid(60 * SECOND)));
+    let start = Some(timestamp(start - start.rem_euclid(60 * SECOND)));
     let range = Some(TimeRange { start_time: start, ..TimeRange::default() });
     let series = QueryTimeSeriesRequest {
         time_range: range,
@@ -286,7 +288,7 @@ async fn a_slow_reader_gets_fewer_answers_and_ends_with_the_latest() {
     let dir = tempfile::tempdir().unwrap();
     let system = System::start(dir.path()).await;
     // Large answers, so that they do not all fit into the buffers of the connection.
-    let start = crate::query::timestamp((now_micros() / SECOND - 3000) * SECOND);
+    let start = timestamp((now_micros() / SECOND - 3000) * SECOND);
     let series = QueryTimeSeriesRequest {
         time_range: Some(TimeRange { start_time: Some(start), ..TimeRange::default() }),
         interval: Interval::Second.into(),

@@ -7,14 +7,13 @@ use std::{
 };
 
 use tokio::sync::watch;
-use weir_proto::processing::v1::{PartitionStatus, SinkStatus, Status, partition_status::State};
-use weir_runtime::{Shutdown, health::Check};
-
-use crate::{
-    Shared,
-    group::Views,
-    partition::{View, now_micros},
+use weir_proto::{
+    processing::v1::{PartitionStatus, SinkStatus, Status, partition_status::State},
+    time::timestamp,
 };
+use weir_runtime::{Shutdown, clock::now_micros, health::Check};
+
+use crate::{Shared, group::Views, partition::View};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -210,13 +209,6 @@ impl Board {
             partitions,
             report_time: Some(timestamp(now_micros())),
         }
-    }
-}
-
-fn timestamp(micros: i64) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: micros.div_euclid(1_000_000),
-        nanos: micros.rem_euclid(1_000_000) as i32 * 1000,
     }
 }
 

@@ -9,7 +9,7 @@ use weir_proto::{
     ingest::v1::{EventResult, event_result},
     validate::{Path, Violations},
 };
-use weir_runtime::{status, trace};
+use weir_runtime::{context::PROJECT, status, trace};
 
 use crate::{
     clock::{Arrival, Clocks},
@@ -18,9 +18,6 @@ use crate::{
     recent::Recent,
     valid::{Incoming, Rules, ValidEvent},
 };
-
-/// The project of every event until credentials name one.
-const PROJECT: &str = "default";
 
 /// What `EventRecord`, a generated id and the key add to an event, generously: for sizing the buffer of a batch.
 const RECORD_OVERHEAD: usize = 128;

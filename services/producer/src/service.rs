@@ -1,9 +1,6 @@
 //! The RPCs.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -20,11 +17,14 @@ use weir_proto::{
         StreamEventsRequest, StreamEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest,
         UploadEventsResponse, event_result, ingest_service_server::IngestService,
     },
+    time::timestamp,
     token,
     validate::{Path, Validate as _, Violations},
 };
 use weir_runtime::{
-    Context, Shutdown, config,
+    Context, Shutdown,
+    clock::now_micros,
+    config,
     metrics::{Gauge, Histogram},
     server::Deadline,
     status::Reason,
@@ -35,7 +35,7 @@ use crate::{
     SERVICE,
     append::{Appender, Pressure, Settled},
     batch::{Batch, Intake, Outcome, Place, Seen, invalid},
-    clock::{Arrival, Clocks, timestamp},
+    clock::{Arrival, Clocks},
     error::Error,
     stream, upload,
     valid::{Incoming, Rules},
@@ -174,12 +174,6 @@ impl Core {
         gauge.inc();
         Ok(StreamPlace { _permit: permit, gauge })
     }
-}
-
-/// Microseconds since the Unix epoch.
-pub(crate) fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// When the caller stops waiting, if it said so.

@@ -21,13 +21,14 @@ use weir_proto::{
     token,
     validate::Validate as _,
 };
+use weir_runtime::clock::now_micros;
 
 use crate::{
     append::{Pressure, Settled},
     batch::{Outcome, Place, Seen, invalid},
     clock::Arrival,
     error::Error,
-    service::{Core, StreamPlace, now_micros},
+    service::{Core, StreamPlace},
 };
 
 /// Responses that may wait for a slow reader; while they do, no batch is read.

@@ -17,13 +17,14 @@ use weir_proto::{
     ingest::v1::{EventResult, InstallSequence, UploadEventsRequest, UploadEventsResponse},
     token,
 };
+use weir_runtime::clock::now_micros;
 
 use crate::{
     append::{Pressure, Settled},
     batch::{Outcome, Place, Seen},
     clock::Arrival,
     error::Error,
-    service::{Core, now_micros},
+    service::Core,
     valid::Incoming,
 };
 

@@ -6,10 +6,11 @@ use prost::Message as _;
 use uuid::Uuid;
 use weir_proto::{
     event::v1::{Event, EventRecord, EventType},
+    time::{micros, timestamp},
     validate::{Path, Validate as _, Violations},
 };
 
-use crate::clock::{Arrival, Clocks, micros, timestamp};
+use crate::clock::{Arrival, Clocks};
 
 /// What the schema can't say: limits that are configured or need the clock.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ use weir_rollup::{
     cell::Placed,
     chain::{Chain, ChainState, Verdict, VoidReason},
     level::{Level, Retention},
+    tally,
 };
 
 use cube::index;
@@ -192,7 +193,7 @@ impl State {
             }
         }
         let tally = batch.tally.unwrap_or_default();
-        add(&mut self.tally, &tally);
+        tally::add(&mut self.tally, &tally);
         self.drop_expired();
         Applied::Counted(tally)
     }
@@ -396,14 +397,4 @@ fn parse(projects: Vec<pb::ProjectDelta>) -> Result<Vec<(String, Cells)>, weir_r
         .into_iter()
         .map(|delta| Ok((delta.project, delta.rollups.into_iter().map(rollup).collect::<Result<_, _>>()?)))
         .collect()
-}
-
-fn add(sum: &mut pb::Tally, more: &pb::Tally) {
-    let pb::Tally { records, counted, duplicates, dead_lettered, late, unavailable } = more;
-    sum.records += records;
-    sum.counted += counted;
-    sum.duplicates += duplicates;
-    sum.dead_lettered += dead_lettered;
-    sum.late += late;
-    sum.unavailable += unavailable;
 }

@@ -34,17 +34,6 @@ fn short(name: &str) -> &str {
     name.strip_prefix("properties.").unwrap_or(name)
 }
 
-/// The text of a number as dimensions show it: whole numbers below 2^53 without a fraction, others with as many digits as
-/// are needed to tell them from their neighbours; -0 is 0.
-pub(crate) fn number_text(number: f64) -> String {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() < EXACT {
-        (number as i64).to_string()
-    } else {
-        format!("{number:?}")
-    }
-}
-
 /// Reads a list of fields without repetitions.
 pub(crate) fn parse_all(names: &[String], at: &Path<'_>, found: &mut Violations) -> Vec<Field> {
     let mut fields = Vec::with_capacity(names.len());

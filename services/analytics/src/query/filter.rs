@@ -8,7 +8,7 @@ use weir_proto::{
     analytics::v1::{self as pb, condition::Operator, filter::Expression},
     validate::{Path, Violations},
 };
-use weir_rollup::field::Field;
+use weir_rollup::field::{Field, number_text};
 
 use super::fields;
 
@@ -311,7 +311,7 @@ fn text_of(value: &prost_types::Value) -> Result<Option<String>, &'static str> {
         None | Some(Kind::NullValue(_)) => Ok(None),
         Some(Kind::StringValue(text)) => Ok(Some(text.clone())),
         Some(Kind::BoolValue(truth)) => Ok(Some(truth.to_string())),
-        Some(Kind::NumberValue(number)) if number.is_finite() => Ok(Some(fields::number_text(*number))),
+        Some(Kind::NumberValue(number)) if number.is_finite() => Ok(Some(number_text(*number))),
         Some(Kind::NumberValue(_)) => Err("must be a finite number"),
         Some(Kind::StructValue(_) | Kind::ListValue(_)) => {
             Err("must be a text, a number, true, false or null")

@@ -30,6 +30,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use weir_proto::{
     analytics::v1::{self as pb, ResultInfo, result_info::Source, watch_query_response},
+    time::timestamp,
     token,
 };
 
@@ -38,8 +39,6 @@ use crate::{
     materialise::{PartRequest, Value, View},
 };
 
-pub(crate) use fields::number_text;
-pub(crate) use range::timestamp;
 pub(crate) use rollup::Setting;
 pub(crate) use table::Patience;
 

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use prost_types::{Duration, Timestamp};
 use weir_proto::{
     analytics::v1 as pb,
+    time::{duration_micros, micros},
     validate::{Path, Violations},
 };
 use weir_rollup::level::{Level, Retention};
@@ -102,19 +102,4 @@ impl TimeRange {
 /// The end of the bucket that a moment lies in.
 fn end_of_bucket(micros: i64, level: Level) -> i64 {
     level.start_micros(level.bucket_of(micros) + 1)
-}
-
-/// A timestamp in microseconds since the epoch, rounded down.
-pub(crate) fn micros(time: &Timestamp) -> i64 {
-    time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1000)
-}
-
-fn duration_micros(duration: &Duration) -> i64 {
-    duration.seconds.saturating_mul(1_000_000).saturating_add(i64::from(duration.nanos) / 1000)
-}
-
-/// Microseconds since the epoch as a timestamp.
-pub(crate) fn timestamp(micros: i64) -> Timestamp {
-    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).expect("less than a second");
-    Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use weir_proto::{
     analytics::v1::{self as pb, Figure},
+    time::timestamp,
     validate::{Path, Validate as _, Violations},
 };
 use weir_rollup::{
@@ -19,7 +20,7 @@ use super::{
     filter::Filter,
     greatest_first, group_values,
     measure::{Measure, Needs, Sum},
-    range::{TimeRange, timestamp},
+    range::TimeRange,
     rollup::{self, Setting},
     table::{Group, Patience, Table},
 };

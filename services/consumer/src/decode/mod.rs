@@ -12,7 +12,7 @@ mod plan;
 mod tests;
 mod wire;
 
-pub use plan::{Plan, Slot, write_number};
+pub use plan::{Plan, Slot};
 pub use wire::{Fault, Malformed};
 
 use wire::{Cursor, Key};

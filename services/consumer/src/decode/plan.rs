@@ -1,7 +1,6 @@
 //! Which parts of an event go to which slot, compiled once from the catalog's fields.
 
-use weir_proto::event::v1::EventType;
-use weir_rollup::field::{ContextField, Field};
+use weir_rollup::field::{Field, event_type_text};
 
 use super::{Event, Scalar};
 
@@ -16,18 +15,8 @@ pub enum Slot<'a> {
     Missing,
     /// Text; `true` and `false` for a boolean.
     Text(&'a str),
-    /// A finite number, whose text is [`write_number`]'s.
+    /// A finite number, whose text is [`weir_rollup::field::write_number`]'s.
     Number(f64),
-}
-
-/// Appends the text of a number as a dimension shows it: as many digits as are needed to tell it from its neighbours, no
-/// fraction if it is whole, an exponent from 1e16 on and below 1e-5; -0 is 0.
-pub fn write_number(number: f64, text: &mut String) {
-    use std::fmt::Write;
-    write!(text, "{:?}", number + 0.0).expect("writing to a String cannot fail");
-    if text.ends_with(".0") {
-        text.truncate(text.len() - 2);
-    }
 }
 
 /// A compiled list of wanted fields.
@@ -76,7 +65,7 @@ impl Plan {
                 Field::SessionId => plan.own.push((Own::SessionId, slot)),
                 Field::InstallId => plan.own.push((Own::InstallId, slot)),
                 Field::Context(field) => {
-                    let (outer, inner) = numbers_of(*field);
+                    let (outer, inner) = field.numbers();
                     plan.context[outer][inner] = slot;
                 }
                 Field::Property(name) => plan.property(name).dimension = slot,
@@ -125,7 +114,7 @@ impl Plan {
         for &(own, slot) in &self.own {
             let text = match own {
                 Own::EventName => event.event_name,
-                Own::EventType => type_name(event.event_type),
+                Own::EventType => event_type_text(event.event_type).unwrap_or_default(),
                 Own::UserId => event.user_id,
                 Own::AnonymousId => event.anonymous_id,
                 Own::SessionId => event.session_id,
@@ -179,43 +168,4 @@ fn length_bit(name: &str) -> u64 {
 
 fn present(text: &str) -> Slot<'_> {
     if text.is_empty() { Slot::Missing } else { Slot::Text(text) }
-}
-
-/// The schema's name without its prefix, such as `TRACK`. Unspecified means `TRACK`; a type of a newer schema is missing.
-fn type_name(number: i32) -> &'static str {
-    match EventType::try_from(number) {
-        Ok(EventType::Unspecified | EventType::Track) => "TRACK",
-        Ok(EventType::Page) => "PAGE",
-        Ok(EventType::Screen) => "SCREEN",
-        Ok(EventType::Identify) => "IDENTIFY",
-        Ok(EventType::Group) => "GROUP",
-        Ok(EventType::Alias) => "ALIAS",
-        Err(_) => "",
-    }
-}
-
-/// Field numbers in `event.v1.Context` and in the message there.
-fn numbers_of(field: ContextField) -> (usize, usize) {
-    match field {
-        ContextField::AppName => (1, 1),
-        ContextField::AppVersion => (1, 2),
-        ContextField::AppBuild => (1, 3),
-        ContextField::DeviceType => (2, 1),
-        ContextField::DeviceManufacturer => (2, 2),
-        ContextField::DeviceModel => (2, 3),
-        ContextField::OsName => (3, 1),
-        ContextField::OsVersion => (3, 2),
-        ContextField::Locale => (4, 0),
-        ContextField::PageUrl => (5, 1),
-        ContextField::PagePath => (5, 2),
-        ContextField::PageTitle => (5, 3),
-        ContextField::Referrer => (6, 0),
-        ContextField::CampaignSource => (7, 1),
-        ContextField::CampaignMedium => (7, 2),
-        ContextField::CampaignName => (7, 3),
-        ContextField::CampaignTerm => (7, 4),
-        ContextField::CampaignContent => (7, 5),
-        ContextField::Ip => (8, 0),
-        ContextField::UserAgent => (9, 0),
-    }
 }

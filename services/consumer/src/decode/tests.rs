@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use prost::Message;
 use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
 use weir_proto::{event::v1 as proto, google::r#type as money};
-use weir_rollup::field::{ContextField, Field};
+use weir_rollup::field::{ContextField, Field, write_number};
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn fields() -> (Vec<Field>, Vec<Field>) {
         Field::SessionId,
         Field::InstallId,
     ];
-    let context = ContextField::ALL.map(Field::Context);
+    let context = ContextField::ALL.iter().map(|field| Field::Context(*field));
     let properties = ["a", "b", "c", "d"].map(|name| Field::Property(name.to_owned()));
     let numerics = vec![properties[0].clone(), Field::UserId, properties[1].clone()];
     (own.into_iter().chain(context).chain(properties).collect(), numerics)
@@ -361,22 +361,4 @@ fn faults_name_their_position() {
     let error = decode(&Plan::nothing(), &value, &mut [], &mut []).unwrap_err();
     assert_eq!(error, Malformed { position: 3, fault: Fault::Utf8 });
     assert_eq!(error.to_string(), "a string is not UTF-8, at byte 3");
-}
-
-#[test]
-fn numbers_have_one_text() {
-    for (number, expected) in [
-        (3.0, "3"),
-        (-0.0, "0"),
-        (-17.0, "-17"),
-        (0.1, "0.1"),
-        (1e15, "1000000000000000"),
-        (9_007_199_254_740_992.0, "9007199254740992"),
-        (1e300, "1e300"),
-        (1.5e-9, "1.5e-9"),
-    ] {
-        let mut text = String::new();
-        write_number(number, &mut text);
-        assert_eq!(text, expected);
-    }
 }

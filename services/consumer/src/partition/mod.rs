@@ -26,7 +26,6 @@ use weir_proto::processing::v1::partition_status::State;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use flight::Landed;
-pub(crate) use tail::now_micros;
 pub(crate) use view::View;
 
 use crate::{Shared, error::Error};

@@ -4,10 +4,7 @@
 //! processing goes on. Afterwards the owner keeps reading. What comes back confirms its own micro-batches and shows at once
 //! when somebody else claims the partition.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message;
@@ -15,6 +12,7 @@ use uuid::Uuid;
 use weir_log::{EventLog, Offset, PartitionReader, Record, RecordBatch, RecordRef};
 use weir_proto::rollup::v1::{Claim, MetricsRecord, metrics_record};
 use weir_rollup::chain::{Chain, ChainState, Hint, Verdict, VoidReason};
+use weir_runtime::clock::now_micros;
 
 use crate::{error::Error, settings::Settings};
 
@@ -219,12 +217,6 @@ impl Tail {
     pub(crate) fn hint(&self) -> Option<&Hint> {
         self.hint.as_ref()
     }
-}
-
-/// The wall clock, microseconds since the Unix epoch.
-pub(crate) fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -39,15 +39,3 @@ impl View {
         self.sinks.iter().map(|(_, next)| *next).min()
     }
 }
-
-/// Adds what became of a batch's records.
-pub(crate) fn add(total: &mut Tally, batch: &Tally) {
-    // Every field by name, so that a new one is not forgotten.
-    let Tally { records, counted, duplicates, dead_lettered, late, unavailable } = *batch;
-    total.records += records;
-    total.counted += counted;
-    total.duplicates += duplicates;
-    total.dead_lettered += dead_lettered;
-    total.late += late;
-    total.unavailable += unavailable;
-}

@@ -9,12 +9,13 @@ use weir_proto::rollup::v1::{MicroBatch, Tally};
 use weir_rollup::{
     accumulate::{Accumulator, Observation, Revenue},
     definition::Catalog,
+    field::write_number,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Chunk, Outcome, Sink};
 use crate::{
-    decode::{Event, Slot, write_number},
+    decode::{Event, Slot},
     reject::{DeadLetter, Rejection},
 };
 

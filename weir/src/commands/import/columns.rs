@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
-use weir_proto::event::v1::{Context, Event, EventType};
+use weir_proto::event::v1::{Event, EventType};
+use weir_rollup::field::ContextField;
 
 use crate::{
     ask::filter,
@@ -27,8 +28,7 @@ pub(crate) enum Target {
     /// Amount, in this currency; without one, in that of the target `Currency`.
     Revenue(Option<String>),
     Currency,
-    /// A path within the context, such as `os.name`.
-    Context(String),
+    Context(ContextField),
     Property(String),
 }
 
@@ -54,19 +54,18 @@ impl FromStr for Target {
         if let Some((_, target)) = NAMES.iter().find(|(name, _)| *name == text) {
             return Ok(target.clone());
         }
-        match text.split_once('.') {
-            Some(("properties", key)) if !key.is_empty() => Ok(Self::Property(key.to_owned())),
-            Some(("context", path)) if slot(&mut Context::default(), path).is_some() => {
-                Ok(Self::Context(path.to_owned()))
-            }
-            _ => {
-                let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-                Err(format!(
-                    "`{text}` is no part of an event; expected {}, context.PATH or properties.KEY",
-                    names.join(", ")
-                ))
-            }
-        }
+        let target = match text.split_once('.') {
+            Some(("properties", key)) if !key.is_empty() => Some(Self::Property(key.to_owned())),
+            Some(("context", path)) => ContextField::parse(path).map(Self::Context),
+            _ => None,
+        };
+        target.ok_or_else(|| {
+            let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+            format!(
+                "`{text}` is no part of an event; expected {}, context.PATH or properties.KEY",
+                names.join(", ")
+            )
+        })
     }
 }
 
@@ -182,10 +181,7 @@ pub(crate) fn fill(event: &mut Event, target: &Target, text: &str, reading: &Rea
             event.revenue.get_or_insert_default().currency_code =
                 money::currency(text).map_err(|error| format!("currency: {error}"))?;
         }
-        Target::Context(path) => {
-            let context = event.context.get_or_insert_default();
-            *slot(context, path).expect("paths are checked when they are parsed") = own();
-        }
+        Target::Context(field) => *field.of_mut(event.context.get_or_insert_default()) = own(),
         Target::Property(key) => set_property(event, key, typed(text)),
     }
     Ok(())
@@ -210,33 +206,6 @@ pub(crate) fn typed(text: &str) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// The field at a path within the context.
-fn slot<'a>(context: &'a mut Context, path: &str) -> Option<&'a mut String> {
-    Some(match path {
-        "app.name" => &mut context.app.get_or_insert_default().name,
-        "app.version" => &mut context.app.get_or_insert_default().version,
-        "app.build" => &mut context.app.get_or_insert_default().build,
-        "device.type" => &mut context.device.get_or_insert_default().r#type,
-        "device.manufacturer" => &mut context.device.get_or_insert_default().manufacturer,
-        "device.model" => &mut context.device.get_or_insert_default().model,
-        "os.name" => &mut context.os.get_or_insert_default().name,
-        "os.version" => &mut context.os.get_or_insert_default().version,
-        "locale" => &mut context.locale,
-        "page.url" => &mut context.page.get_or_insert_default().url,
-        "page.path" => &mut context.page.get_or_insert_default().path,
-        "page.title" => &mut context.page.get_or_insert_default().title,
-        "referrer" => &mut context.referrer,
-        "campaign.source" => &mut context.campaign.get_or_insert_default().source,
-        "campaign.medium" => &mut context.campaign.get_or_insert_default().medium,
-        "campaign.name" => &mut context.campaign.get_or_insert_default().name,
-        "campaign.term" => &mut context.campaign.get_or_insert_default().term,
-        "campaign.content" => &mut context.campaign.get_or_insert_default().content,
-        "ip" => &mut context.ip,
-        "user_agent" => &mut context.user_agent,
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,7 +223,7 @@ mod tests {
         );
         let revenue = Mapping { target: Target::Revenue(Some("USD".into())), column: "total: net".into() };
         assert_eq!(mapping("revenue=total: net:usd"), revenue);
-        assert_eq!(mapping("context.os.name=system").target, Target::Context("os.name".into()));
+        assert_eq!(mapping("context.os.name=system").target, Target::Context(ContextField::OsName));
         assert_eq!(mapping("properties.a.b=c").target, Target::Property("a.b".into()));
         for text in ["user_id", "user_id=", "usr=a", "context.os=a", "properties.=a", "revenue=a:EURO"] {
             assert!(text.parse::<Mapping>().is_err(), "{text}");
