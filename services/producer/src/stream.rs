@@ -1,10 +1,11 @@
 //! `StreamEvents`: batches in, acknowledgements and credits out, for as long as the connection lasts.
 //!
-//! Several batches are appended at once, acknowledgements come in the order of the batches. Credits bound what a stream
-//! may have unacknowledged, and so the memory at both ends: an event takes a credit when it is sent and gives it back when
-//! it is settled.
+//! Several batches are appended at once, acknowledgements come in the order of the batches. What the reader has not taken
+//! yet waits apart from the appends, so that a reader who takes nothing holds none of the bytes that all calls share. Credits
+//! bound what a stream may have unacknowledged, and so the memory at both ends: an event takes a credit when it is sent and
+//! gives it back when its acknowledgement leaves.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use futures::{
     future::{BoxFuture, FutureExt as _},
@@ -31,7 +32,8 @@ use crate::{
     service::{Core, StreamPlace},
 };
 
-/// Responses that may wait for a slow reader; while they do, no batch is read.
+/// Responses that may wait for a slow reader; while more do, no batch is read. Those of the batches that were under way by
+/// then still come to it, no more than there were credits.
 const RESPONSES: usize = 16;
 
 type Responses = mpsc::Sender<Result<StreamEventsResponse, Status>>;
@@ -78,15 +80,24 @@ impl<'a> Session<'a> {
         tokio::pin!(stopping);
         let mut under_way: FuturesOrdered<BoxFuture<'a, (u64, Settled)>> = FuturesOrdered::new();
         let mut end = None;
-        respond(responses, self.credits.grant(true)).await?;
+        let mut waiting: VecDeque<Response> =
+            self.credits.grant(true).map(Response::from).into_iter().collect();
         loop {
             tokio::select! {
                 Some((batch_id, settled)) = under_way.next(), if !under_way.is_empty() => {
-                    self.credits.settle(settled.outcomes.len());
-                    respond(responses, Some(acknowledge(batch_id, settled))).await?;
-                    respond(responses, self.credits.grant(under_way.is_empty())).await?;
+                    let events = settled.outcomes.len();
+                    waiting.push_back(Response { message: acknowledge(batch_id, settled), events });
                 }
-                message = requests.message(), if end.is_none() => match message {
+                place = responses.reserve(), if !waiting.is_empty() => {
+                    let place = place.map_err(|_| Status::cancelled("the client is gone"))?;
+                    let Response { message, events } = waiting.pop_front().expect("a branch with a condition");
+                    place.send(Ok(StreamEventsResponse { message: Some(message) }));
+                    // Only what the reader has taken brings credits back.
+                    self.credits.settle(events);
+                    let idle = under_way.is_empty() && waiting.is_empty();
+                    waiting.extend(self.credits.grant(idle).map(Response::from));
+                }
+                message = requests.message(), if end.is_none() && waiting.len() < RESPONSES => match message {
                     Ok(Some(request)) => match self.take(request, partitions) {
                         Ok(batch) => under_way.push_back(batch),
                         Err(status) => end = Some(Err(status)),
@@ -119,10 +130,17 @@ impl<'a> Session<'a> {
     }
 }
 
-async fn respond(responses: &Responses, message: Option<Message>) -> Result<(), Status> {
-    let Some(message) = message else { return Ok(()) };
-    let gone = |_| Status::cancelled("the client is gone");
-    responses.send(Ok(StreamEventsResponse { message: Some(message) })).await.map_err(gone)
+/// What waits for the reader.
+struct Response {
+    message: Message,
+    /// Events that are done with when it has been taken.
+    events: usize,
+}
+
+impl From<Message> for Response {
+    fn from(message: Message) -> Self {
+        Self { message, events: 0 }
+    }
 }
 
 fn acknowledge(batch_id: u64, settled: Settled) -> Message {

@@ -145,6 +145,35 @@ async fn several_batches_are_under_way_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_holds_no_bytes_in_flight() {
+    let log = Arc::new(FaultLog::default());
+    let rig = Rig::on(log.clone(), |_| {}).await;
+    let release = Arc::new(Semaphore::new(0));
+    const BATCHES: u64 = 600;
+    log.fail_all(&vec![Fault::Wait(release.clone()); BATCHES as usize]);
+    let mut session = Session::open(&rig).await;
+    // All are under way before the first is answered; the answers are more than the connection takes unread.
+    for batch in 0..BATCHES {
+        let bad = Event { event_name: String::new(), ..event("ann") };
+        session.send(batch, vec![event("ann"), bad.clone(), bad.clone(), bad]).await;
+    }
+    log.tried(BATCHES as usize).await;
+    release.add_permits(BATCHES as usize);
+    let freed = async {
+        while rig.metric(r#"in_flight_bytes{service="producer"}"#) > 0.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), freed)
+        .await
+        .expect("nothing waits for the reader");
+    assert_eq!(log.len() as u64, BATCHES);
+    for batch in 0..BATCHES {
+        assert_eq!(session.acknowledged().await.unwrap().batch_id, batch);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_against_the_schema_ends_the_stream() {
     let rig = Rig::embedded().await;
     for (events, message) in [(vec![], "at least 1"), (vec![event("ann"); 1001], "at most 1000")] {
