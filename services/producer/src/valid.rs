@@ -1,6 +1,6 @@
 //! From an event as it came to one that may enter the log.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use prost::Message as _;
 use uuid::Uuid;
@@ -11,6 +11,10 @@ use weir_proto::{
 };
 
 use crate::clock::{Arrival, Clocks};
+
+/// Years 1 to 9999, what calendars and Protobuf timestamps can express: microseconds since the Unix epoch. The consumer counts
+/// no event outside, and what is accepted here must be counted.
+const TIMES: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 /// What the schema can't say: limits that are configured or need the clock.
 #[derive(Debug, Clone)]
@@ -124,6 +128,9 @@ impl ValidEvent {
 /// Whether an event of this corrected time may still, or already, come in.
 fn check_age(time_micros: i64, rules: &Rules, arrival: &Arrival, at: &Path<'_>) -> Result<(), Violations> {
     let mut found = Violations::default();
+    if !TIMES.contains(&time_micros) {
+        found.add(at, "lies outside the years 1 to 9999 once it is corrected by the clock's offset");
+    }
     let age = time_micros.abs_diff(arrival.receive_micros);
     let over = |limit: Duration| u128::from(age) > limit.as_micros();
     if time_micros < arrival.receive_micros {
@@ -251,6 +258,19 @@ mod tests {
         let import = Arrival { import: true, ..Arrival::at(NOW) };
         assert!(parse_from(at(0), import.clone()).is_ok());
         assert!(parse_from(at(NOW + DAY), import).is_err());
+    }
+
+    #[test]
+    fn a_corrected_time_is_one_that_can_be_counted() {
+        let import = Arrival { import: true, ..Arrival::at(NOW) };
+        let back = |seconds: i64| Some(prost_types::Duration { seconds: -seconds, nanos: 0 });
+        let first = at(-62_135_596_800_000_000 + DAY);
+        assert!(parse_from(Event { clock_offset: back(86_400), ..first.clone() }, import.clone()).is_ok());
+        let error = parse_from(Event { clock_offset: back(86_401), ..first }, import).unwrap_err();
+        assert_eq!(
+            error,
+            "event.event_time: lies outside the years 1 to 9999 once it is corrected by the clock's offset"
+        );
     }
 
     #[test]
