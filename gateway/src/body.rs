@@ -1,6 +1,6 @@
 //! Request bodies: what they claim to be, decompressed, and never more than the limit of it.
 
-use std::{io, pin::Pin};
+use std::{error::Error, io, iter, pin::Pin};
 
 use async_compression::{
     tokio::bufread::{GzipDecoder, ZlibDecoder, ZstdDecoder},
@@ -39,9 +39,19 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     }
     check_type(headers, JSON)?;
     let coding = coding(headers)?;
-    if coding == Coding::Identity && body.size_hint().lower() > limit as u64 {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
+    // Decompressed only when all of it is there: whoever sends slowly makes us hold no more than was sent.
+    let received = whole(Coding::Identity, body, limit).await?;
+    match coding {
+        Coding::Identity => Ok(received),
+        Coding::Gzip | Coding::Deflate | Coding::Zstd => whole(coding, Body::from(received), limit).await,
+    }
+}
+
+/// All that comes out of a body.
+async fn whole(coding: Coding, body: Body, limit: usize) -> Result<Bytes, Status> {
     let mut reader = decoded(coding, body).take(limit as u64 + 1);
     let mut whole = BytesMut::new();
     while reader.read_buf(&mut whole).await.map_err(|error| broken(coding, &error))? > 0 {}
@@ -187,6 +197,12 @@ fn too_large(limit: usize) -> Status {
 }
 
 fn broken(coding: Coding, error: &io::Error) -> Status {
+    // The server's own limits end a body with a status.
+    let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    let mut causes = iter::successors(inner, |&cause| cause.source());
+    if let Some(status) = causes.find_map(|cause| cause.downcast_ref::<Status>()) {
+        return status.clone();
+    }
     let message = match coding {
         Coding::Identity => format!("the body broke off: {error}"),
         Coding::Gzip | Coding::Deflate | Coding::Zstd => {

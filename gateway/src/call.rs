@@ -13,7 +13,7 @@ use tonic::{
 };
 use tower::util::BoxCloneSyncService;
 use weir_runtime::{
-    server::Deadline,
+    server::{Deadline, Lasting},
     trace::{TRACEPARENT, TraceContext},
 };
 
@@ -48,8 +48,13 @@ impl Caller {
         let forwarded = |name: &str| FORWARDED.contains(&name) || name.starts_with(OWN);
         let headers = request.headers().iter().filter(|(name, _)| forwarded(name.as_str()));
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        // A server stream outlives the default deadline, which is meant for calls that end by themselves.
-        let limited = shape != Shape::ServerStream || request.headers().contains_key("grpc-timeout");
+        // A stream outlives the default deadline, which is meant for calls that end by themselves.
+        let limited = shape == Shape::Unary || request.headers().contains_key("grpc-timeout");
+        if shape == Shape::ClientStream
+            && let Some(lasting) = request.extensions().get::<Lasting>()
+        {
+            lasting.declare();
+        }
         let mut extensions = request.extensions().clone();
         if !limited {
             extensions.remove::<Deadline>();

@@ -1,6 +1,6 @@
 //! Client streams from NDJSON.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -85,6 +85,24 @@ async fn events_reach_the_service_while_the_body_is_still_being_sent() {
     until(&f.services.waiting).await;
     drop(sender);
     assert_eq!(call.await.unwrap().1["accepted"], "1");
+}
+
+#[tokio::test]
+async fn an_upload_may_last_whatever_its_type() {
+    let f = Fixture::start_with(|limits| limits.request_timeout = Duration::from_millis(50)).await;
+    for kind in ["application/x-ndjson", "application/jsonl", "application/json"] {
+        let (sender, receiver) = mpsc::channel::<Result<String, std::io::Error>>(1);
+        let body = reqwest::Body::wrap_stream(ReceiverStream::new(receiver));
+        let request = f.request("POST", "/v1/events:upload").header("content-type", kind).body(body);
+        let call = tokio::spawn(answer(request));
+        sender.send(Ok(line("a"))).await.unwrap();
+        until(&f.services.waiting).await;
+        // Longer than the deadline of calls that bring none, as one of them shows.
+        assert_eq!(answer(f.post("/v1/events", "{\"eventName\": \"hang\"}")).await.0, 504);
+        until(&f.services.waiting).await;
+        drop(sender);
+        assert_eq!(call.await.unwrap().1["accepted"], "1", "{kind}");
+    }
 }
 
 #[tokio::test]

@@ -48,6 +48,18 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
                 log.kafka.security_protocol.as_str()
             )
         })?;
+        let (certificate, key) = (&log.kafka.client_certificate_file, &log.kafka.client_key_file);
+        rule(certificate.is_some() == key.is_some(), &|| {
+            "`log.kafka.client_certificate_file` and `log.kafka.client_key_file` belong together: set both or neither"
+                .to_owned()
+        })?;
+        rule(certificate.is_none() || log.kafka.security_protocol.uses_tls(), &|| {
+            format!(
+                "`log.kafka.client_certificate_file` is never shown with `log.kafka.security_protocol` = \"{}\"; \
+                 expected \"ssl\" or \"sasl_ssl\"",
+                log.kafka.security_protocol.as_str()
+            )
+        })?;
     }
     // Below this the index and the open files of a partition outgrow its data.
     const MIN_SEGMENT_BYTES: u64 = 1 << 16;
@@ -76,6 +88,18 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     }
 
     for (small, small_key, large, large_key) in [
+        (
+            producer.max_batch_events,
+            "producer.max_batch_events",
+            producer.stream_credits as usize,
+            "producer.stream_credits",
+        ),
+        (
+            server.max_message_bytes,
+            "server.max_message_bytes",
+            server.max_receiving_bytes,
+            "server.max_receiving_bytes",
+        ),
         (
             producer.max_event_bytes,
             "producer.max_event_bytes",

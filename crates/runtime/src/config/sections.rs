@@ -94,6 +94,14 @@ impl SecurityProtocol {
         }
     }
 
+    /// Whether the connection is encrypted.
+    pub fn uses_tls(self) -> bool {
+        match self {
+            Self::Plaintext | Self::SaslPlaintext => false,
+            Self::Ssl | Self::SaslSsl => true,
+        }
+    }
+
     /// Whether a user name and password are sent.
     pub fn uses_sasl(self) -> bool {
         match self {
@@ -152,6 +160,12 @@ pub struct KafkaLog {
     /// Trusted authorities, PEM.
     #[serde(deserialize_with = "optional::deserialize")]
     pub ca_file: Option<PathBuf>,
+    /// Our certificate, PEM.
+    #[serde(deserialize_with = "optional::deserialize")]
+    pub client_certificate_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[serde(deserialize_with = "optional::deserialize")]
+    pub client_key_file: Option<PathBuf>,
     /// How long a record waits for company, milliseconds.
     pub linger_ms: u32,
     /// Any other librdkafka property.
@@ -284,7 +298,7 @@ pub struct Consumer {
     pub micro_batch_delay: Duration,
     /// Events at which a micro-batch is written.
     pub micro_batch_events: usize,
-    /// Distance behind the watermark from which an event is reported as late.
+    /// Time between an event and its append to the log from which an event is reported as late.
     #[serde(deserialize_with = "duration::deserialize")]
     pub lateness: Duration,
 }
@@ -401,6 +415,8 @@ pub struct Server {
     pub max_header_bytes: u32,
     /// A message or body after decompression, bytes.
     pub max_message_bytes: usize,
+    /// Requests that are still being received, bytes.
+    pub max_receiving_bytes: usize,
     /// The deadline of a unary call that brings none.
     #[serde(deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,

@@ -147,10 +147,21 @@ fn passwords_are_read_from_files_and_never_printed() {
 fn values_that_contradict_each_other_do_not_start() {
     for (overrides, expected) in [
         (vec![("producer.max_batch_bytes", "100000000")], "server.max_message_bytes"),
+        (vec![("producer.stream_credits", "999")], "raise the latter"),
+        (vec![("server.max_receiving_bytes", "1000000")], "server.max_message_bytes"),
         (vec![("topics.metrics", "analytics-events")], "must differ"),
         (vec![("topics.events", "a/b")], "topic name \"a/b\""),
         (vec![("topics.partitions", "0")], "1 to 1024"),
         (vec![("log.kind", "kafka"), ("log.kafka.security_protocol", "sasl_ssl")], "sasl_password_file"),
+        (vec![("log.kind", "kafka"), ("log.kafka.client_key_file", "k.pem")], "set both or neither"),
+        (
+            vec![
+                ("log.kind", "kafka"),
+                ("log.kafka.client_certificate_file", "c.pem"),
+                ("log.kafka.client_key_file", "k.pem"),
+            ],
+            "expected \"ssl\" or \"sasl_ssl\"",
+        ),
         (vec![("gateway.producer_url", "127.0.0.1:50051")], "expected a URL"),
         (vec![("server.cors_origins", "https://a.example/page")], "without a path"),
         (vec![("analytics.max_watches", "0")], "`analytics.max_watches` = 0"),

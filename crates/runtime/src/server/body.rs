@@ -13,7 +13,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
 
-use super::call::{Calls, InFlight, Method, Protocol, Route};
+use super::call::{Calls, InFlight, Method, Protocol, Route, blame_undecodable_request};
 use crate::{status::Reason, trace::TraceContext};
 
 /// What to record when the answer ends, in whichever way.
@@ -143,10 +143,11 @@ impl http_body::Body for Watched {
             this.outcome.trailers(&trailers);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        let frame = std::task::ready!(this.body.poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(trailers) = frame.trailers_ref()
+        let mut frame = std::task::ready!(this.body.poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
         {
+            blame_undecodable_request(trailers);
             this.outcome.trailers(trailers);
         }
         Poll::Ready(frame)

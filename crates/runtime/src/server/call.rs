@@ -22,7 +22,8 @@ use tonic::{Code, Status};
 use crate::{
     config,
     metrics::{Counter, Gauge, Histogram, Metrics},
-    status,
+    server::receive::Budget,
+    status::{self, Reason},
 };
 
 /// When the caller stops waiting, in the extensions of every request that has a deadline. Handlers that wait for something
@@ -74,6 +75,8 @@ pub(super) struct Method {
     name: String,
     /// Whether it may last: no default deadline.
     pub(super) streaming: bool,
+    /// Whether its request is a stream, of which only one message is held at a time.
+    pub(super) uploads: bool,
     in_flight: AtomicUsize,
     /// Bound at the first call, and the codes when they first occur, so that `/metrics` lists nothing that never happened.
     handling: OnceLock<Histogram>,
@@ -82,10 +85,11 @@ pub(super) struct Method {
 }
 
 impl Method {
-    fn new(name: String, streaming: bool) -> Arc<Self> {
+    fn new(name: String, streaming: bool, uploads: bool) -> Arc<Self> {
         Arc::new(Self {
             name,
             streaming,
+            uploads,
             in_flight: AtomicUsize::new(0),
             handling: OnceLock::new(),
             handled: Default::default(),
@@ -107,6 +111,7 @@ pub(super) struct Calls {
     http: Arc<Method>,
     permits: Arc<Semaphore>,
     pub(super) request_timeout: Duration,
+    pub(super) receiving: Arc<Budget>,
     gauge: Gauge,
     total: AtomicUsize,
     idle: Notify,
@@ -125,7 +130,7 @@ impl Calls {
                 for rpc in &schema.method {
                     let name = format!("{}.{}/{}", file.package(), schema.name(), rpc.name());
                     let streaming = rpc.client_streaming() || rpc.server_streaming();
-                    methods.insert(format!("/{name}"), Method::new(name, streaming));
+                    methods.insert(format!("/{name}"), Method::new(name, streaming, rpc.client_streaming()));
                 }
             }
         }
@@ -134,10 +139,11 @@ impl Calls {
             metrics: metrics.clone(),
             methods,
             // What does not exist, and RPCs whose descriptors were not given, which might stream.
-            unknown: Method::new("other".to_owned(), true),
-            http: Method::new("http".to_owned(), false),
+            unknown: Method::new("other".to_owned(), true, false),
+            http: Method::new("http".to_owned(), false, false),
             permits: Arc::new(Semaphore::new(limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
             request_timeout: limits.request_timeout,
+            receiving: Budget::new(limits.max_receiving_bytes, service, metrics.clone()),
             gauge: metrics.requests_in_flight(service),
             total: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -237,6 +243,24 @@ fn code_name(code: Code) -> &'static str {
         Code::DataLoss => "DataLoss",
         Code::Unauthenticated => "Unauthenticated",
     }
+}
+
+/// What prost says of bytes that are no message; tonic answers it with `INTERNAL`, as if the fault were ours.
+const NOT_DECODED: &str = "failed to decode Protobuf message: ";
+
+/// Says in the headers or trailers of a gRPC answer that a request which does not decode is the caller's fault.
+pub(super) fn blame_undecodable_request(headers: &mut HeaderMap) {
+    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code != "13") {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return };
+    let Some(what) = status.message().strip_prefix(NOT_DECODED) else { return };
+    let status = Reason::BodyMalformed.status(format!(
+        "the request is not the Protobuf message that this call takes: {what}; compare it with the schema, which \
+         `grpcurl describe` shows, and nest properties at most 5 deep"
+    ));
+    // Its header values are ASCII, as gRPC encodes them.
+    let _ = status.add_header(headers);
 }
 
 /// The caller's own deadline from `grpc-timeout`, which HTTP callers may send as well: up to eight digits and a unit

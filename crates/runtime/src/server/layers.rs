@@ -21,7 +21,8 @@ use tracing::Instrument as _;
 
 use super::{
     body::{Outcome, Watched},
-    call::{Calls, Deadline, Protocol, content_type, is_operational, timeout_of},
+    call::{Calls, Deadline, Protocol, blame_undecodable_request, content_type, is_operational, timeout_of},
+    receive::{Lasting, Received},
 };
 use crate::{
     config,
@@ -130,26 +131,35 @@ impl Chain {
         };
 
         // After admission, so that the deadline covers the handler alone. A call that may last has only the deadline that its
-        // caller sets; an HTTP upload says that it is one by its content type.
-        let lasts = match protocol {
-            Protocol::Grpc => method.streaming,
-            Protocol::Http => {
-                content_type(request.headers()).is_some_and(|t| t.starts_with("application/x-ndjson"))
-            }
-        };
-        let timeout = timeout_of(request.headers()).or((!lasts).then_some(calls.request_timeout));
+        // caller sets. Over HTTP only the router knows which call it is: it declares it, or the default holds.
+        let lasts = protocol == Protocol::Grpc && method.streaming;
+        let lasting = Lasting::default();
+        let stated = timeout_of(request.headers());
+        if stated.is_none() && protocol == Protocol::Http {
+            request.extensions_mut().insert(lasting.clone());
+        }
+        let timeout = stated.or((!lasts).then_some(calls.request_timeout));
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(Deadline(deadline));
         }
 
+        // A unary request is held whole before its service can weigh it, so all of them together are limited here.
+        if !method.uploads {
+            request =
+                request.map(|body| Body::new(Received::new(body, calls.receiving.clone(), lasting.clone())));
+        }
+
         // Innermost: a handler's panic becomes an answer before it could unwind through the steps above.
-        let handled = AssertUnwindSafe(router.clone().oneshot(request)).catch_unwind();
+        let mut handled = std::pin::pin!(AssertUnwindSafe(router.clone().oneshot(request)).catch_unwind());
         let handled = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, handled).await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, &mut handled).await {
+                Err(_) if lasting.is_declared() => Ok(handled.await),
+                ended => ended,
+            },
             None => Ok(handled.await),
         };
-        let response = match handled {
+        let mut response = match handled {
             Ok(Ok(answered)) => answered.unwrap_or_else(|never| match never {}),
             Ok(Err(panic)) => {
                 let message = panic.downcast_ref::<String>().map(String::as_str);
@@ -166,6 +176,9 @@ impl Chain {
                 timeout.unwrap_or_default()
             ))),
         };
+        if protocol == Protocol::Grpc {
+            blame_undecodable_request(response.headers_mut());
+        }
         outcome.head(&response);
         let stream_deadline = deadline.filter(|_| lasts && protocol == Protocol::Grpc);
         response.map(|body| Body::new(Watched::new(body, stream_deadline, outcome, in_flight)))

@@ -15,6 +15,7 @@ mod body;
 mod call;
 mod layers;
 mod operations;
+mod receive;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ use crate::{Health, Listeners, Metrics, Shutdown, config, metrics};
 use call::Calls;
 
 pub use call::{Deadline, Route};
+pub use receive::Lasting;
 
 /// After the last call ended: time for the connections to send what they hold. Those of health watchers never end by
 /// themselves and are closed after it.

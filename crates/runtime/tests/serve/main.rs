@@ -182,6 +182,38 @@ async fn overload_is_refused_early_and_health_still_answers() {
 }
 
 #[tokio::test]
+async fn requests_that_are_received_at_once_share_a_budget() {
+    let fixture = Fixture::start(|limits| limits.max_receiving_bytes = 1000).await;
+    let headers = [("content-type", "application/grpc-web+proto")];
+    let answer = http_post(fixture.http, "/test.v1.Test/Echo", &headers, vec![0; 2000]).await;
+    assert_eq!(answer.headers()["grpc-status"], "8", "{answer:?}");
+    assert!(answer.headers()["grpc-message"].to_str().unwrap().contains("max_receiving_bytes"), "{answer:?}");
+    // What was received has been given back, many times over.
+    for _ in 0..500 {
+        assert!(fixture.call(Method::Echo, 1).await.is_ok());
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_decode_is_the_callers_fault() {
+    let fixture = Fixture::start(|_| {}).await;
+    let headers = [("content-type", "application/grpc-web+proto")];
+    for call in ["Echo", "Stream"] {
+        let garbage = b"\0\0\0\0\x04\xff\xff\xff\xff".to_vec();
+        let answer = http_post(fixture.http, &format!("/test.v1.Test/{call}"), &headers, garbage).await;
+        let status = tonic::Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("grpcurl describe"), "{status}");
+        assert_eq!(status.get_details_error_info().unwrap().reason, "BODY_MALFORMED");
+    }
+    let line =
+        r#"grpc_server_handled_total{code="InvalidArgument",method="test.v1.Test/Echo",service="test"} 1"#;
+    fixture.until_metrics_show(line).await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn oversized_headers_are_refused() {
     let fixture = Fixture::start(|_| {}).await;
     let long = "x".repeat(40_000);
