@@ -1,5 +1,7 @@
 //! ProtoJSON into messages and back (<https://protobuf.dev/programming-guides/json/>).
 
+use std::borrow::Cow;
+
 use prost_reflect::{
     DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _,
     SerializeOptions, Value,
@@ -16,6 +18,10 @@ const EDITS: usize = 3;
 /// A longer name than any schema has is no slip, and comparing it would cost.
 const MAX_SLIP: usize = 100;
 
+/// Levels of objects and lists that are read. Decoders give up at about 33 within a `google.protobuf.Struct` and at 128 in JSON,
+/// and then on the whole request, for the one event in it that nests so deep. No schema of ours lets values nest more than 5.
+const MAX_LEVELS: usize = 20;
+
 /// Answers show fields that hold their default: `"accepted": 0` is an answer, too.
 const SERIALIZE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
 
@@ -29,12 +35,48 @@ pub(crate) fn decode(
     json: &[u8],
     prefix: &str,
 ) -> Result<DynamicMessage, Status> {
+    let json = &*shallow(json);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     message
         .clone()
         .deserialize(&mut deserializer)
         .and_then(|message| deserializer.end().map(|()| message))
         .map_err(|error| explain(message, json, prefix, &error))
+}
+
+/// The text with `null` for what lies deeper than [`MAX_LEVELS`]. The service still sees more levels than it allows, and says so
+/// of the one event that has them.
+fn shallow(json: &[u8]) -> Cow<'_, [u8]> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let (mut kept, mut from) = (Vec::new(), 0);
+    for (at, &byte) in json.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                if depth == MAX_LEVELS {
+                    kept.extend_from_slice(&json[from..at]);
+                    kept.extend_from_slice(b"null");
+                }
+                depth += 1;
+            }
+            b'}' | b']' => {
+                if depth == MAX_LEVELS + 1 {
+                    from = at + 1;
+                }
+                depth = depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+    }
+    // What does not end is left to the parser to refuse.
+    if from == 0 || depth > MAX_LEVELS {
+        return Cow::Borrowed(json);
+    }
+    kept.extend_from_slice(&json[from..]);
+    Cow::Owned(kept)
 }
 
 /// Sets one field from JSON.
@@ -271,6 +313,35 @@ mod tests {
             json[at] = byte;
             if let Err(status) = decode(&descriptor(), &json, "event") {
                 prop_assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_nests_too_deep_is_left_out() {
+        let deep = format!("{}1{}", "[".repeat(30), "]".repeat(30));
+        let json = format!(r#"{{"a":{deep},"b":"[[\"{deep}","c":{{"d":{deep}}},"e":2}}"#);
+        let kept = String::from_utf8(shallow(json.as_bytes()).into_owned()).unwrap();
+        let list = |levels| format!("{}null{}", "[".repeat(levels), "]".repeat(levels));
+        let (a, d) = (list(MAX_LEVELS - 1), list(MAX_LEVELS - 2));
+        assert_eq!(kept, format!(r#"{{"a":{a},"b":"[[\"{deep}","c":{{"d":{d}}},"e":2}}"#));
+        for same in ["", "[]", "}}}}", r#"{"a":[{"b":"{[\\"}]}"#, &"[".repeat(1000)] {
+            assert!(matches!(shallow(same.as_bytes()), Cow::Borrowed(_)), "{same}");
+        }
+    }
+
+    #[test]
+    fn values_of_any_depth_become_messages_that_services_can_read() {
+        for (open, close) in [("{\"a\":", "}"), ("[", "]")] {
+            for depth in [5, 6, 18, 33, 120, 100_000] {
+                let nested = format!("{}1{}", open.repeat(depth - 1), close.repeat(depth - 1));
+                let json = format!("{{\"properties\":{{\"a\":{nested}}}}}");
+                let message = decode(&descriptor(), json.as_bytes(), "").unwrap();
+                let event = Event::decode(message.encode_to_vec().as_slice()).unwrap();
+                let mut found = weir_proto::validate::Violations::default();
+                weir_proto::validate::Validate::check(&event, &weir_proto::validate::Path::ROOT, &mut found);
+                let too_deep = found.into_iter().any(|(_, what)| what.contains("nest"));
+                assert_eq!(too_deep, depth > 5, "{depth} times {open}");
             }
         }
     }
