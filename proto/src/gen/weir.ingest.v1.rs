@@ -133,8 +133,8 @@ pub struct UploadEventsResponse {
     /// The first rejected events, at most 100.
     #[prost(message, repeated, tag = "5")]
     pub errors: ::prost::alloc::vec::Vec<EventResult>,
-    /// For each install in the stream, up to 10,000, the last `sequence` that is durable with everything before it in the
-    /// stream: resume after it.
+    /// For each install in the stream, up to 10,000, the last `sequence` before the first gap; it and what came before it in
+    /// the stream needs no sending again. Known only here, at the end: an upload that broke off has to be repeated.
     #[prost(message, repeated, tag = "6")]
     pub last_sequences: ::prost::alloc::vec::Vec<InstallSequence>,
     /// Covers every accepted event.
@@ -190,7 +190,8 @@ pub struct BatchAcknowledgement {
     /// Events that are durable.
     #[prost(uint32, tag = "2")]
     pub accepted: u32,
-    /// Results of the events that are not, in order.
+    /// Results of the events that are not, in order. Those whose `error` is `UNAVAILABLE`, `DEADLINE_EXCEEDED` or
+    /// `RESOURCE_EXHAUSTED` have to be sent again, with the same `event_id`; no retry mends the others.
     #[prost(message, repeated, tag = "3")]
     pub exceptions: ::prost::alloc::vec::Vec<EventResult>,
     /// Covers every accepted event.
@@ -374,6 +375,10 @@ pub mod ingest_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Sends any number of events in a stream and gets one receipt at its end. Over HTTP the body is NDJSON, one event a line.
+        ///
+        /// Events are appended in the order of the stream. Only the receipt tells what is durable: of an upload that broke off,
+        /// a part may be in the log and nothing says which, so all of it has to be sent again, with the same `event_id`s so that
+        /// each counts once. A device that has much to send does so in uploads of a size that it can afford to repeat.
         pub async fn upload_events(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -402,7 +407,11 @@ pub mod ingest_service_client {
         }
         /// Sends batches for as long as the connection lasts. The server grants credits, in events, and acknowledges each batch
         /// when it is durable; a client that sends more events than it has credits is cut off with `RESOURCE_EXHAUSTED`.
-        /// The first response grants credits.
+        /// The first response grants all the credits there will ever be at once: a larger batch can never be sent.
+        ///
+        /// Acknowledgements come in the order of the batches, but batches that are under way together are appended concurrently:
+        /// while the log has to be tried again, a later batch may get into it before an earlier one. Within a batch the events of
+        /// a user keep their order. Who needs it between batches waits for the acknowledgement of one before sending the next.
         pub async fn stream_events(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -487,6 +496,10 @@ pub mod ingest_service_server {
             tonic::Status,
         >;
         /// Sends any number of events in a stream and gets one receipt at its end. Over HTTP the body is NDJSON, one event a line.
+        ///
+        /// Events are appended in the order of the stream. Only the receipt tells what is durable: of an upload that broke off,
+        /// a part may be in the log and nothing says which, so all of it has to be sent again, with the same `event_id`s so that
+        /// each counts once. A device that has much to send does so in uploads of a size that it can afford to repeat.
         async fn upload_events(
             &self,
             request: tonic::Request<tonic::Streaming<super::UploadEventsRequest>>,
@@ -502,7 +515,11 @@ pub mod ingest_service_server {
             + 'static;
         /// Sends batches for as long as the connection lasts. The server grants credits, in events, and acknowledges each batch
         /// when it is durable; a client that sends more events than it has credits is cut off with `RESOURCE_EXHAUSTED`.
-        /// The first response grants credits.
+        /// The first response grants all the credits there will ever be at once: a larger batch can never be sent.
+        ///
+        /// Acknowledgements come in the order of the batches, but batches that are under way together are appended concurrently:
+        /// while the log has to be tried again, a later batch may get into it before an earlier one. Within a batch the events of
+        /// a user keep their order. Who needs it between batches waits for the acknowledgement of one before sending the next.
         async fn stream_events(
             &self,
             request: tonic::Request<tonic::Streaming<super::StreamEventsRequest>>,
