@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# What is fetched or built once and shared by all clones: Kafka's jars, cargo-deny, and in CI every compiled crate.
+# What is fetched or built once and shared by all clones: Kafka's jars, cargo-deny, grpcurl, and in CI every compiled crate.
 export WEIR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir
 ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(WEIR_CACHE)/target
@@ -23,12 +23,12 @@ up: ## Build and run everything in one process on the embedded log
 
 .PHONY: test
 test: ## Run every test; the last line has their number
-	@scripts/setup build kafka
+	@scripts/setup build kafka grpcurl
 	@scripts/test $(ARGS)
 
 .PHONY: setup
 setup: ## Install what building, testing and linting need and is missing
-	@scripts/setup build kafka lint
+	@scripts/setup build kafka grpcurl lint
 
 .PHONY: dev
 dev: ## Run the services as processes of their own on a local Kafka, logging to .weir/dev; Ctrl-C stops them
@@ -49,7 +49,7 @@ generate: ## Write the code generated from proto/ anew
 	WEIR_REGENERATE=1 cargo test --release --package weir-proto --test generated
 
 .PHONY: lint
-lint: lint-format lint-clippy lint-dependencies lint-schemas ## Check form, lints, licences and schemas
+lint: lint-format lint-clippy lint-docs lint-dependencies lint-schemas ## Check form, lints, documentation, licences and schemas
 
 .PHONY: lint-format
 lint-format:
@@ -58,6 +58,10 @@ lint-format:
 .PHONY: lint-clippy
 lint-clippy:
 	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: lint-docs
+lint-docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items --quiet
 
 .PHONY: lint-dependencies
 lint-dependencies:

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use weir_tests::{
@@ -29,7 +29,9 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
     let system = System::one_binary()?;
     let (client, url) = (Client::new(), format!("{}/v1/events", system.addresses.producer.http()));
     let event = json!({"event_name": "seen", "user_id": "u1"});
-    let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
+    let nested = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+    let deep =
+        |levels: usize| format!(r#"{{"event_name":"e","user_id":"u1","properties":{}}}"#, nested(levels));
     let many = json!({"events": vec![event.clone(); 1001]}).to_string();
     let large = json!({"event_name": "e", "user_id": "u", "properties": {"a": vec!["x".repeat(8000); 9]}})
         .to_string();
@@ -48,7 +50,14 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
             400,
             &[],
         ),
-        ("deep nesting", "", &format!(r#"{{"event_name":"e","user_id":"u","properties":{deep}}}"#), 400, &[]),
+        ("deep nesting", "", &deep(200), 400, &["line 1"]),
+        (
+            "nesting that JSON can read and Protobuf can't",
+            "",
+            &deep(100),
+            400,
+            &["event.properties", "5 deep"],
+        ),
         ("no user", "", &missing_user, 400, &["user_id", "anonymous_id"]),
         ("a user that is nobody", "", &nobody, 400, &["user_id"]),
         ("an old event", "", &old, 400, &["event_time", "import"]),
@@ -100,12 +109,15 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
         .body(b"\0\0\0\0\x04\xff\xff\xff\xff".to_vec())
         .send()
         .await?;
-    ensure!(garbage.headers().get("grpc-status").is_some_and(|s| s != "0"), "{garbage:?}");
+    let garbage = tonic::Status::from_header_map(garbage.headers()).context("an answer without a body")?;
+    ensure!(garbage.code() == tonic::Code::InvalidArgument, "{garbage}");
+    names(garbage.message(), &["not the Protobuf message", "schema"])?;
 
-    // One bad event in a batch does not fail its neighbours.
-    let mixed = json!({"events": [event, {"event_name": "", "user_id": "u1"}, event]});
+    // Bad events in a batch do not fail their neighbours.
+    let deep: Value = serde_json::from_str(&deep(100))?;
+    let mixed = json!({"events": [event, {"event_name": "", "user_id": "u1"}, event, deep]});
     let mixed: Value = client.post(format!("{url}:batch")).json(&mixed).send().await?.json().await?;
-    ensure!(mixed["accepted"] == 2 && mixed["rejected"] == 1, "{mixed}");
+    ensure!(mixed["accepted"] == 2 && mixed["rejected"] == 2, "{mixed}");
     ensure!(mixed["results"][1]["error"]["message"].as_str().is_some_and(|m| !m.is_empty()), "{mixed}");
 
     // Nothing of all that was counted but the two good events.

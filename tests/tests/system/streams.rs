@@ -1,5 +1,7 @@
 //! What is live: watches over SSE and gRPC count up while events come in, the tail shows them, and uploads in NDJSON give a
-//! receipt. The state after an update equals the query asked at the same point.
+//! receipt. The state after an update equals the query asked at the same point. `grpcurl` can do all of it from the schemas alone.
+
+mod grpcurl;
 
 use std::time::Duration;
 
