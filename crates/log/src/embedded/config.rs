@@ -5,8 +5,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use super::{Disk, RealDisk};
 use crate::{Error, Result};
 
-/// Positions within a segment have to fit 32 bits, a last group of appends included.
+/// Positions within a segment have to fit 32 bits, a last group of appends included. Half of that is left for a segment that
+/// can't be sealed for a while.
 const MAX_SEGMENT_BYTES: u64 = 2 << 30;
+/// Where even such a segment ends; what may still be under way then fits below 4 GiB.
+const MAX_OVERGROWN_BYTES: u64 = 3 << 30;
+/// See [`MAX_OVERGROWN_BYTES`].
+const MAX_PENDING_BYTES: u64 = 512 << 20;
 
 /// Settings of the embedded log. `EmbeddedConfig { segment_bytes: …, ..EmbeddedConfig::at(dir) }`.
 #[derive(Clone, Debug)]
@@ -19,7 +24,7 @@ pub struct EmbeddedConfig {
     /// Bytes between two entries of the sparse index: how much is read at most to find an offset or a time.
     pub index_interval_bytes: u64,
     /// Bytes of records that may wait for their fsync, over all partitions; beyond it an append is refused with
-    /// [`Error::QueueFull`](crate::Error::QueueFull).
+    /// [`Error::QueueFull`](crate::Error::QueueFull). At most 512 MiB.
     pub max_pending_bytes: u64,
     /// Largest record, key and headers included.
     pub max_record_bytes: u64,
@@ -52,6 +57,12 @@ impl EmbeddedConfig {
                 "segment_bytes = {found}: choose between 1 and {MAX_SEGMENT_BYTES}"
             )));
         }
+        if self.max_pending_bytes > MAX_PENDING_BYTES {
+            let found = self.max_pending_bytes;
+            return Err(Error::Config(format!(
+                "max_pending_bytes = {found}: choose at most {MAX_PENDING_BYTES}"
+            )));
+        }
         if self.max_record_bytes > self.max_pending_bytes || self.max_record_bytes > MAX_SEGMENT_BYTES / 2 {
             return Err(Error::Config(format!(
                 "max_record_bytes = {}: it must not exceed max_pending_bytes ({}) nor 1 GiB",
@@ -59,5 +70,10 @@ impl EmbeddedConfig {
             )));
         }
         Ok(())
+    }
+
+    /// The size beyond which a segment takes no more, although the next one can't be begun.
+    pub(super) fn overgrown_bytes(&self) -> u64 {
+        (2 * self.segment_bytes).min(MAX_OVERGROWN_BYTES)
     }
 }

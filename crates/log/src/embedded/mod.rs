@@ -203,6 +203,9 @@ impl Inner {
             // A panic was reported by the thread's own message; the others are still to be waited for.
             let _ = thread.join();
         }
+        self.with_topics(|topics| {
+            topics.values().flat_map(|t| &t.partitions).for_each(|p| p.publish_closed())
+        });
         let flushed = self.positions.flush();
         drop(locked(&self.lock).take());
         flushed
@@ -254,7 +257,10 @@ impl EventLog for EmbeddedLog {
             bytes += len;
         }
         let room = self.inner.bound.take(bytes)?;
-        partition.enqueue(records, room)?.await.map_err(|_| Error::Closed)?
+        match partition.enqueue(records, room)?.await {
+            Ok(answer) => answer,
+            Err(_) => Err(partition.gone_after_all().await),
+        }
     }
 
     async fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds> {

@@ -4,7 +4,7 @@
 //! [`Tail`], which wakes readers, then answers the appends.
 
 use std::{
-    fs, mem,
+    fs, io, mem,
     path::PathBuf,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -134,7 +134,7 @@ impl Partition {
         let (reply, answer) = oneshot::channel();
         let mut queue = locked(&self.queue);
         if queue.stop {
-            return Err(Error::Closed);
+            return Err(self.gone());
         }
         queue.appends.push(Append { records, reply, _room: room });
         // The writer takes all there is: it needs to be woken for the first only.
@@ -161,6 +161,29 @@ impl Partition {
     pub(super) fn stop(&self) {
         locked(&self.queue).stop = true;
         self.arrived.notify_one();
+    }
+
+    /// Goes on without a writer: takes no more appends, and lets those go that wait for it. What is durable can still be read.
+    pub(super) fn abandon(&self, why: String) {
+        self.view().failed = Some(why);
+        let mut queue = locked(&self.queue);
+        queue.stop = true;
+        queue.appends.clear();
+        drop(queue);
+        // Wakes those who look at the failure.
+        self.tail.send_modify(|_| {});
+    }
+
+    /// Why there is nobody any more to append.
+    pub(super) fn gone(&self) -> Error {
+        let failed = self.view().failed.clone();
+        failed.map_or(Error::Closed, |why| Error::io(why, io::ErrorKind::Other.into()))
+    }
+
+    /// The same for an append that the writer let go of: it is about to be abandoned, and the reason known.
+    pub(super) async fn gone_after_all(&self) -> Error {
+        let _ = self.watch().wait_for(|tail| tail.closed || self.view().failed.is_some()).await;
+        self.gone()
     }
 
     pub(super) fn view(&self) -> MutexGuard<'_, View> {

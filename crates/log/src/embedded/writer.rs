@@ -5,11 +5,14 @@
 //!
 //! Failures: a *write* that fails is cut off again and refused, and the log goes on (a full disk may have room later). A
 //! *sync* that fails leaves nobody knowing what is durable, and asking again would get a lie from the page cache: the
-//! partition takes no more appends until the log is reopened and reads back what is really there.
+//! partition takes no more appends until the log is reopened and reads back what is really there. A segment that can't be
+//! *sealed* grows on for a while, and then refuses appends until it can. Should a bug end the thread itself, the partition takes
+//! no more appends either, and nobody waits for an answer that never comes.
 
 use std::{
     fs::{self, File, OpenOptions},
     io, mem,
+    panic::{self, AssertUnwindSafe},
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -18,7 +21,7 @@ use std::{
 use tracing::{debug, error, warn};
 
 use super::{
-    EmbeddedConfig, directory,
+    Disk, EmbeddedConfig, directory,
     frame::Encoder,
     index::{Index, Segment},
     partition::{Append, Partition, View},
@@ -42,11 +45,11 @@ pub(super) struct Writer {
 /// Opens a partition's segments, recovering what a crash left: the view of what is durable.
 pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<(View, File)> {
     directory::create(dir)?;
-    let mut bases = segment::list(dir)?;
+    let mut bases = used(dir, name, config)?;
     let last = match bases.pop() {
         Some(last) => last,
         None => {
-            create(dir, 0)?;
+            create(&*config.disk, dir, 0)?;
             0
         }
     };
@@ -90,6 +93,34 @@ pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result
     Ok((View { sealed, active: opened.index, failed: None }, file))
 }
 
+/// First offsets of the segments, without those that were begun and never used because beginning them failed half-way: the
+/// one before grew on past them.
+fn used(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<Vec<Offset>> {
+    let mut used: Vec<Offset> = Vec::new();
+    for base in segment::list(dir)? {
+        let path = log_path(dir, base);
+        let looking = |e| Error::io(format!("looking at {}", path.display()), e);
+        if let Some(&before) = used.last()
+            && fs::metadata(&path).map_err(looking)?.len() == 0
+        {
+            let opened = segment::open(dir, before, false, config.index_interval_bytes)?;
+            let end = opened.index.segment.next;
+            // A torn write at its very end is also one that came after the failure.
+            if end > base || (end == base && opened.torn > 0) {
+                warn!(
+                    partition = name,
+                    file = %path.display(),
+                    "removing an empty segment that was never used: beginning it had failed"
+                );
+                fs::remove_file(&path).map_err(looking)?;
+                continue;
+            }
+        }
+        used.push(base);
+    }
+    Ok(used)
+}
+
 impl Writer {
     pub(super) fn new(partition: Arc<Partition>, config: EmbeddedConfig, file: File) -> Self {
         let next_check = Instant::now();
@@ -98,6 +129,21 @@ impl Writer {
 
     /// Works until the partition is stopped.
     pub(super) fn run(mut self) {
+        let partition = Arc::clone(&self.partition);
+        // Nothing of the writer is used after a panic, and what it shares holds between any two statements.
+        if panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            let name = partition.name();
+            error!(
+                partition = name,
+                "the writer panicked; the partition takes no appends until the log is reopened"
+            );
+            partition.abandon(format!(
+                "the writer of partition {name} panicked; it takes no appends until the log is reopened"
+            ));
+        }
+    }
+
+    fn work(&mut self) {
         loop {
             let patience = self.next_check.saturating_duration_since(Instant::now());
             let work = self.partition.work(patience);
@@ -115,14 +161,17 @@ impl Writer {
         if view.failed.is_none() {
             save_index(&self.partition.dir, &view.active);
         }
-        drop(view);
-        self.partition.publish_closed();
     }
 
     fn commit_all(&mut self, appends: Vec<Append>) {
         let mut waiting = appends.into_iter().peekable();
         while waiting.peek().is_some() {
-            self.roll_if_full();
+            if let Err(why) = self.roll_if_full() {
+                for append in waiting {
+                    let _ = append.reply.send(Err(Error::Unavailable(why.clone())));
+                }
+                return;
+            }
             let active = self.partition.view().active.segment;
             self.encoder.start(active.next, now_ms().max(active.last_time_ms), active.len);
             let mut group = Vec::new();
@@ -180,30 +229,47 @@ impl Writer {
         Failure::new(what, e)
     }
 
-    fn roll_if_full(&mut self) {
-        let active = self.partition.view().active.segment;
-        if active.len >= self.config.segment_bytes {
-            self.roll();
+    /// Makes sure of room in the active segment. That it can't be sealed is not the append's failure: it just grows on.
+    ///
+    /// # Errors
+    /// Why it can't be sealed, when it has grown enough.
+    fn roll_if_full(&mut self) -> Result<(), String> {
+        let len = self.partition.view().active.segment.len;
+        if len < self.config.segment_bytes {
+            return Ok(());
+        }
+        match self.roll() {
+            Err(e) if len >= self.config.overgrown_bytes() => Err(format!(
+                "a segment of partition {} has grown to {len} bytes, since the next one can't be begun: {e}",
+                self.partition.name()
+            )),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    /// Seals the active segment and begins the next. A failure is not the append's: the segment just grows on.
-    fn roll(&mut self) {
+    /// Seals the active segment and begins the next. After a failed write or sync nobody knows what is in it: that is for
+    /// recovery to find out, which takes only the last segment for one that may be torn.
+    fn roll(&mut self) -> Result<()> {
         let dir = &self.partition.dir;
-        let next = self.partition.view().active.segment.next;
-        match create(dir, next) {
-            Ok(file) => {
-                let mut view = self.partition.view();
-                let sealed = mem::replace(&mut view.active, Index::empty(next));
-                // Append times never fall, not even from one segment to the next.
-                view.active.segment.last_time_ms = sealed.segment.last_time_ms;
-                view.sealed.push(sealed.segment);
-                drop(view);
-                self.file = file;
-                save_index(dir, &sealed);
+        let next = {
+            let view = self.partition.view();
+            if view.failed.is_some() {
+                return Ok(());
             }
-            Err(e) => warn!(partition = self.partition.name(), error = %e, "the segment can't be sealed yet"),
-        }
+            view.active.segment.next
+        };
+        let file = create(&*self.config.disk, dir, next).inspect_err(|e| {
+            warn!(partition = self.partition.name(), error = %e, "the segment can't be sealed yet");
+        })?;
+        let mut view = self.partition.view();
+        let sealed = mem::replace(&mut view.active, Index::empty(next));
+        // Append times never fall, not even from one segment to the next.
+        view.active.segment.last_time_ms = sealed.segment.last_time_ms;
+        view.sealed.push(sealed.segment);
+        drop(view);
+        self.file = file;
+        save_index(dir, &sealed);
+        Ok(())
     }
 
     /// Deletes the oldest whole segments that nobody is promised any more.
@@ -212,7 +278,8 @@ impl Writer {
         let too_old = |last_time_ms: i64| oldest_kept.is_some_and(|oldest| last_time_ms < oldest);
         // A trickle must not keep its oldest record for ever just because the segment never fills.
         if self.partition.view().active.first_time_ms().is_some_and(too_old) {
-            self.roll();
+            // It was said, and is tried again at the next check.
+            let _ = self.roll();
         }
         let dropped: Vec<Offset> = {
             let mut view = self.partition.view();
@@ -262,20 +329,14 @@ impl Failure {
     }
 }
 
-/// Creates an empty segment, durably.
-fn create(dir: &Path, base: Offset) -> Result<File> {
+/// Creates an empty segment, durably, or none at all: left behind, it would stand in the way of what its predecessor grows on to.
+fn create(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<File> {
     let path = log_path(dir, base);
-    let creating = |e| Error::io(format!("creating {}", path.display()), e);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .map_err(creating)?;
-    file.sync_all().map_err(creating)?;
-    directory::sync(dir).map_err(creating)?;
-    Ok(file)
+    disk.create(&path).map_err(|e| {
+        // Should that fail too, recovery sees what it is.
+        let _ = fs::remove_file(&path);
+        Error::io(format!("creating {}", path.display()), e)
+    })
 }
 
 /// Writes an index. It only saves time, so a failure is not worth more than a word.

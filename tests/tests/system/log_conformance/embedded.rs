@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -324,6 +325,8 @@ async fn names_that_are_no_names_are_refused() {
 /// A disk with planted faults: each counter is how many operations fail from now on.
 #[derive(Debug, Default)]
 struct Faulty {
+    creations: AtomicU32,
+    panics: AtomicU32,
     writes: AtomicU32,
     syncs: AtomicU32,
     truncations: AtomicU32,
@@ -340,7 +343,14 @@ const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 
 impl Disk for Faulty {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        // The file is there; making its entry durable fails.
+        let file = RealDisk.create(path)?;
+        if Self::fails(&self.creations) { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(file) }
+    }
+
     fn write(&self, file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+        assert!(!Self::fails(&self.panics), "a planted bug");
         if Self::fails(&self.writes) {
             // Half of it gets there.
             RealDisk.write(file, &bytes[..bytes.len() / 2], position)?;
@@ -414,6 +424,108 @@ async fn a_write_that_cannot_be_undone_fails_the_partition() {
     drop(log);
     let kept = tokio::task::spawn_blocking(move || contents(&config)).await.unwrap().unwrap();
     assert_eq!(kept, records(0..3), "the torn write is dropped on reopening");
+}
+
+#[tokio::test]
+async fn a_segment_that_could_not_be_begun_is_no_damage() {
+    let (_dir, config, disk, log) = faulty().await;
+    drop(log);
+    let config = EmbeddedConfig { segment_bytes: 200, ..config };
+    let log = write(config.clone(), 3).await;
+    disk.creations.store(2, Ordering::Relaxed);
+    for n in 6..10 {
+        log.append(TOPIC, 0, vec![record(n)]).await.expect("the segment grows on");
+    }
+    drop(log);
+    let kept = tokio::task::spawn_blocking(move || contents(&config)).await.unwrap().unwrap();
+    assert_eq!(kept.len(), 10);
+}
+
+#[test]
+fn an_empty_segment_that_was_overtaken_is_removed() {
+    // As a process leaves it that was killed, or could not remove the file either: begun after the second record, or right
+    // before a write that was torn.
+    for (begun, torn) in [(2, 0), (5, 7), (2, 7)] {
+        let (dir, config) = crashed(5, 1 << 20, |logs| {
+            let torn = vec![1; torn];
+            OpenOptions::new().append(true).open(&logs[0]).unwrap().write_all(&torn).unwrap();
+            File::create(logs[0].with_file_name(format!("{begun:020}.log"))).unwrap();
+        });
+        assert_eq!(contents(&config).unwrap(), records(0..5), "begun at {begun}, {torn} torn bytes");
+        assert_eq!(files(dir.path(), "log").len(), 1);
+    }
+}
+
+#[test]
+fn an_empty_segment_where_records_are_missing_is_damage() {
+    let (_dir, config) = crashed(5, 1 << 20, |logs| {
+        File::create(logs[0].with_file_name(format!("{:020}.log", 6))).unwrap();
+    });
+    let outcome = contents(&config);
+    assert!(matches!(&outcome, Err(Error::Corrupt(m)) if m.contains("starts at 6")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_sealed_grows_to_twice_its_size() {
+    let (_dir, config, disk, log) = faulty().await;
+    drop(log);
+    let config = EmbeddedConfig { segment_bytes: 1000, ..config };
+    let log = write(config.clone(), 0).await;
+    disk.creations.store(u32::MAX, Ordering::Relaxed);
+    let mut appended = 3;
+    let refused = loop {
+        match log.append(TOPIC, 0, vec![record(appended)]).await {
+            Ok(_) => appended += 1,
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(&refused, Error::Unavailable(why) if why.contains("t/0")), "{refused:?}");
+    assert!(refused.is_retryable(), "{refused:?}");
+    let len = fs::metadata(&files(&config.dir, "log")[0]).unwrap().len();
+    assert!((2000..2100).contains(&len), "{len} bytes");
+    disk.creations.store(0, Ordering::Relaxed);
+    assert_eq!(log.append(TOPIC, 0, vec![record(appended)]).await.unwrap().first, appended);
+    drop(log);
+    let kept = tokio::task::spawn_blocking(move || contents(&config)).await.unwrap().unwrap();
+    assert_eq!(kept, records(0..appended + 1));
+}
+
+#[tokio::test]
+async fn a_bug_in_the_writer_leaves_nobody_waiting() {
+    let (_dir, config, disk, log) = faulty().await;
+    disk.panics.store(1, Ordering::Relaxed);
+    // The second waits behind the first, or comes too late.
+    let appends = [3, 4].map(|n| log.append(TOPIC, 0, vec![record(n)]));
+    for failed in tokio::time::timeout(PATIENCE, future::join_all(appends)).await.expect("each is answered") {
+        assert!(
+            matches!(&failed, Err(Error::Io { what, .. }) if what.contains("t/0 panicked")),
+            "{failed:?}"
+        );
+    }
+    let why = log.ping().await;
+    assert!(matches!(&why, Err(Error::Unavailable(why)) if why.contains("panicked")), "{why:?}");
+    assert_eq!(read(&mut *log.reader(TOPIC, 0, 0).await.unwrap(), 3).await.len(), 3, "reading goes on");
+    drop(log);
+    let log = EmbeddedLog::open(config).unwrap();
+    assert_eq!(log.append(TOPIC, 0, vec![record(3)]).await.unwrap().first, 3, "reopening is the mend");
+}
+
+#[tokio::test]
+async fn a_failed_partition_begins_no_segment() {
+    let (_dir, config, disk, log) = faulty().await;
+    drop(log);
+    let config = EmbeddedConfig { retention_check: Duration::from_millis(10), ..config };
+    let log = write(config.clone(), 0).await;
+    disk.syncs.store(1, Ordering::Relaxed);
+    log.append(TOPIC, 0, vec![record(3)]).await.expect_err("it is not durable");
+    // What there is gets too old, which would seal the segment with the unknown in it.
+    let limit = Retention { age: Some(Duration::from_millis(1)), bytes: None };
+    log.ensure_topics(&[spec(limit)], TopicPolicy::Create).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(log);
+    let log = EmbeddedLog::open(config).expect("there is no damage");
+    let end = log.bounds(TOPIC, 0).await.unwrap().end;
+    assert!((3..=4).contains(&end), "what was acknowledged is there: {end}");
 }
 
 #[tokio::test]
