@@ -201,8 +201,10 @@ async fn append_letters(
                 letters.drain(..count);
                 backoff = Backoff::default();
             }
-            Err(weir_log::Error::TooLarge { limit, .. }) => {
-                letters.iter_mut().take(count).for_each(|r| shorten(r, limit))
+            Err(error @ weir_log::Error::TooLarge { limit, .. }) => {
+                if !letters.iter_mut().take(count).fold(false, |any, letter| any | shorten(letter, limit)) {
+                    return Err(error);
+                }
             }
             Err(error) if error.is_retryable() => {
                 tracing::warn!(topic, partition, %error, "dead letters can't be written; trying again");
@@ -215,14 +217,58 @@ async fn append_letters(
     Ok(())
 }
 
-/// A record at the log's limit does not fit into an envelope any more: its beginning has to do. The original stays in the events
-/// topic as long as that is kept.
-fn shorten(record: &mut Record, limit: u64) {
-    let Ok(mut dead) = event::DeadLetter::decode(&*record.value) else { return };
-    let room = (limit as usize).saturating_sub(ENVELOPE + 2 * record.key.len());
-    if dead.value.len() > room {
-        dead.detail.push_str(&format!("; of {} bytes the first {room} are kept here", dead.value.len()));
-        dead.value.truncate(room);
-        record.value = dead.encode_to_vec().into();
+/// A record at the log's limit does not fit into an envelope any more: the beginnings of its key, which a dead letter has twice,
+/// and of its value have to do. The original stays in the events topic as long as that is kept. Says whether that made it
+/// shorter.
+fn shorten(record: &mut Record, limit: u64) -> bool {
+    let Ok(mut dead) = event::DeadLetter::decode(&*record.value) else { return false };
+    let room = (limit as usize).saturating_sub(ENVELOPE);
+    let (whole_key, whole_value) = (dead.key.len(), dead.value.len());
+    dead.key.truncate(room / 4);
+    dead.value.truncate(room - 2 * dead.key.len());
+    let (key, value) = (dead.key.len(), dead.value.len());
+    if (key, value) == (whole_key, whole_value) {
+        return false;
+    }
+    let kept =
+        format!("; kept are {key} of {whole_key} bytes of its key, {value} of {whole_value} of its value");
+    dead.detail.push_str(&kept);
+    *record = Record::new(dead.key.clone(), dead.encode_to_vec());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 1 << 20;
+
+    fn letter(key: usize, value: usize) -> Record {
+        let key = Bytes::from(vec![b'k'; key]);
+        let dead =
+            event::DeadLetter { key: key.clone(), value: vec![b'v'; value].into(), ..Default::default() };
+        Record::new(key, dead.encode_to_vec())
+    }
+
+    #[test]
+    fn whatever_was_a_record_fits_as_a_dead_letter_in_one_go() {
+        let limit = LIMIT as usize;
+        for (key, value) in [(0, limit), (limit, 0), (limit / 2, limit / 2), (limit / 2 + 1, 0), (100, limit)]
+        {
+            let mut record = letter(key, value);
+            assert!(shorten(&mut record, LIMIT), "key of {key}, value of {value}");
+            let size = record.key.len() + record.value.len();
+            assert!(size + 64 <= limit, "{size} bytes are left of a key of {key} and a value of {value}");
+            let dead = event::DeadLetter::decode(&*record.value).unwrap();
+            assert_eq!(dead.key, record.key);
+            assert!(dead.detail.contains(&format!("of {value} of its value")), "{}", dead.detail);
+        }
+    }
+
+    #[test]
+    fn what_is_short_is_said_not_to_get_shorter() {
+        assert!(!shorten(&mut letter(100, 1000), LIMIT));
+        assert!(!shorten(&mut letter(0, 0), 1), "nor what would never fit");
+        assert!(!shorten(&mut Record::new("", "\u{7f}"), LIMIT), "nor what is no dead letter");
     }
 }
