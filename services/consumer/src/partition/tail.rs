@@ -4,7 +4,10 @@
 //! processing goes on. Afterwards the owner keeps reading. What comes back confirms its own micro-batches and shows at once
 //! when somebody else claims the partition.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use prost::Message;
@@ -95,6 +98,8 @@ pub(crate) struct Tail {
     chain: Chain,
     hint: Option<Hint>,
     void: Option<VoidReason>,
+    /// Append time of the record read last, and when that was.
+    stamped: (i64, Instant),
 }
 
 impl Tail {
@@ -130,6 +135,8 @@ impl Tail {
         claimed_at: Offset,
     ) -> Result<Self, Error> {
         let topic = settings.metrics.as_str();
+        // Nothing was stamped yet that is known of.
+        let stamped = (0, Instant::now());
         let start = log.bounds(topic, partition).await?.start;
         let committed = log.committed(&settings.events, &settings.group, partition).await?;
         let hint = committed.and_then(|committed| committed.metadata.parse::<Hint>().ok());
@@ -145,8 +152,8 @@ impl Tail {
             let first = batch.get(0);
             if first.offset == before && Entry::read(first.value).is_some_and(|e| e.leads_to(&hint.state)) {
                 let chain = Chain::restore(hint.state.clone());
-                let mut tail = Self { reader, owner, chain, hint: Some(hint), void: None };
-                batch.iter().skip(1).for_each(|record| tail.fold(&record));
+                let mut tail = Self { reader, owner, chain, hint: Some(hint), void: None, stamped };
+                tail.take(&batch, 1);
                 return Ok(tail);
             }
             tracing::warn!(
@@ -158,14 +165,22 @@ impl Tail {
             return Err(Error::HistoryDeleted { topic: topic.to_owned(), partition, start });
         }
         let reader = log.reader(topic, partition, start).await?;
-        Ok(Self { reader, owner, chain: Chain::new(), hint: None, void: None })
+        Ok(Self { reader, owner, chain: Chain::new(), hint: None, void: None, stamped })
     }
 
     /// Reads what is there, waiting for at most `max_wait`; whether there was anything. Cancel-safe.
     pub(crate) async fn read(&mut self, max_wait: Duration) -> Result<bool, Error> {
         let batch: RecordBatch = self.reader.next(max_wait).await?;
-        batch.iter().for_each(|record| self.fold(&record));
+        self.take(&batch, 0);
         Ok(!batch.is_empty())
+    }
+
+    /// Takes a batch in, from its record `from` on.
+    fn take(&mut self, batch: &RecordBatch, from: usize) {
+        batch.iter().skip(from).for_each(|record| self.fold(&record));
+        if let Some(last) = batch.len().checked_sub(1) {
+            self.stamped = (batch.get(last).append_time_ms, Instant::now());
+        }
     }
 
     fn fold(&mut self, record: &RecordRef<'_>) {
@@ -213,6 +228,14 @@ impl Tail {
         self.chain.state()
     }
 
+    /// What the log's clock shows at least, microseconds since the Unix epoch: what it stamped last on this partition, and the
+    /// time that has passed since that was read. This machine's own wall clock may be hours ahead of it.
+    pub(crate) fn log_time_micros(&self) -> i64 {
+        let (append_time_ms, read) = self.stamped;
+        let passed = i64::try_from(read.elapsed().as_micros()).unwrap_or(i64::MAX);
+        append_time_ms.saturating_mul(1000).saturating_add(passed)
+    }
+
     /// Where the next claim may start to read.
     pub(crate) fn hint(&self) -> Option<&Hint> {
         self.hint.as_ref()
@@ -241,8 +264,7 @@ mod tests {
         let expected = Entry::Batch { owner, start: 3, end: 9, watermark_micros: -5 };
         assert_eq!(Entry::read(&record.encode_to_vec()), Some(expected));
 
-        let claim =
-            Claim { owner: owner.as_bytes().to_vec(), address: "a:1".to_owned(), claim_time_micros: 1 };
+        let claim = Claim { owner: owner.as_bytes().to_vec(), address: "a:1".to_owned(), ..Claim::default() };
         let record = MetricsRecord { record: Some(metrics_record::Record::Claim(claim)) };
         let expected = Entry::Claim { owner, address: "a:1".to_owned() };
         assert_eq!(Entry::read(&record.encode_to_vec()), Some(expected));

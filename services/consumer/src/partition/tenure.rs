@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 /// Time without a batch after which a heartbeat is written.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How far a heartbeat's watermark stays behind the clock: more than a record is on its way between its stamp and its being
+/// How far a heartbeat's watermark stays behind the log's clock: more than a record is on its way between its stamp and its being
 /// readable (one group commit), and than clocks of well-kept machines differ.
 const HEARTBEAT_MARGIN_MICROS: i64 = 1_000_000;
 /// A micro-batch may wait for this share of the lag that its events have already: who is seconds behind gains more from large
@@ -289,7 +289,7 @@ impl Running<'_> {
             && self.flight.is_empty()
             && !self.shard.rollups().is_pending();
         if idle && self.last_batch.elapsed() >= HEARTBEAT {
-            let watermark = now_micros() - HEARTBEAT_MARGIN_MICROS;
+            let watermark = self.tail.log_time_micros() - HEARTBEAT_MARGIN_MICROS;
             let Shared { log, settings, .. } = self.shared;
             let bounds = log.bounds(&settings.events, self.partition).await?;
             if bounds.end == self.shard.position() {
