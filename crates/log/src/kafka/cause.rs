@@ -86,7 +86,7 @@ impl Causes {
             }
             (Some(Code::MessageSizeTooLarge), _) => {
                 return Error::Config(format!(
-                    "topic {topic} takes smaller records than max_record_bytes; raise its max.message.bytes"
+                    "topic {topic} refuses a record for its size; raise the topic's max.message.bytes (8388608 is enough)"
                 ));
             }
             (Some(_) | None, _) => {}

@@ -9,7 +9,7 @@ use rdkafka::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Inner, cause::Plain, refused};
+use super::{Inner, KafkaConfig, cause::Plain, refused};
 use crate::{Error, Result, Retention, TopicPolicy, TopicSpec};
 
 /// What production asks of a topic: two of three replicas have every acknowledged record.
@@ -44,51 +44,67 @@ pub(super) async fn ensure(inner: &Arc<Inner>, wanted: &[TopicSpec], policy: Top
                     spec.name, spec.partitions
                 );
             }
-            Some(topic) => look(spec, topic, policy, inner.config.max_record_bytes, &mut findings),
+            Some(topic) => look(spec, topic, policy, &inner.config, &mut findings),
         }
     }
     if findings.is_empty() { Ok(()) } else { Err(Error::Topic { wanted: wanted.to_vec(), findings }) }
 }
 
-/// Compares. Pure.
-fn look(spec: &TopicSpec, topic: &Found, policy: TopicPolicy, max_record_bytes: u64, findings: &mut String) {
+/// Compares. Pure. Whatever loses records is a finding under either policy: a topic that exists is never changed here, and
+/// nobody reads a warning of today when results are gone next week.
+fn look(spec: &TopicSpec, topic: &Found, policy: TopicPolicy, config: &KafkaConfig, findings: &mut String) {
     let mut finding = |text: String| {
         let _ = writeln!(findings, "{}: {text}", spec.name);
     };
-    let setting = |name: &str| topic.settings.get(name).map_or("unknown", String::as_str);
     if topic.partitions != spec.partitions {
         finding(format!(
             "has {} partitions where {} are wanted; set the number it has, or use another topic name",
             topic.partitions, spec.partitions
         ));
     }
-    if setting("message.timestamp.type") != "LogAppendTime" {
-        let now = setting("message.timestamp.type");
-        finding(format!("message.timestamp.type is {now}; set it to LogAppendTime"));
-    }
-    if policy == TopicPolicy::Create {
-        return;
-    }
-    if topic.replicas < REPLICAS {
+    if policy == TopicPolicy::Check && topic.replicas < REPLICAS {
         finding(format!(
             "has {} replicas; reassign its partitions to have at least {REPLICAS}",
             topic.replicas
         ));
     }
-    let in_sync = setting("min.insync.replicas");
-    if in_sync.parse().map_or(true, |n: usize| n < IN_SYNC) {
-        finding(format!("min.insync.replicas is {in_sync}; set it to {IN_SYNC}"));
+
+    let mut changes: Vec<String> = Vec::new();
+    let mut demand = |name: &str, holds: &dyn Fn(&str) -> bool, wanted: &str, why: &str| {
+        let found = topic.settings.get(name).map_or("unknown", String::as_str);
+        if !holds(found) {
+            finding(format!("{name} is {found}; set it to {wanted}{why}"));
+            changes.push(format!("{name}={wanted}"));
+        }
+    };
+    let at_least = |limit: i64| move |found: &str| found.parse().is_ok_and(|found: i64| found >= limit);
+    // -1 is no limit; what is kept longer than wanted costs only room.
+    let keeps = |wanted: &str| {
+        let wanted: i64 = wanted.parse().expect("it was written as a number");
+        move |found: &str| found.parse().is_ok_and(|n: i64| n < 0 || (wanted >= 0 && n >= wanted))
+    };
+    let (age, bytes) = retention(spec.retention);
+    let sooner = ": it deletes records sooner than the [topics] section says; or say there what is meant";
+    demand("message.timestamp.type", &|found| found == "LogAppendTime", "LogAppendTime", "");
+    demand("retention.ms", &keeps(&age), &age, sooner);
+    demand("retention.bytes", &keeps(&bytes), &bytes, sooner);
+    let compacts = ": compaction deletes all but the last record of a key";
+    demand("cleanup.policy", &|found| found != "unknown" && !found.contains("compact"), "delete", compacts);
+    if policy == TopicPolicy::Check {
+        demand("min.insync.replicas", &at_least(IN_SYNC as i64), &IN_SYNC.to_string(), "");
+        let vanish = ": acknowledged records could vanish";
+        demand("unclean.leader.election.enable", &|found| found == "false", "false", vanish);
+        let limit = config.max_record_bytes;
+        let largest = ": records may be that large";
+        demand("max.message.bytes", &at_least(limit as i64), &limit.to_string(), largest);
     }
-    if setting("unclean.leader.election.enable") != "false" {
-        finding(
-            "unclean.leader.election.enable is on: acknowledged records could vanish; set it to false"
-                .to_owned(),
-        );
-    }
-    let limit = setting("max.message.bytes");
-    if limit.parse().is_ok_and(|n: u64| n < max_record_bytes) {
+    if !changes.is_empty() {
         finding(format!(
-            "max.message.bytes is {limit}; set it to {max_record_bytes} (log.kafka.max_record_bytes)"
+            "to change that: kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} \
+             --add-config {}",
+            config.brokers.join(","),
+            spec.name,
+            changes.join(",")
         ));
     }
 }
@@ -196,24 +212,75 @@ fn options(inner: &Arc<Inner>) -> AdminOptions {
 mod tests {
     use super::*;
 
+    fn findings(
+        settings: &[(&str, &str)],
+        retention: Retention,
+        policy: TopicPolicy,
+        replicas: usize,
+    ) -> Vec<String> {
+        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let topic = Found { partitions: 3, replicas, settings };
+        let spec = TopicSpec { name: "t".to_owned(), partitions: 3, retention };
+        let mut findings = String::new();
+        look(&spec, &topic, policy, &KafkaConfig::new(["a:1", "b:2"]), &mut findings);
+        findings.lines().map(|line| line.strip_prefix("t: ").expect(line).to_owned()).collect()
+    }
+
+    const SAFE: [(&str, &str); 7] = [
+        ("message.timestamp.type", "LogAppendTime"),
+        ("retention.ms", "-1"),
+        ("retention.bytes", "-1"),
+        ("cleanup.policy", "delete"),
+        ("min.insync.replicas", "2"),
+        ("unclean.leader.election.enable", "false"),
+        ("max.message.bytes", "8388608"),
+    ];
+
     #[test]
-    fn an_unsafe_topic_is_told_every_finding() {
-        let settings = [
+    fn an_unsafe_topic_is_told_every_finding_and_the_command_that_mends_it() {
+        let safe = findings(&SAFE, Retention::default(), TopicPolicy::Check, 3);
+        assert!(safe.is_empty(), "{safe:?}");
+        let unsafe_settings = [
             ("message.timestamp.type", "CreateTime"),
+            ("retention.ms", "604800000"),
+            ("retention.bytes", "1000"),
+            ("cleanup.policy", "compact,delete"),
             ("min.insync.replicas", "1"),
             ("unclean.leader.election.enable", "true"),
             ("max.message.bytes", "1048588"),
         ];
-        let topic = Found {
-            partitions: 1,
-            replicas: 1,
-            settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        let found = findings(&unsafe_settings, Retention::default(), TopicPolicy::Check, 1);
+        assert_eq!(found.len(), 9, "{found:#?}");
+        assert_eq!(
+            found[8],
+            "to change that: kafka-configs.sh --bootstrap-server a:1,b:2 --alter --entity-type topics --entity-name t \
+             --add-config message.timestamp.type=LogAppendTime,retention.ms=-1,retention.bytes=-1,\
+             cleanup.policy=delete,min.insync.replicas=2,unclean.leader.election.enable=false,max.message.bytes=8388608"
+        );
+        let unknown = findings(&[], Retention::default(), TopicPolicy::Check, 3);
+        assert_eq!(unknown.len(), 8, "what a broker does not tell does not pass: {unknown:#?}");
+    }
+
+    #[test]
+    fn a_topic_that_deletes_sooner_than_configured_does_not_pass_even_where_topics_are_created() {
+        let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: Some(1000) };
+        let with = |name: &str, value: &'static str| {
+            SAFE.map(|(key, safe)| (key, if key == name { value } else { safe }))
         };
-        let spec = TopicSpec { name: "t".to_owned(), partitions: 3, retention: Retention::default() };
-        let mut findings = String::new();
-        look(&spec, &topic, TopicPolicy::Check, 8 << 20, &mut findings);
-        assert_eq!(findings.lines().count(), 6, "{findings}");
-        assert!(findings.lines().all(|line| line.starts_with("t: ")), "{findings}");
+        for (name, value, wanted, passes) in [
+            ("retention.ms", "604800000", Retention::default(), false),
+            ("retention.ms", "604799999", week, false),
+            ("retention.ms", "604800000", week, true),
+            ("retention.ms", "604800001", week, true),
+            ("retention.bytes", "999", week, false),
+            ("retention.bytes", "1000", week, true),
+            ("retention.bytes", "-1", week, true),
+            ("cleanup.policy", "compact", week, false),
+        ] {
+            let found = findings(&with(name, value), wanted, TopicPolicy::Create, 1);
+            assert_eq!(found.is_empty(), passes, "{name}={value} for {wanted:?}: {found:?}");
+            assert!(passes || found[0].starts_with(&format!("{name} is {value}; set it to")), "{found:?}");
+        }
     }
 
     #[test]
