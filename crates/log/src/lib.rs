@@ -52,7 +52,8 @@ pub struct Retention {
 /// What to do about a topic that is missing or differs from its [`TopicSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicPolicy {
-    /// Create what is missing (development); a differing number of partitions is still an error.
+    /// Create what is missing (development). What exists is not changed, and still an error when it has another number of
+    /// partitions or, on Kafka, deletes records sooner than its [`Retention`] says.
     Create,
     /// Change nothing: a missing topic or unsafe settings are an error that lists every finding and its mend.
     Check,
@@ -163,6 +164,9 @@ pub enum Membership {
     Revoked(Vec<u32>),
     /// These are somebody else's already: drop them at once, commit nothing.
     Lost(Vec<u32>),
+    /// The member has no partitions since the group does not take it in, and why. It goes on trying; the next
+    /// [`Membership::Assigned`], which may be of none, says that it succeeded.
+    Refused(String),
 }
 
 /// Membership in a consumer group. Dropping it leaves the group.

@@ -13,7 +13,7 @@ use weir_proto::{
 };
 use weir_runtime::{Shutdown, clock::now_micros, health::Check};
 
-use crate::{Shared, group::Views, partition::View};
+use crate::{Shared, group::Shown, partition::View};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(crate) struct Board {
     shared: Arc<Shared>,
-    views: watch::Receiver<Views>,
+    shown: watch::Receiver<Shown>,
     observed: watch::Sender<BTreeMap<u32, Observed>>,
 }
 
@@ -113,8 +113,8 @@ fn lag_micros(view: &View, observed: &Observed, end: u64, now_micros: i64) -> i6
 }
 
 impl Board {
-    pub(crate) fn new(shared: Arc<Shared>, views: watch::Receiver<Views>) -> Self {
-        Self { shared, views, observed: watch::Sender::default() }
+    pub(crate) fn new(shared: Arc<Shared>, shown: watch::Receiver<Shown>) -> Self {
+        Self { shared, shown, observed: watch::Sender::default() }
     }
 
     /// Looks at everything every second until the shutdown.
@@ -134,16 +134,16 @@ impl Board {
                 }
             }
             match self.look().await {
-                stuck if stuck.is_empty() => partitions_check.ok(),
-                stuck => partitions_check.failing(stuck.join("; ")),
+                troubles if troubles.is_empty() => partitions_check.ok(),
+                troubles => partitions_check.failing(troubles.join("; ")),
             }
         }
     }
 
-    /// One look; returns what is stuck.
+    /// One look; returns what is amiss.
     async fn look(&self) -> Vec<String> {
         let views = self.current();
-        let mut stuck = Vec::new();
+        let mut troubles: Vec<String> = self.shown.borrow().troubles().collect();
         let mut observed = self.observed.borrow().clone();
         observed.retain(|partition, _| views.contains_key(partition));
         for (partition, view) in &views {
@@ -157,15 +157,20 @@ impl Board {
                 self.shared.meters.lag(&self.shared.settings.events, *partition, events, seconds);
             }
             if let Some(why) = seen.stuck(view, now) {
-                stuck.push(format!("partition {partition} is {why}"));
+                troubles.push(format!("partition {partition} is {why}"));
             }
         }
         self.observed.send_replace(observed);
-        stuck
+        troubles
     }
 
     fn current(&self) -> BTreeMap<u32, View> {
-        self.views.borrow().iter().map(|(partition, view)| (*partition, view.borrow().clone())).collect()
+        self.shown
+            .borrow()
+            .views
+            .iter()
+            .map(|(partition, view)| (*partition, view.borrow().clone()))
+            .collect()
     }
 
     async fn end(&self, partition: u32) -> Option<u64> {

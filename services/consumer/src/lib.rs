@@ -66,8 +66,8 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
     let meters = Meters::new(metrics.clone(), &settings);
     let shared = Arc::new(Shared { log, settings, meters, instance });
 
-    let (publishing, views) = watch::channel(group::Views::new());
-    let board = Board::new(Arc::clone(&shared), views);
+    let (publishing, shown) = watch::channel(group::Shown::default());
+    let board = Board::new(Arc::clone(&shared), shown);
     let health = Health::new();
     let (log_check, partitions_check) = (health.register("log"), health.register("partitions"));
 

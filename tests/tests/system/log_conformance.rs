@@ -163,6 +163,7 @@ async fn settle(member: &mut dyn GroupMember, owned: &mut BTreeSet<u32>, count: 
                 member.released();
             }
             Membership::Lost(lost) => panic!("{lost:?} were lost without a reason"),
+            Membership::Refused(why) => panic!("{why}"),
         }
     }
 }

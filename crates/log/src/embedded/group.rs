@@ -165,7 +165,9 @@ mod tests {
                         self.asked.insert(id, asked).is_none(),
                         "a member is asked again only after it has answered"
                     ),
-                    Membership::Lost(_) => panic!("nothing is lost within one process"),
+                    Membership::Lost(_) | Membership::Refused(_) => {
+                        panic!("within one process nothing is lost and nobody refused")
+                    }
                 }
             }
         }

@@ -69,8 +69,13 @@ impl Member {
             commits: Mutex::default(),
             stop: AtomicBool::new(false),
         });
-        let context =
-            Rebalances { shared: Arc::clone(&shared), changes: sender, causes, owned: Mutex::default() };
+        let context = Rebalances {
+            shared: Arc::clone(&shared),
+            changes: sender,
+            causes,
+            owned: Mutex::default(),
+            complaint: Mutex::default(),
+        };
         let consumer = BaseConsumer::from_config_and_context(config, context).map_err(refused)?;
         consumer.subscribe(&[topic]).map_err(refused)?;
         let thread = thread::Builder::new()
@@ -163,7 +168,7 @@ fn run(consumer: &BaseConsumer<Rebalances>) {
                     context.tell(Err(Error::Unavailable(why)));
                     break;
                 }
-                other => debug!(error = %other, "group"),
+                other => consumer.context().complain(&other),
             }
         }
         if Instant::now() >= next_commit {
@@ -181,12 +186,36 @@ struct Rebalances {
     changes: mpsc::UnboundedSender<Result<Membership>>,
     causes: Arc<Causes>,
     owned: Mutex<BTreeSet<u32>>,
+    /// What was last complained of since the last assignment.
+    complaint: Mutex<Option<Complaint>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Complaint {
+    code: Option<RDKafkaErrorCode>,
+    /// The member was told, for it has no partitions.
+    told: bool,
 }
 
 impl Rebalances {
     fn tell(&self, change: Result<Membership>) {
         // A member that was dropped is about to leave.
         let _ = self.changes.send(change);
+    }
+
+    /// Says what the group holds against this member, each cause once: librdkafka goes on trying and repeats itself.
+    fn complain(&self, error: &KafkaError) {
+        let told = locked(&self.owned).is_empty();
+        let complaint = Complaint { code: error.rdkafka_error_code(), told };
+        if locked(&self.complaint).replace(complaint) == Some(complaint) {
+            debug!(%error, "group");
+            return;
+        }
+        let why = self.causes.explain(&self.shared.topic, None, error).to_string();
+        warn!(topic = self.shared.topic, %error, "the consumer group: {why}");
+        if told {
+            self.tell(Ok(Membership::Refused(why)));
+        }
     }
 
     fn commit(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
@@ -285,7 +314,8 @@ impl ConsumerContext for Rebalances {
                 self.assign(consumer, list).map(|partitions| {
                     info!(topic = self.shared.topic, ?partitions, "the group assigns");
                     locked(&self.owned).extend(&partitions);
-                    if !partitions.is_empty() {
+                    let was_refused = locked(&self.complaint).take().is_some_and(|complaint| complaint.told);
+                    if was_refused || !partitions.is_empty() {
                         self.tell(Ok(Membership::Assigned(partitions)));
                     }
                 })

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use weir_log::{EmbeddedConfig, EmbeddedLog, EventLog, Record, Retention, TopicPolicy, TopicSpec};
@@ -78,6 +79,7 @@ impl Fixture {
 pub(crate) struct Consumer {
     pub(crate) context: Context,
     grpc: std::net::SocketAddr,
+    http: std::net::SocketAddr,
     task: JoinHandle<Result<(), weir_consumer::Error>>,
 }
 
@@ -85,10 +87,29 @@ impl Consumer {
     pub(crate) async fn start(config: Config, log: Arc<dyn EventLog>) -> Self {
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, Some(any), false).await.unwrap();
-        let grpc = listeners.grpc_address().unwrap();
+        let (grpc, http) = (listeners.grpc_address().unwrap(), listeners.http_address());
         let context = Context::new(config, Shutdown::new());
         let task = tokio::spawn(weir_consumer::serve(context.clone(), log, listeners));
-        Self { context, grpc, task }
+        Self { context, grpc, http, task }
+    }
+
+    /// Asks `/readyz` until it answers that it is ready, or not, and says `why`; gives the answer.
+    pub(crate) async fn until_ready(&self, ready: bool, why: &str) -> String {
+        let status = if ready { "HTTP/1.1 200" } else { "HTTP/1.1 503" };
+        let asking = async {
+            loop {
+                let mut stream = tokio::net::TcpStream::connect(self.http).await.unwrap();
+                let request = "GET /readyz HTTP/1.1\r\nhost: consumer\r\nconnection: close\r\n\r\n";
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                if answer.starts_with(status) && answer.contains(why) {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(TOO_LONG, asking).await.expect("the readiness becomes as wanted")
     }
 
     /// Asks it to stop and waits until it has.

@@ -10,7 +10,7 @@ use std::{
 
 use uuid::Uuid;
 use weir_log::{
-    Error, EventLog, KafkaConfig, KafkaLog, Retention, TopicPolicy, TopicSpec,
+    Error, EventLog, KafkaConfig, KafkaLog, Membership, Retention, TopicPolicy, TopicSpec,
     kafka::{Sasl, Tls},
 };
 use weir_tests::kafka::{CREDENTIALS, KafkaBroker};
@@ -155,6 +155,45 @@ async fn a_topic_that_could_lose_records_does_not_pass_the_check() {
     assert!(findings.contains("has 1 replicas"), "{findings}");
     assert!(findings.contains("min.insync.replicas is 1; set it to 2"), "{findings}");
     assert!(!findings.contains("LogAppendTime"), "we created it with the log's own time: {findings}");
+    assert!(
+        !findings.contains("retention.ms"),
+        "we created it with the retention that was asked for: {findings}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_deletes_too_soon_passes_under_no_policy() {
+    let rig = Rig::kafka().await;
+    let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: None };
+    let topic = TopicSpec { retention: week, ..topic(1) };
+    rig.log.ensure_topics(std::slice::from_ref(&topic), TopicPolicy::Create).await.unwrap();
+    rig.log
+        .ensure_topics(std::slice::from_ref(&topic), TopicPolicy::Create)
+        .await
+        .expect("it is as it was created");
+    let for_ever = TopicSpec { retention: Retention::default(), ..topic };
+    for policy in [TopicPolicy::Create, TopicPolicy::Check] {
+        let refused = rig.log.ensure_topics(std::slice::from_ref(&for_ever), policy).await;
+        let Err(Error::Topic { findings, .. }) = refused else { panic!("{policy:?}: {refused:?}") };
+        assert!(findings.contains("retention.ms is 604800000; set it to -1"), "{findings}");
+        assert!(findings.contains("--add-config retention.ms=-1"), "{findings}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_the_group_does_not_take_is_told_why() {
+    let rig = Rig::kafka().await;
+    let Home::Kafka(config) = &rig.home else { unreachable!("it is on Kafka") };
+    // Longer than brokers allow (group.max.session.timeout.ms, 30 min).
+    let mut refused = KafkaConfig { session_timeout: Duration::from_secs(1860), ..(**config).clone() };
+    refused.extra.insert("max.poll.interval.ms".to_owned(), "3600000".to_owned());
+    let log = KafkaLog::connect(refused).unwrap();
+    let mut member = log.join(&rig.topic, &rig.group).await.unwrap();
+    let told = super::change(&mut *member).await;
+    assert!(matches!(&told, Membership::Refused(why) if why.contains("session timeout")), "{told:?}");
+    let again = tokio::time::timeout(Duration::from_secs(3), member.next()).await;
+    assert!(again.is_err(), "the same cause is told once: {again:?}");
+    member.leave().await.unwrap();
 }
 
 #[tokio::test]
