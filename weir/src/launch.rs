@@ -11,10 +11,7 @@ use weir_log::{
     EmbeddedConfig, EmbeddedLog, EventLog, KafkaConfig, KafkaLog, Retention, TopicPolicy, TopicSpec,
     kafka::{Sasl, Tls},
 };
-use weir_runtime::{
-    Config, Context, Listeners, Shutdown,
-    config::{LogKind, SecurityProtocol},
-};
+use weir_runtime::{Config, Context, Listeners, Shutdown, config::LogKind};
 
 /// Where the embedded log lies within the data directory.
 const LOG_FOLDER: &str = "log";
@@ -229,14 +226,11 @@ fn embedded(config: &Config) -> EmbeddedConfig {
 fn kafka(config: &Config) -> KafkaConfig {
     let settings = &config.log.kafka;
     let protocol = settings.security_protocol;
-    let is_encrypted = match protocol {
-        SecurityProtocol::Ssl | SecurityProtocol::SaslSsl => true,
-        SecurityProtocol::Plaintext | SecurityProtocol::SaslPlaintext => false,
-    };
+    let client = settings.client_certificate_file.clone().zip(settings.client_key_file.clone());
     let credentials = settings.sasl_username.clone().zip(settings.sasl_password.as_ref());
     KafkaConfig {
         client_id: settings.client_id.clone(),
-        tls: is_encrypted.then(|| Tls { ca: settings.ca_file.clone(), client: None }),
+        tls: protocol.uses_tls().then(|| Tls { ca: settings.ca_file.clone(), client }),
         sasl: credentials.filter(|_| protocol.uses_sasl()).map(|(user, password)| Sasl {
             mechanism: settings.sasl_mechanism.as_str().to_owned(),
             user,
@@ -264,13 +258,17 @@ mod tests {
             ("log.kafka.security_protocol", "sasl_ssl"),
             ("log.kafka.sasl_username", "weir"),
             ("log.kafka.sasl_password", "secret"),
+            ("log.kafka.ca_file", "ca.pem"),
+            ("log.kafka.client_certificate_file", "client.pem"),
+            ("log.kafka.client_key_file", "client.key"),
             ("topics.replication_factor", "3"),
         ];
         let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
         let settings = kafka(&Config::load(Sources { overrides, ..Sources::default() }).unwrap());
         assert_eq!(settings.brokers, ["a:1", "b:2"]);
         assert_eq!(settings.replication, Some(3));
-        assert!(settings.tls.is_some());
+        let client = Some(("client.pem".into(), "client.key".into()));
+        assert_eq!(settings.tls, Some(Tls { ca: Some("ca.pem".into()), client }));
         let sasl = settings.sasl.unwrap();
         assert_eq!((sasl.mechanism.as_str(), sasl.user.as_str()), ("SCRAM-SHA-512", "weir"));
     }
