@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     net::TcpListener,
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,11 +28,50 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// Free ports on loopback. They are free when asked for; nothing else on the machine is expected to take them.
+/// Where ports are taken from: below those that the system gives to outgoing connections (32768 on), which would take one
+/// while its process is down, and below Kafka's (see `kafka.rs`).
+const PORTS: Range<u16> = 10_000..20_000;
+/// Ports taken at once.
+const BLOCK: u16 = 50;
+
+/// Ports that are this process's as long as it lives: a listener on the first of them says so to the other test processes.
+#[derive(Debug)]
+struct Block {
+    _mark: TcpListener,
+    rest: Range<u16>,
+}
+
+impl Block {
+    fn take() -> Self {
+        let is_ours = |first: u16| {
+            let mark = TcpListener::bind(("127.0.0.1", first)).ok()?;
+            Some(Self { _mark: mark, rest: first + 1..first + BLOCK })
+        };
+        let count = PORTS.len() / usize::from(BLOCK);
+        // Each process begins somewhere else, so that they seldom meet.
+        PORTS
+            .step_by(BLOCK.into())
+            .cycle()
+            .skip(std::process::id() as usize % count)
+            .take(count)
+            .find_map(is_ours)
+            .expect("one of 200 blocks of ports is free")
+    }
+}
+
+/// Free ports on loopback, for processes that are started on them again and again: nobody else takes them in between.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"));
-    listeners.map(|l| l.local_addr().expect("a bound listener has an address").port())
+    static BLOCKS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+    let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    std::array::from_fn(|_| {
+        loop {
+            match blocks.last_mut().and_then(|block| block.rest.next()) {
+                Some(port) if TcpListener::bind(("127.0.0.1", port)).is_ok() => break port,
+                Some(_) => {}
+                None => blocks.push(Block::take()),
+            }
+        }
+    })
 }
 
 /// Addresses of one service.
@@ -145,6 +186,27 @@ impl Process {
         self.child.id()
     }
 
+    /// SIGSTOP: it lives and does nothing, as under a debugger or in a long pause of its machine.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT: it goes on and does not know that any time has passed.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).with_context(|| format!("signalling {}", self.plan.name))
+    }
+
     /// SIGKILL: no time for anything.
     pub fn kill(mut self) {
         self.child.kill().expect("the process is ours");
@@ -153,8 +215,7 @@ impl Process {
 
     /// SIGTERM, then waits for the drain.
     pub fn terminate(mut self) -> Result<ExitStatus> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.signal(rustix::process::Signal::TERM)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait()? {
