@@ -111,6 +111,8 @@ impl System {
                     ("WEIR__TOPICS__DEAD_LETTERS", format!("{prefix}-dlq")),
                     ("WEIR__TOPICS__CONTROL", format!("{prefix}-control")),
                     ("WEIR__CONSUMER__GROUP", format!("{prefix}-consumer")),
+                    // The shortest that brokers allow: a member that is gone is soon replaced.
+                    ("WEIR__LOG__KAFKA__EXTRA__SESSION__TIMEOUT__MS", "6000".into()),
                 ]
                 .map(|(k, v)| (k.to_owned(), v)),
             );

@@ -1,8 +1,9 @@
-//! `weir up` is killed again and again under load. Clients retry what was not acknowledged, with the same `event_id`.
-//! Afterwards every acknowledged event is counted once and none twice.
+//! Under load `weir up` is killed again and again, or a consumer is given up for dead and comes back. Clients retry what was
+//! not acknowledged, with the same `event_id`. Afterwards every acknowledged event is counted once and none twice.
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -12,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 use weir_proto::{
@@ -22,7 +24,11 @@ use weir_proto::{
     google::r#type::Money,
     ingest::v1::{IngestEventsRequest, event_result::Outcome, ingest_service_client::IngestServiceClient},
 };
-use weir_tests::system::System;
+use weir_tests::{
+    kafka,
+    process::{PATIENCE, Ports},
+    system::System,
+};
 
 const KILLS: usize = 20;
 const CLIENTS: usize = 4;
@@ -44,45 +50,18 @@ async fn every_acknowledged_event_counts_once_whatever_is_killed() -> Result<()>
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut system = System::one_binary()?;
-    let (acknowledged, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let (grpc, acknowledged, stop) =
-                (system.addresses.producer.grpc(), acknowledged.clone(), stop.clone());
-            tokio::spawn(client(number, seed, grpc, acknowledged, stop))
-        })
-        .collect();
-
+    let load = Load::start(&system, seed);
     for round in 0..KILLS {
         // Let some of the load through, then strike at a random moment.
-        let target = acknowledged.load(Relaxed) + random.random_range(1..40) * BATCH as u64;
-        tokio::time::timeout(Duration::from_secs(60), async {
-            while acknowledged.load(Relaxed) < target {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await
-        .with_context(|| format!("round {round}: the system takes events again after a kill"))?;
+        let some = random.random_range(1..40) * BATCH as u64;
+        load.more(some)
+            .await
+            .with_context(|| format!("round {round}: the system takes events again after a kill"))?;
         tokio::time::sleep(Duration::from_micros(random.random_range(0..20_000))).await;
         system.kill("up");
         system.restart("up")?;
     }
-    stop.store(true, Relaxed);
-
-    let mut expected = Tally::default();
-    let mut tokens = Vec::new();
-    for client in clients {
-        let (tally, token) = client.await??;
-        for (name, events) in tally.events {
-            *expected.events.entry(name).or_default() += events;
-        }
-        for (name, users) in tally.users {
-            expected.users.entry(name).or_default().extend(users);
-        }
-        expected.cents += tally.cents;
-        expected.retries += tally.retries;
-        tokens.push(token);
-    }
+    let (expected, tokens) = load.stop().await?;
     println!(
         "{} events acknowledged over {KILLS} kills, {} batches sent more than once",
         expected.events.values().sum::<u64>(),
@@ -90,6 +69,101 @@ async fn every_acknowledged_event_counts_once_whatever_is_killed() -> Result<()>
     );
     ensure!(expected.retries > 0, "no batch was cut by a kill: the test shows nothing");
     check(&system, &expected, &tokens).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_was_given_up_for_dead_changes_nothing_when_it_comes_back() -> Result<()> {
+    let bootstrap = tokio::task::block_in_place(|| kafka::shared().bootstrap());
+    let system = tokio::task::block_in_place(|| System::on_kafka(&bootstrap, 2))?;
+    let (zombie, heir) = (system.addresses.consumer, system.addresses.second_consumer);
+    until_running(zombie, 1..3).await?;
+    until_running(heir, 1..3).await?;
+    let load = Load::start(&system, rand::random());
+    load.more(1000).await?;
+
+    // Longer than the group waits for a member, in the middle of its work.
+    system.processes["consumer"].pause()?;
+    until_running(heir, 3..4).await.context("the other consumer takes everything over")?;
+    load.more(1000).await?;
+
+    // It goes on where it was, with what it had read, and takes itself for the owner until it learns better.
+    system.processes["consumer"].resume()?;
+    load.more(1000).await?;
+    until_running(heir, 1..3).await.context("the group gives it a share again")?;
+    until_running(zombie, 1..3).await?;
+    load.more(1000).await?;
+    let (expected, tokens) = load.stop().await?;
+    check(&system, &expected, &tokens).await
+}
+
+/// Waits until a consumer runs so many partitions.
+async fn until_running(consumer: Ports, wanted: Range<usize>) -> Result<()> {
+    let (client, url) = (reqwest::Client::new(), format!("{}/v1/processing/status", consumer.http()));
+    let mut last = serde_json::Value::Null;
+    let asking = async {
+        loop {
+            last = client.get(&url).send().await?.error_for_status()?.json().await?;
+            let partitions = last["status"]["partitions"].as_array();
+            let running = partitions.into_iter().flatten().filter(|p| p["state"] == "STATE_RUNNING").count();
+            if wanted.contains(&running) {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(asked) => asked,
+        Err(_) => anyhow::bail!("{wanted:?} partitions do not run at {url}: {last}"),
+    }
+}
+
+/// Clients that send until told to stop.
+struct Load {
+    clients: Vec<JoinHandle<Result<(Tally, String)>>>,
+    acknowledged: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Load {
+    fn start(system: &System, seed: u64) -> Self {
+        let (acknowledged, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let clients = (0..CLIENTS).map(|number| {
+            let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
+            tokio::spawn(client(number, seed, system.addresses.producer.grpc(), acknowledged, stop))
+        });
+        Self { clients: clients.collect(), acknowledged, stop }
+    }
+
+    /// Waits until so many more events are acknowledged.
+    async fn more(&self, events: u64) -> Result<()> {
+        let target = self.acknowledged.load(Relaxed) + events;
+        let waiting = async {
+            while self.acknowledged.load(Relaxed) < target {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.context("events are acknowledged")
+    }
+
+    /// What was acknowledged in all, and a consistency token of each client's end.
+    async fn stop(self) -> Result<(Tally, Vec<String>)> {
+        self.stop.store(true, Relaxed);
+        let mut expected = Tally::default();
+        let mut tokens = Vec::new();
+        for client in self.clients {
+            let (tally, token) = client.await??;
+            for (name, events) in tally.events {
+                *expected.events.entry(name).or_default() += events;
+            }
+            for (name, users) in tally.users {
+                expected.users.entry(name).or_default().extend(users);
+            }
+            expected.cents += tally.cents;
+            expected.retries += tally.retries;
+            tokens.push(token);
+        }
+        Ok((expected, tokens))
+    }
 }
 
 /// Sends batches until told to stop. A batch is repeated, the same to the byte, until it is acknowledged.
