@@ -12,6 +12,7 @@ use prost_types::value::Kind;
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::JoinSet,
+    time::Instant,
 };
 use tonic::Status;
 use weir_log::EventLog;
@@ -26,7 +27,6 @@ use weir_runtime::Shutdown;
 
 use crate::{
     error::Error,
-    partition::now_micros,
     query::filter::{Filter, Operand, Truth},
     watch::Place,
 };
@@ -37,8 +37,9 @@ const BATCHES: usize = 16;
 const WAITING: usize = 16;
 /// How often it is checked whether anybody still watches.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// A tail that is this far behind skips to the end: it is to show what happens now.
-const MAX_AGE_MICROS: i64 = 5_000_000;
+/// A tail that has not reached within this time what was the end of the log skips to its end: it is to show what happens
+/// now.
+const MAX_BEHIND: Duration = Duration::from_secs(5);
 /// The pause after a failed read.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -137,33 +138,37 @@ async fn follow(
     sender: broadcast::Sender<Arc<Batch>>,
 ) {
     let mut before = 0;
+    let (mut goal, mut due) = (reader.position(), Instant::now() + MAX_BEHIND);
     loop {
+        let mut gone = false;
         match reader.next(Duration::from_secs(5)).await {
             Ok(batch) => {
-                let count = batch.len() as u64;
-                let oldest = batch.iter().next().map(|record| record.append_time_ms * 1000);
-                if oldest.is_none_or(|oldest| now_micros() - oldest < MAX_AGE_MICROS) {
-                    let records =
-                        batch.iter().map(|record| EventRecord::decode(record.value).unwrap_or_default());
-                    let records: Vec<_> = records.collect();
-                    if !records.is_empty() {
-                        // Without watchers it goes nowhere, until the task is ended.
-                        let _ = sender.send(Arc::new(Batch { partition, before, records }));
-                    }
-                    before += count;
-                    continue;
+                let records =
+                    batch.iter().map(|record| EventRecord::decode(record.value).unwrap_or_default());
+                let records: Vec<_> = records.collect();
+                if !records.is_empty() {
+                    // Without watchers it goes nowhere, until the task is ended.
+                    let _ = sender.send(Arc::new(Batch { partition, before, records }));
                 }
-                before += count;
+                before += batch.len() as u64;
             }
-            Err(weir_log::Error::OutOfRange { .. }) => {}
+            Err(weir_log::Error::OutOfRange { .. }) => gone = true,
             Err(error) => {
                 tracing::warn!(topic, partition, %error, retry_in = ?RETRY, "reading events for watchers failed");
                 tokio::time::sleep(RETRY).await;
             }
         }
-        // Too far behind, or the place is gone: on from the end.
+        if !gone && Instant::now() < due {
+            continue;
+        }
         let position = reader.position();
         let Ok(bounds) = log.bounds(&topic, partition).await else { continue };
+        let behind = position < goal;
+        (goal, due) = (bounds.end, Instant::now() + MAX_BEHIND);
+        if !gone && !behind {
+            continue;
+        }
+        // Too far behind, or the place is gone: on from the end.
         if let Ok(at_end) = log.reader(&topic, partition, bounds.end).await {
             reader = at_end;
             before += bounds.end.saturating_sub(position);
@@ -304,4 +309,44 @@ pub(crate) async fn watch(
         let _ = responses.try_send(Err(Error::ShuttingDown.into()));
     });
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_log::{EmbeddedConfig, EmbeddedLog, PartitionReader, RecordBatch, RecordBatchBuilder};
+
+    use super::*;
+
+    /// Gives one batch.
+    #[derive(Debug)]
+    struct Once(Option<RecordBatch>);
+
+    #[async_trait::async_trait]
+    impl PartitionReader for Once {
+        async fn next(&mut self, _: Duration) -> weir_log::Result<RecordBatch> {
+            match self.0.take() {
+                Some(batch) => Ok(batch),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn position(&self) -> weir_log::Offset {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn the_clock_of_the_log_need_not_be_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let log: Arc<dyn EventLog> = EmbeddedLog::open(EmbeddedConfig::at(dir.path())).unwrap();
+        let mut batch = RecordBatchBuilder::with_capacity(0);
+        let record = EventRecord { project: "default".to_owned(), ..Default::default() };
+        let hour_ago = weir_runtime::clock::now_micros() / 1000 - 3_600_000;
+        batch.push(0, hour_ago, b"", &record.encode_to_vec());
+        let reader = Box::new(Once(Some(batch.build(1))));
+        let (sender, mut tap) = broadcast::channel(BATCHES);
+        let following = tokio::spawn(follow(log, "analytics-events".to_owned(), 0, reader, sender));
+        assert_eq!(tap.recv().await.unwrap().records, [record]);
+        following.abort();
+    }
 }
