@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     Error,
-    level::{Level, Retention},
+    level::{Level, Whole},
 };
 
 /// Consecutive buckets of one level.
@@ -17,17 +17,16 @@ pub struct Span {
 }
 
 /// Covers the moments `[start, end)` (microseconds since the Unix epoch) exactly, each once, by the fewest buckets that are
-/// kept, in order of time. `now_micros` is the newest append time counted: it decides which buckets are kept
-/// ([`Retention::horizon_micros`]). An empty or reversed range has the empty cover.
+/// whole, in order of time. An empty or reversed range has the empty cover.
 ///
 /// # Errors
-/// [`Error::NotCovered`] when a boundary falls inside the finest bucket that is kept at its age: at a time of day older than
+/// [`Error::NotCovered`] when a boundary falls inside the finest bucket that is whole there: at a time of day older than
 /// the fine levels, or at midnight in a zone whose offset then was not a multiple of 15 minutes.
-pub fn cover(range: Range<i64>, retention: &Retention, now_micros: i64) -> Result<Vec<Span>, Error> {
+pub fn cover(range: Range<i64>, whole: &Whole) -> Result<Vec<Span>, Error> {
     let mut spans: Vec<Span> = Vec::new();
     let mut at = range.start;
     while at < range.end {
-        let kept = |level: &Level| at >= retention.horizon_micros(*level, now_micros);
+        let kept = |level: &Level| at >= whole.since(*level);
         // Coarsest first. Each level divides the next and is kept no longer than it, so taking the coarsest bucket that fits
         // is the least number of buckets.
         let fits = |level: &Level| {
@@ -59,6 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::level::Retention;
 
     const SECOND: i64 = 1_000_000;
     const DAY: i64 = 86_400 * SECOND;
@@ -74,9 +74,9 @@ mod tests {
 
     #[test]
     fn a_long_range_takes_few_buckets() {
-        let spans = cover(3..10 * DAY - 60 * SECOND, &Retention::FOREVER, 10 * DAY).unwrap_err();
+        let spans = cover(3..10 * DAY - 60 * SECOND, &Whole::ALWAYS).unwrap_err();
         assert_eq!(spans, Error::NotCovered { at: 3, finest: Level::Second });
-        let spans = cover(3 * SECOND..10 * DAY - 60 * SECOND, &Retention::FOREVER, 10 * DAY).unwrap();
+        let spans = cover(3 * SECOND..10 * DAY - 60 * SECOND, &Whole::ALWAYS).unwrap();
         let levels: Vec<_> =
             spans.iter().map(|span| (span.level, span.buckets.end - span.buckets.start)).collect();
         use Level::*;
@@ -98,17 +98,17 @@ mod tests {
         // A minute within a quarter hour, ten days ago.
         let now = 1_000 * DAY;
         let start = now - 10 * DAY;
-        let error = cover(start..start + 20 * 60 * SECOND, &kept(), now).unwrap_err();
+        let error = cover(start..start + 20 * 60 * SECOND, &kept().whole(now)).unwrap_err();
         assert_eq!(error, Error::NotCovered { at: start + 20 * 60 * SECOND, finest: Level::QuarterHour });
         assert!(error.to_string().contains("one quarter hour and wider"), "{error}");
         // The same boundaries an hour ago.
-        assert!(cover(now - 3600 * SECOND..now - 2400 * SECOND, &kept(), now).is_ok());
+        assert!(cover(now - 3600 * SECOND..now - 2400 * SECOND, &kept().whole(now)).is_ok());
     }
 
     #[test]
     fn empty_ranges_need_nothing() {
-        assert_eq!(cover(5..5, &kept(), 0), Ok(vec![]));
-        assert_eq!(cover(Range { start: 5, end: -5 }, &kept(), 0), Ok(vec![]));
+        assert_eq!(cover(5..5, &kept().whole(0)), Ok(vec![]));
+        assert_eq!(cover(Range { start: 5, end: -5 }, &kept().whole(0)), Ok(vec![]));
     }
 
     proptest! {
@@ -120,7 +120,7 @@ mod tests {
             let start = (now - back).div_euclid(grain) * grain;
             let end = start + length / grain * grain;
             let retention = kept();
-            match cover(start * SECOND..end * SECOND, &retention, now * SECOND) {
+            match cover(start * SECOND..end * SECOND, &retention.whole(now * SECOND)) {
                 Ok(spans) => {
                     let mut at = start * SECOND;
                     for Span { level, buckets } in spans {
@@ -154,7 +154,7 @@ mod tests {
                     .min().unwrap();
             }
             let range = start * quarter..(start + length as i64) * quarter;
-            let spans = cover(range, &Retention::FOREVER, 0).unwrap();
+            let spans = cover(range, &Whole::ALWAYS).unwrap();
             let buckets: i64 = spans.iter().map(|span| span.buckets.end - span.buckets.start).sum();
             prop_assert_eq!(buckets as usize, least[length]);
         }

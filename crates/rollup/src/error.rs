@@ -35,7 +35,7 @@ pub enum Error {
     /// A range with more buckets than asked for at most.
     #[error("the range has more than {0} buckets: choose a wider interval or a shorter range")]
     TooManyBuckets(usize),
-    /// A boundary falls inside the finest bucket that is still kept there.
+    /// A boundary falls inside the finest bucket that is whole there.
     #[error(
         "{at} microseconds since 1970 falls inside a bucket: at that age only buckets of one {finest} and wider are kept; \
          begin and end on such a bucket"
@@ -43,7 +43,7 @@ pub enum Error {
     NotCovered {
         /// The boundary, microseconds since the Unix epoch.
         at: i64,
-        /// The finest level that is kept there.
+        /// The finest level that is whole there.
         finest: Level,
     },
 }

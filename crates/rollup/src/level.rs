@@ -56,7 +56,7 @@ impl Level {
     }
 
     /// This level and every coarser one, finest first: those to which a cell of this level is added.
-    pub fn and_coarser(self) -> impl Iterator<Item = Level> {
+    pub fn and_coarser(self) -> impl Iterator<Item = Level> + Clone {
         Level::ALL.into_iter().filter(move |level| *level >= self)
     }
 }
@@ -167,8 +167,75 @@ impl Retention {
         }
     }
 
+    /// [`Retention::horizon_micros`] of every level.
+    pub fn whole(&self, now_micros: i64) -> Whole {
+        Whole { since: Level::ALL.map(|level| self.horizon_micros(level, now_micros)) }
+    }
+
+    /// The wire form, `Claim.kept_micros`.
+    pub fn to_micros(&self) -> Vec<i64> {
+        Level::ALL.map(|level| self.span_micros(level)).to_vec()
+    }
+
+    /// From the wire form; `None` when it is none.
+    pub fn from_micros(kept: &[i64]) -> Option<Retention> {
+        let kept: [i64; Level::ALL.len()] = kept.try_into().ok()?;
+        let mut periods = [None; Level::ALL.len()];
+        for (period, micros) in periods.iter_mut().zip(kept) {
+            if micros != i64::MAX {
+                *period = Some(Duration::from_micros(micros.try_into().ok()?));
+            }
+        }
+        let [second, minute, quarter_hour, hour, day] = periods;
+        Retention::new(second, minute, quarter_hour, hour, day).ok()
+    }
+
     fn span_micros(&self, level: Level) -> i64 {
         self.of(level).map_or(i64::MAX, |kept| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// By level: the first moment from which its buckets hold every event. Microseconds since the Unix epoch, starts of buckets;
+/// [`i64::MIN`] where nothing is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    since: [i64; Level::ALL.len()],
+}
+
+impl Whole {
+    /// Nothing is missing.
+    pub const ALWAYS: Whole = Whole { since: [i64::MIN; Level::ALL.len()] };
+    /// Nothing can be relied on.
+    pub const NEVER: Whole = Whole { since: [i64::MAX; Level::ALL.len()] };
+
+    /// Since when the level is whole.
+    pub const fn since(&self, level: Level) -> i64 {
+        self.since[level as usize - 1]
+    }
+
+    /// Where both are whole.
+    pub fn and(self, other: Whole) -> Whole {
+        Whole { since: Level::ALL.map(|level| self.since(level).max(other.since(level))) }
+    }
+
+    /// Notes a cell whose events are in no finer level: somewhere in its bucket these lack events, but not from the moment on
+    /// from which its writer kept them (`writer`: [`Retention::whole`] when it wrote).
+    pub fn missed_by_finer(&mut self, level: Level, bucket: i64, writer: &Whole) {
+        let end = level.start_micros(bucket.saturating_add(1));
+        for finer in Level::ALL.into_iter().take_while(|finer| *finer < level) {
+            let since = &mut self.since[finer as usize - 1];
+            *since = end.min(writer.since(finer)).max(*since);
+        }
+    }
+
+    /// The wire form, `SnapshotHeader.whole_since_micros`.
+    pub fn to_micros(&self) -> Vec<i64> {
+        self.since.to_vec()
+    }
+
+    /// From the wire form; `None` when it is none.
+    pub fn from_micros(since: &[i64]) -> Option<Whole> {
+        Some(Whole { since: since.try_into().ok()? })
     }
 }
 
@@ -193,6 +260,41 @@ mod tests {
         assert_eq!(retention.finest(48 * hour + 1), Level::QuarterHour);
         let short = Some(Duration::from_secs(60));
         assert_eq!(Retention::new(short, short, short, short, short).unwrap().finest(i64::MAX), Level::Day);
+    }
+
+    #[test]
+    fn periods_survive_the_wire() {
+        let retention = default_retention();
+        assert_eq!(Retention::from_micros(&retention.to_micros()), Some(retention));
+        for wire in [&[][..], &[1], &[-1, i64::MAX, i64::MAX, i64::MAX, i64::MAX], &[5, 4, 3, 2, 1]] {
+            assert_eq!(Retention::from_micros(wire), None, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn a_coarse_cell_tells_what_finer_levels_lack() {
+        let day = Level::Day.width_micros();
+        let now = 1000 * day + 5;
+        let writer = default_retention().whole(now);
+        let noted = |level: Level, bucket: i64, writer: &Whole| {
+            let mut whole = Whole::ALWAYS;
+            whole.missed_by_finer(level, bucket, writer);
+            whole
+        };
+        let old = noted(Level::QuarterHour, Level::QuarterHour.bucket_of(900 * day), &writer);
+        let end = 900 * day + Level::QuarterHour.width_micros();
+        assert_eq!((old.since(Level::Second), old.since(Level::Minute)), (end, end));
+        assert_eq!((old.since(Level::QuarterHour), old.since(Level::Day)), (i64::MIN, i64::MIN));
+        // The bucket of what was just too old ends later than what lacks events.
+        let edge = Level::QuarterHour.bucket_of(998 * day);
+        assert_eq!(
+            noted(Level::QuarterHour, edge, &writer).since(Level::Minute),
+            writer.since(Level::Minute)
+        );
+        assert_eq!(
+            noted(Level::QuarterHour, edge, &Whole::NEVER).since(Level::Minute),
+            998 * day + end - 900 * day
+        );
     }
 
     #[test]

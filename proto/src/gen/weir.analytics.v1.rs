@@ -396,7 +396,8 @@ pub struct GetSummaryResponse {
     /// Those of the range.
     #[prost(message, optional, tag = "1")]
     pub current: ::core::option::Option<SummaryFigures>,
-    /// Those of the range of the same length before it.
+    /// Those of the range of the same length before it. Absent when that range begins or ends inside a bucket of those that are
+    /// still kept of its time.
     #[prost(message, optional, tag = "2")]
     pub previous: ::core::option::Option<SummaryFigures>,
     /// The most frequent events of the range.

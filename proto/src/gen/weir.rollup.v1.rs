@@ -33,6 +33,11 @@ pub struct Claim {
     /// When the claim was written, microseconds since the Unix epoch. For people; nothing depends on it.
     #[prost(int64, tag = "3")]
     pub claim_time_micros: i64,
+    /// How old, in microseconds, an event may be for the owner to count it in buckets of each width, from seconds to days; the
+    /// greatest number of 64 bits: any age. Older events are counted in wider buckets, so readers know since when the buckets
+    /// of a width are whole. Nothing in it: the owner does not say.
+    #[prost(int64, repeated, tag = "4")]
+    pub kept_micros: ::prost::alloc::vec::Vec<i64>,
 }
 /// What the source records `[start_offset, end_offset)` add to the rollups.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -239,6 +244,15 @@ pub struct SnapshotHeader {
     /// Since which source offset each definition has been in force.
     #[prost(message, repeated, tag = "9")]
     pub definitions: ::prost::alloc::vec::Vec<DefinitionSince>,
+    /// The log that was read: offsets mean nothing in another one.
+    #[prost(string, tag = "10")]
+    pub log_identity: ::prost::alloc::string::String,
+    /// By bucket width, from seconds to days: the first moment from which the buckets are whole, microseconds since the epoch.
+    #[prost(sint64, repeated, tag = "11")]
+    pub whole_since_micros: ::prost::alloc::vec::Vec<i64>,
+    /// `Claim.kept_micros` of the owner then.
+    #[prost(int64, repeated, tag = "12")]
+    pub owner_kept_micros: ::prost::alloc::vec::Vec<i64>,
 }
 /// Since when a definition has been in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use weir_proto::{token, validate::Path};
-use weir_rollup::definition::Catalog;
+use weir_rollup::{definition::Catalog, level::Whole};
 use weir_runtime::{clock::now_micros, metrics::Histogram};
 
 use crate::{
@@ -93,29 +93,29 @@ impl Engine {
         started: Instant,
     ) -> Result<Answer, Error> {
         for _ in 0..PLANS {
-            let newest = self.newest()?;
-            let setting = Setting {
-                catalog: &self.catalog,
-                // The log's clock may be ahead of ours.
-                now: now_micros().max(newest),
-                newest,
-                max_rows: self.max_rows,
-            };
-            let plan = question.plan(&setting)?;
+            let (newest, whole) = self.counted()?;
+            let (catalog, max_rows, question) = (self.catalog.clone(), self.max_rows, question.clone());
+            let plan = self.evaluate(move || {
+                question.plan(&Setting {
+                    // The log's clock may be ahead of ours.
+                    now: now_micros().max(newest),
+                    whole: catalog.retention().whole(newest).and(whole),
+                    catalog: &catalog,
+                    max_rows,
+                })
+            });
+            let plan = plan.await?;
             let Some(views) = self.gather(plan.parts().to_vec()).await? else { continue };
             self.gather_duration.observe(started.elapsed().as_secs_f64());
 
-            let permit =
-                self.evaluations.clone().acquire_owned().await.expect("the semaphore is never closed");
             let evaluated = Instant::now();
-            let answer = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
+            let answer = self.evaluate(move || {
                 let patience = move || {
                     if Instant::now() < deadline { Ok(()) } else { Err(Error::TooSlow(started.elapsed())) }
                 };
                 plan.answer(&views, &patience)
             });
-            let answer = answer.await.expect("evaluation does not panic");
+            let answer = answer.await;
             self.evaluate_duration.observe(evaluated.elapsed().as_secs_f64());
             return answer;
         }
@@ -124,9 +124,19 @@ impl Engine {
         ))
     }
 
-    /// The newest append time that is counted, if every partition can answer.
-    fn newest(&self) -> Result<i64, Error> {
-        let mut newest = 0;
+    /// Does what keeps a processor busy where it holds up no other task, at most as many at a time as there are cores.
+    async fn evaluate<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let permit = self.evaluations.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        done.await.expect("evaluation does not panic")
+    }
+
+    /// The newest append time that is counted and where the buckets of all partitions are whole, if each can answer.
+    fn counted(&self) -> Result<(i64, Whole), Error> {
+        let (mut newest, mut whole) = (0, Whole::ALWAYS);
         for (number, partition) in (0u32..).zip(&self.partitions) {
             let progress = partition.progress();
             let progress = progress.borrow();
@@ -138,11 +148,12 @@ impl Engine {
                 return Err(Error::Unavailable { partition: number, reason });
             }
             newest = newest.max(progress.watermark);
+            whole = whole.and(progress.whole);
         }
-        Ok(newest)
+        Ok((newest, whole))
     }
 
-    /// The views of all partitions; `None` when some buckets expired since the plan was made.
+    /// The views of all partitions; `None` when some buckets ceased to be whole since the plan was made.
     async fn gather(&self, parts: Vec<crate::materialise::PartRequest>) -> Result<Option<Vec<View>>, Error> {
         let request = Arc::new(ViewRequest { project: self.project.clone(), parts });
         let views = self.partitions.iter().map(|partition| partition.view(request.clone()));
@@ -150,7 +161,7 @@ impl Engine {
             Ok(views) => Ok(Some(views)),
             Err(Refusal::Expired) => Ok(None),
             Err(Refusal::Stopped) => {
-                self.newest()?;
+                self.counted()?;
                 // Actors end without a reason only when the service stops.
                 Err(Error::ShuttingDown)
             }

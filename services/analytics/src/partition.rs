@@ -3,14 +3,16 @@
 //!
 //! Nothing here waits for a query: views and snapshots take pointers to cells, and what they do with them happens elsewhere.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use weir_log::{EventLog, Offset, PartitionReader, RecordBatch};
+use weir_rollup::level::Whole;
 use weir_runtime::{
     Metrics, Shutdown,
     clock::now_micros,
@@ -33,12 +35,14 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
 /// How far a partition has come.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Progress {
     /// Source offsets below this one are counted.
     pub(crate) next_source_offset: u64,
     /// Everything that the log took before this moment is counted, microseconds since the epoch.
     pub(crate) watermark: i64,
+    /// Where the buckets hold everything.
+    pub(crate) whole: Whole,
     /// Where the log is read next.
     pub(crate) next_metrics_offset: Offset,
     /// When the log took the last record that was read, Unix milliseconds; 0 before the first.
@@ -47,6 +51,20 @@ pub(crate) struct Progress {
     pub(crate) caught_up: bool,
     /// Why the partition stopped for good.
     pub(crate) failed: Option<Arc<str>>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            next_source_offset: 0,
+            watermark: 0,
+            whole: Whole::ALWAYS,
+            next_metrics_offset: 0,
+            last_append_ms: 0,
+            caught_up: false,
+            failed: None,
+        }
+    }
 }
 
 /// Counts what happened in all partitions, for those who wait for any of it.
@@ -61,7 +79,7 @@ pub(crate) struct Pulse {
 /// Why there is no view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Some of the buckets have expired since the question was planned: plan again.
+    /// Some of the buckets have ceased to be whole since the question was planned: plan again.
     Expired,
     /// The partition stopped.
     Stopped,
@@ -144,6 +162,8 @@ struct Actor {
     pulse: watch::Sender<Pulse>,
     instruments: Instruments,
     state: State,
+    /// The log's identity, once it has been asked.
+    log_identity: String,
     /// The end of the log at the start.
     goal: Offset,
     /// Whether cells changed since the last snapshot.
@@ -182,6 +202,7 @@ pub(crate) fn start(
     let instruments = Instruments::bind(metrics, &settings.topic);
     let actor = Actor {
         state: State::new(settings.limits.clone()),
+        log_identity: String::new(),
         settings,
         log,
         check,
@@ -202,7 +223,14 @@ pub(crate) fn start(
             () = stopped => {}
         }
     });
-    stop.spawn(actor.run(receiver, stop.requested()));
+    let (check, progress) = (actor.check.clone(), actor.progress.clone());
+    let run = AssertUnwindSafe(actor.run(receiver, stop.requested())).catch_unwind();
+    stop.spawn(async move {
+        // The panic itself has been logged with its place. What is in memory may be half done; a restart begins anew.
+        if run.await.is_err() {
+            fail(&check, &progress, "it ended by a defect, which the log tells; restart this service");
+        }
+    });
     Handle { requests, progress: progress_receiver }
 }
 
@@ -226,8 +254,7 @@ impl Actor {
                 let reason = fatal.to_string();
                 tracing::error!(topic = self.settings.topic, partition = self.settings.number, %reason, "partition stopped");
                 self.instruments.log_errors.inc();
-                self.check.failing(&reason);
-                self.progress.send_modify(|progress| progress.failed = Some(reason.into()));
+                fail(&self.check, &self.progress, &reason);
             }
         }
     }
@@ -239,11 +266,17 @@ impl Actor {
         let path = self.snapshot_path();
         let limits = self.settings.limits.clone();
         let started = Instant::now();
-        let read = {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || snapshot::read(&path, number, limits)).await
-        };
         let mut backoff = BACKOFF[0];
+        self.log_identity = loop {
+            match self.log.identity().await {
+                Err(error) if error.is_retryable() => self.pause(&error, &mut backoff).await,
+                identity => break identity?,
+            }
+        };
+        let read = {
+            let (path, log) = (path.clone(), self.log_identity.clone());
+            tokio::task::spawn_blocking(move || snapshot::read(&path, &log, number, limits)).await
+        };
         let bounds = loop {
             match self.log.bounds(&topic, number).await {
                 Err(error) if error.is_retryable() => self.pause(&error, &mut backoff).await,
@@ -386,6 +419,7 @@ impl Actor {
             *progress = Progress {
                 next_source_offset,
                 watermark,
+                whole: self.state.whole(),
                 next_metrics_offset: next,
                 last_append_ms: self.last_append_ms,
                 caught_up,
@@ -414,8 +448,13 @@ impl Actor {
     }
 
     fn answer(&self, request: Request) {
+        let view = self.state.view(&request.views).ok_or(Refusal::Expired);
+        if view.is_err() {
+            // The next plan has to know.
+            self.progress.send_modify(|progress| progress.whole = self.state.whole());
+        }
         // Who asked may have gone meanwhile.
-        let _ = request.answer.send(self.state.view(&request.views).ok_or(Refusal::Expired));
+        let _ = request.answer.send(view);
     }
 
     async fn pause(&self, error: &weir_log::Error, backoff: &mut Duration) {
@@ -436,10 +475,11 @@ impl Actor {
         }
         self.dirty = false;
         let (path, image) = (self.snapshot_path(), self.state.image(self.settings.number));
+        let log = self.log_identity.clone();
         let duration = self.instruments.snapshot.clone();
         self.snapshot = Some(tokio::task::spawn_blocking(move || {
             let started = Instant::now();
-            let written = snapshot::write(&path, image);
+            let written = snapshot::write(&path, &log, image);
             duration.observe(started.elapsed().as_secs_f64());
             written
         }));
@@ -465,6 +505,12 @@ impl Actor {
             self.end_snapshot(written);
         }
     }
+}
+
+/// Says that the partition has no answers from now on, and why.
+fn fail(check: &Check, progress: &watch::Sender<Progress>, reason: &str) {
+    check.failing(reason);
+    progress.send_modify(|progress| progress.failed = Some(reason.into()));
 }
 
 /// Waits for the task, which is gone then; `None` at once if there is none.

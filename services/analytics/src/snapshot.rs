@@ -21,7 +21,7 @@ use weir_rollup::{
 use crate::materialise::{Image, Limits, ProjectImage, State, Value};
 
 /// The format described above.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Cells in one message: it stays far below a megabyte of ordinary cells.
 const CELLS_PER_MESSAGE: usize = 256;
 /// A longer message is damage: 256 cells with every sketch full take 20 MB.
@@ -50,13 +50,23 @@ pub(crate) enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// It was written by a newer version.
-    #[error("{path} has format version {found}, this build reads up to {VERSION}")]
-    Newer {
+    /// It was written by another version.
+    #[error("{path} has format version {found}, this build reads {VERSION}")]
+    Version {
         /// The file.
         path: PathBuf,
         /// Its version.
         found: u32,
+    },
+    /// It is about another log.
+    #[error("{path} is about another log, {found:?}; this one is {expected:?}")]
+    OtherLog {
+        /// The file.
+        path: PathBuf,
+        /// Its log.
+        found: String,
+        /// The log that is read now.
+        expected: String,
     },
 }
 
@@ -65,9 +75,10 @@ pub(crate) fn path(dir: &Path, topic: &str, partition: u32) -> PathBuf {
     dir.join(format!("{topic}-{partition}.snapshot"))
 }
 
-/// Writes a snapshot and makes it durable. Returns its size in bytes. Blocks.
-pub(crate) fn write(path: &Path, mut image: Image) -> Result<u64, Error> {
+/// Writes a snapshot of what was read from `log` and makes it durable. Returns its size in bytes. Blocks.
+pub(crate) fn write(path: &Path, log: &str, mut image: Image) -> Result<u64, Error> {
     image.header.version = VERSION;
+    image.header.log_identity = log.to_owned();
     let fail = |what| move |source| Error::Io { what, path: path.to_owned(), source };
     let dir = path.parent().expect("`path` puts it into a directory");
     fs::create_dir_all(dir).map_err(fail("creating the directory of"))?;
@@ -156,8 +167,8 @@ impl<W: Write> Write for Checked<W> {
     }
 }
 
-/// Reads the snapshot of a partition; `None` if there is none. Blocks.
-pub(crate) fn read(path: &Path, partition: u32, limits: Limits) -> Result<Option<State>, Error> {
+/// Reads the snapshot of a partition of `log`; `None` if there is none. Blocks.
+pub(crate) fn read(path: &Path, log: &str, partition: u32, limits: Limits) -> Result<Option<State>, Error> {
     let io = |source| Error::Io { what: "reading", path: path.to_owned(), source };
     let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
     let file = match File::open(path) {
@@ -169,12 +180,12 @@ pub(crate) fn read(path: &Path, partition: u32, limits: Limits) -> Result<Option
         return Err(damaged(format!("it has only {length} bytes")));
     };
 
-    // The version comes first: a newer one may end otherwise.
+    // The version comes first: another one may end otherwise.
     let mut messages = Messages { input: BufReader::new(&file).take(content), path };
     let header: pb::SnapshotHeader =
         messages.next()?.ok_or_else(|| damaged("it has no header".to_owned()))?;
-    if header.version > VERSION {
-        return Err(Error::Newer { path: path.to_owned(), found: header.version });
+    if header.version != VERSION {
+        return Err(Error::Version { path: path.to_owned(), found: header.version });
     }
     if header.partition != partition {
         return Err(damaged(format!("it is about partition {}", header.partition)));
@@ -196,6 +207,10 @@ pub(crate) fn read(path: &Path, partition: u32, limits: Limits) -> Result<Option
         return Err(damaged("its checksum is wrong".to_owned()));
     }
 
+    if header.log_identity != log {
+        let (found, expected) = (header.log_identity, log.to_owned());
+        return Err(Error::OtherLog { path: path.to_owned(), found, expected });
+    }
     let mut state = State::restore(limits, &header).map_err(damaged)?;
     while let Some(delta) = messages.next()? {
         state.load(delta).map_err(|error| damaged(error.to_string()))?;
@@ -242,6 +257,8 @@ mod tests {
         testing,
     };
 
+    const LOG: &str = "a log";
+
     /// Every cell of the only definition, by level and bucket, as bytes.
     fn cells(state: &State) -> Vec<(u32, Vec<u8>)> {
         let first = testing::FIRST_EVENT;
@@ -282,18 +299,18 @@ mod tests {
     fn a_snapshot_brings_everything_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = path(dir.path(), "metrics-data", 1);
-        assert!(read(&path, 1, testing::limits()).unwrap().is_none());
+        assert!(read(&path, LOG, 1, testing::limits()).unwrap().is_none());
         let state = testing::filled_state();
-        write(&path, state.image(1)).unwrap();
-        let back = read(&path, 1, testing::limits()).unwrap().unwrap();
+        write(&path, LOG, state.image(1)).unwrap();
+        let back = read(&path, LOG, 1, testing::limits()).unwrap().unwrap();
         assert_eq!(back.chain(), state.chain());
         assert_eq!(back.next_metrics_offset(), state.next_metrics_offset());
         assert_eq!(back.tally(), state.tally());
         assert!(!cells(&state).is_empty());
         assert_eq!(cells(&back), cells(&state));
         // A second one replaces it.
-        write(&path, back.image(1)).unwrap();
-        assert_eq!(cells(&read(&path, 1, testing::limits()).unwrap().unwrap()), cells(&state));
+        write(&path, LOG, back.image(1)).unwrap();
+        assert_eq!(cells(&read(&path, LOG, 1, testing::limits()).unwrap().unwrap()), cells(&state));
     }
 
     #[test]
@@ -305,19 +322,20 @@ mod tests {
         assert_ne!(cells(&state), before);
         let dir = tempfile::tempdir().unwrap();
         let path = path(dir.path(), "metrics-data", 1);
-        write(&path, image).unwrap();
-        assert_eq!(cells(&read(&path, 1, testing::limits()).unwrap().unwrap()), before);
+        write(&path, LOG, image).unwrap();
+        assert_eq!(cells(&read(&path, LOG, 1, testing::limits()).unwrap().unwrap()), before);
     }
 
     #[test]
     fn any_damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = path(dir.path(), "metrics-data", 1);
-        write(&path, testing::state_of(&[testing::Event::at(testing::FIRST_EVENT)], 1).image(1)).unwrap();
+        write(&path, LOG, testing::state_of(&[testing::Event::at(testing::FIRST_EVENT)], 1).image(1))
+            .unwrap();
         let whole = fs::read(&path).unwrap();
         let refused = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
-            read(&path, 1, testing::limits()).is_err()
+            read(&path, LOG, 1, testing::limits()).is_err()
         };
         for at in 0..whole.len() {
             let mut flipped = whole.clone();
@@ -329,16 +347,18 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_and_another_partition_are_refused() {
+    fn another_version_partition_or_log_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = path(dir.path(), "metrics-data", 1);
         let image = testing::filled_state().image(1);
-        write(&path, Image { header: image.header.clone(), projects: Vec::new() }).unwrap();
-        assert!(matches!(read(&path, 2, testing::limits()), Err(Error::Damaged { .. })));
-        let newer = pb::SnapshotHeader { version: VERSION + 1, ..image.header };
-        fs::write(&path, [newer.encode_length_delimited_to_vec(), vec![0; 4]].concat()).unwrap();
-        assert!(
-            matches!(read(&path, 1, testing::limits()), Err(Error::Newer { found, .. }) if found == VERSION + 1)
-        );
+        write(&path, LOG, Image { header: image.header.clone(), projects: Vec::new() }).unwrap();
+        assert!(matches!(read(&path, LOG, 2, testing::limits()), Err(Error::Damaged { .. })));
+        assert!(matches!(read(&path, "another", 1, testing::limits()), Err(Error::OtherLog { .. })));
+        for version in [VERSION - 1, VERSION + 1] {
+            let other = pb::SnapshotHeader { version, ..image.header.clone() };
+            fs::write(&path, [other.encode_length_delimited_to_vec(), vec![0; 4]].concat()).unwrap();
+            let refused = read(&path, LOG, 1, testing::limits());
+            assert!(matches!(refused, Err(Error::Version { found, .. }) if found == version));
+        }
     }
 }

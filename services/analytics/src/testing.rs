@@ -93,6 +93,7 @@ impl Writer {
             owner: self.owner.as_bytes().to_vec(),
             address: "http://127.0.0.1:50052".to_owned(),
             claim_time_micros: 0,
+            kept_micros: self.catalog.retention().to_micros(),
         };
         pb::MetricsRecord { record: Some(metrics_record::Record::Claim(claim)) }.encode_to_vec()
     }

@@ -498,3 +498,63 @@ async fn a_batch_that_cannot_be_read_stops_its_partition_with_a_reason() {
     assert!(system.get("/readyz").await.starts_with("HTTP/1.1 503"));
     system.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_retention_was_raised_nothing_is_answered_from_buckets_that_lack_events() {
+    const DAYS: i64 = 86_400 * SECOND;
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::start(dir.path()).await;
+    let mut writer = Writer::new(0);
+    system.append(0, writer.claim()).await;
+    let at = |ago: i64| Event::at(now_micros() - ago);
+    for event in [at(4 * DAYS), at(3 * DAYS), at(5 * SECOND)] {
+        system.append(0, writer.batch(&[event])).await;
+    }
+    system.summary(token(0, 2)).await;
+    system.stop().await;
+
+    let week = Some(Duration::from_secs(7 * 86_400));
+    let system = System::start_with(dir.path(), |config| config.rollups.retention.minute = week).await;
+    let last = prost_types::Duration { seconds: 5 * 86_400, nanos: 0 };
+    let series = QueryTimeSeriesRequest {
+        time_range: Some(TimeRange { last: Some(last), ..TimeRange::default() }),
+        ..Default::default()
+    };
+    let by_minute = QueryTimeSeriesRequest { interval: Interval::Minute.into(), ..series.clone() };
+    let status = system.client.clone().query_time_series(by_minute).await.unwrap_err();
+    assert!(status.message().contains("minutes are kept since"), "{status}");
+    let whole = system.client.clone().query_time_series(series).await.unwrap().into_inner();
+    assert_eq!(whole.series[0].totals[0].value, 3.0);
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_panics_is_not_ready_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::start(dir.path()).await;
+    let writer = Writer::new(0);
+    system.append(0, writer.claim()).await;
+    for start_offset in 0..2 {
+        // Together more than can be counted.
+        let cell = weir_proto::rollup::v1::Cell { level: 5, count: u64::MAX, ..Default::default() };
+        let rollups = vec![weir_proto::rollup::v1::RollupDelta { definition: 1, cells: vec![cell] }];
+        let batch = weir_proto::rollup::v1::MicroBatch {
+            owner: writer.owner.as_bytes().to_vec(),
+            start_offset,
+            end_offset: start_offset + 1,
+            projects: vec![weir_proto::rollup::v1::ProjectDelta { project: "default".to_owned(), rollups }],
+            ..Default::default()
+        };
+        let record = weir_proto::rollup::v1::metrics_record::Record::Batch(batch);
+        let record = weir_proto::rollup::v1::MetricsRecord { record: Some(record) };
+        system.append(0, record.encode_to_vec()).await;
+    }
+    while system.get("/readyz").await.starts_with("HTTP/1.1 200") {
+        tokio::task::yield_now().await;
+    }
+    assert!(system.get("/readyz").await.contains("restart this service"));
+    let status = system.client.clone().get_summary(GetSummaryRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("restart this service"), "{status}");
+    system.stop().await;
+}

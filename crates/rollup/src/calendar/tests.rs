@@ -123,15 +123,15 @@ fn an_unspecified_interval_gives_about_a_hundred_buckets() {
 fn days_of_odd_historic_offsets_need_minutes() {
     use crate::{
         cover::cover,
-        level::{Level, Retention},
+        level::{Level, Retention, Whole},
     };
     // Monrovia was 44 minutes and 30 seconds behind UTC until 1972: a local midnight falls between two minutes.
     let zone = Zone::parse("Africa/Monrovia").unwrap();
     let day = zone.bucket(Interval::Day, at("1971-06-01T12:00", "Africa/Monrovia")).unwrap();
-    assert!(cover(day.clone(), &Retention::FOREVER, 0).is_ok());
+    assert!(cover(day.clone(), &Whole::ALWAYS).is_ok());
     let coarse =
         Retention::new(Some(std::time::Duration::ZERO), Some(std::time::Duration::ZERO), None, None, None);
-    let error = cover(day.clone(), &coarse.unwrap(), 1_700_000_000 * SECOND).unwrap_err();
+    let error = cover(day.clone(), &coarse.unwrap().whole(1_700_000_000 * SECOND)).unwrap_err();
     assert_eq!(error, Error::NotCovered { at: day.start, finest: Level::QuarterHour });
 }
 

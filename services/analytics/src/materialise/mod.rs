@@ -17,11 +17,10 @@ use weir_proto::rollup::v1::{self as pb, metrics_record};
 use weir_rollup::{
     cell::Placed,
     chain::{Chain, ChainState, Verdict, VoidReason},
-    level::{Level, Retention},
+    level::{Level, Retention, Whole},
     tally,
 };
 
-use cube::index;
 pub(crate) use cube::{Bucket, Cube, Rows};
 use names::Names;
 pub(crate) use names::{Symbol, Texts, Value};
@@ -34,7 +33,7 @@ const GRACE_MICROS: i64 = 60_000_000;
 pub(crate) struct Limits {
     /// How long the buckets of each level are kept.
     pub(crate) retention: Retention,
-    /// Values of a dimension that are told apart.
+    /// Values of a dimension that a rollup tells apart in a day.
     pub(crate) max_values: usize,
 }
 
@@ -73,8 +72,11 @@ pub(crate) struct State {
     tally: pb::Tally,
     since: BTreeMap<u64, Since>,
     projects: HashMap<Arc<str>, Project>,
-    /// By level: buckets before this one may be gone.
-    dropped: [i64; Level::ALL.len()],
+    /// Where buckets hold everything: not where they were dropped, by this instance or one before it whose snapshot was
+    /// read, and not where the owners counted events in wider buckets only. Longer retention does not bring either back.
+    whole: Whole,
+    /// How long the owner counts events in the buckets of each level, as its claim says.
+    owner_kept: Option<Retention>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +95,8 @@ impl State {
             tally: pb::Tally::default(),
             since: BTreeMap::new(),
             projects: HashMap::new(),
-            dropped: [i64::MIN; Level::ALL.len()],
+            whole: Whole::ALWAYS,
+            owner_kept: None,
         }
     }
 
@@ -106,6 +109,8 @@ impl State {
         let since = header.definitions.iter().map(|known| {
             (known.definition, Since { offset: known.since_offset, micros: known.since_micros })
         });
+        let whole = Whole::from_micros(&header.whole_since_micros)
+            .ok_or("it does not say since when its buckets are whole")?;
         Ok(Self {
             chain: Chain::restore(ChainState {
                 owner,
@@ -116,21 +121,19 @@ impl State {
             next_metrics_offset: header.next_metrics_offset,
             tally: header.tally.unwrap_or_default(),
             since: since.collect(),
+            whole,
+            owner_kept: Retention::from_micros(&header.owner_kept_micros),
             ..Self::new(limits)
         })
     }
 
     /// Brings in cells of a snapshot. Each stands for its own level only.
     pub(crate) fn load(&mut self, delta: pb::ProjectDelta) -> Result<(), weir_rollup::Error> {
-        let max_values = self.limits.max_values;
         for (name, rollups) in parse(vec![delta])? {
-            let project = project(&mut self.projects, &name);
+            let Project { names, cubes } = project(&mut self.projects, &name);
             for (definition, cells) in rollups {
-                let cube = project.cubes.entry(definition).or_default();
-                for Placed { dimensions, level, bucket, cell } in cells {
-                    let row = cube.row(&dimensions, max_values, &mut project.names);
-                    cube.add(level, bucket, row, &Arc::new(cell));
-                }
+                let cube = cubes.entry(definition).or_default();
+                cells.into_iter().for_each(|cell| cube.restore(cell, names));
             }
         }
         Ok(())
@@ -147,7 +150,10 @@ impl State {
         match record {
             metrics_record::Record::Claim(claim) => match Uuid::from_slice(&claim.owner) {
                 Ok(owner) => match self.chain.fold_claim(owner, &claim.address) {
-                    Verdict::Claimed | Verdict::Accepted => Applied::Claimed,
+                    Verdict::Claimed | Verdict::Accepted => {
+                        self.owner_kept = Retention::from_micros(&claim.kept_micros);
+                        Applied::Claimed
+                    }
                     Verdict::Void(reason) => Applied::Void(reason),
                 },
                 Err(error) => Applied::Malformed(format!("the owner of a claim is no UUID: {error}")),
@@ -176,19 +182,15 @@ impl State {
             Err(error) => return Applied::Unreadable(error.to_string()),
         };
         self.note_definitions(append_micros, &batch);
+        let owner_kept = self.owner_kept.as_ref();
+        let owner_whole = owner_kept.map_or(Whole::NEVER, |kept| kept.whole(batch.watermark_micros));
         for (name, rollups) in deltas {
-            let project = project(&mut self.projects, &name);
+            let Project { names, cubes } = project(&mut self.projects, &name);
             for (definition, cells) in rollups {
-                let cube = project.cubes.entry(definition).or_default();
-                for Placed { dimensions, level, bucket, cell } in cells {
-                    let row = cube.row(&dimensions, self.limits.max_values, &mut project.names);
-                    let cell = Arc::new(cell);
-                    for coarser in level.and_coarser() {
-                        let bucket = level.bucket_at(bucket, coarser);
-                        if bucket >= self.dropped[index(coarser)] {
-                            cube.add(coarser, bucket, row, &cell);
-                        }
-                    }
+                let cube = cubes.entry(definition).or_default();
+                for cell in cells {
+                    self.whole.missed_by_finer(cell.level, cell.bucket, &owner_whole);
+                    cube.count(cell, &self.whole, self.limits.max_values, names);
                 }
             }
         }
@@ -209,18 +211,19 @@ impl State {
 
     fn drop_expired(&mut self) {
         let past = self.chain.state().watermark.saturating_sub(GRACE_MICROS);
-        for level in Level::ALL {
-            let horizon = self.limits.retention.horizon_micros(level, past);
-            if horizon == i64::MIN {
-                continue;
-            }
-            let first = level.bucket_of(horizon);
-            if first > self.dropped[index(level)] {
-                self.dropped[index(level)] = first;
-                let cubes = self.projects.values_mut().flat_map(|project| project.cubes.values_mut());
-                cubes.for_each(|cube| cube.drop_before(level, first));
+        self.whole = self.whole.and(self.limits.retention.whole(past));
+        for Project { names, cubes } in self.projects.values_mut() {
+            for cube in cubes.values_mut() {
+                for level in Level::ALL {
+                    cube.drop_before(level, level.bucket_of(self.whole.since(level)), names);
+                }
             }
         }
+    }
+
+    /// Where its buckets hold everything.
+    pub(crate) fn whole(&self) -> Whole {
+        self.whole
     }
 
     /// What the chain says: owner, next source offset, watermark.
@@ -248,9 +251,10 @@ impl State {
         self.projects.values().flat_map(|project| project.cubes.values()).map(Cube::cells).sum()
     }
 
-    /// The cells that a question asks for, or `None` when some of them have expired since it was planned.
+    /// The cells that a question asks for, or `None` when some of their buckets are not whole any more since it was planned.
     pub(crate) fn view(&self, request: &ViewRequest) -> Option<View> {
-        let expired = |span: &Span| span.buckets.start < self.dropped[index(span.level)];
+        let expired =
+            |span: &Span| span.level.start_micros(span.buckets.start) < self.whole.since(span.level);
         if request.parts.iter().flat_map(|part| &part.spans).any(expired) {
             return None;
         }
@@ -299,6 +303,9 @@ impl State {
                 watermark_micros: watermark,
                 tally: Some(self.tally),
                 definitions: definitions.collect(),
+                log_identity: String::new(),
+                whole_since_micros: self.whole.to_micros(),
+                owner_kept_micros: self.owner_kept.as_ref().map(Retention::to_micros).unwrap_or_default(),
             },
             projects: projects.collect(),
         }
@@ -308,7 +315,7 @@ impl State {
 /// A partition's state at one moment.
 #[derive(Debug)]
 pub(crate) struct Image {
-    /// All but the cells; the version is set by whoever writes it.
+    /// All but the cells; version and log are set by whoever writes it.
     pub(crate) header: pb::SnapshotHeader,
     /// The cells.
     pub(crate) projects: Vec<ProjectImage>,

@@ -15,6 +15,15 @@ impl Symbol {
     pub(crate) const OTHER: Self = Self(1);
     /// Symbols of texts start here.
     const FIRST_TEXT: u32 = 2;
+
+    /// Whether it stands for a text.
+    pub(crate) fn is_text(self) -> bool {
+        self.index().is_some()
+    }
+
+    fn index(self) -> Option<usize> {
+        self.0.checked_sub(Self::FIRST_TEXT).map(|index| index as usize)
+    }
 }
 
 /// What a symbol stands for.
@@ -28,7 +37,7 @@ pub(crate) enum Value {
     Other,
 }
 
-/// The texts of a project. Cloning is cheap: clones share what is there and part when one of them grows.
+/// The texts of a project. Cloning is cheap: clones share what is there and part when one of them changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Texts(Arc<Vec<Arc<str>>>);
 
@@ -44,15 +53,18 @@ impl Texts {
 
     /// The text that the symbol stands for, if it is one.
     pub(crate) fn text(&self, symbol: Symbol) -> Option<&str> {
-        symbol.0.checked_sub(Symbol::FIRST_TEXT).map(|index| &*self.0[index as usize])
+        symbol.index().map(|index| &*self.0[index])
     }
 }
 
-/// Gives texts their symbols. It only grows; the cubes, which bound their values, decide what is worth a symbol.
+/// Gives texts their symbols while somebody holds them.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     symbols: HashMap<Arc<str>, Symbol>,
     texts: Texts,
+    /// By text: how often it is held.
+    holds: Vec<u32>,
+    unused: Vec<Symbol>,
 }
 
 impl Names {
@@ -61,22 +73,47 @@ impl Names {
         self.symbols.get(text).copied()
     }
 
-    /// The symbol of a text, given now if need be.
-    pub(crate) fn intern(&mut self, text: &str) -> Symbol {
-        if let Some(symbol) = self.get(text) {
-            return symbol;
-        }
-        let texts = Arc::make_mut(&mut self.texts.0);
-        let id =
-            u32::try_from(texts.len()).expect("cubes bound their values far below 2^32") + Symbol::FIRST_TEXT;
+    /// The symbol of a text, given now if need be; it stays until it was released as often as it was held.
+    pub(crate) fn hold(&mut self, text: &str) -> Symbol {
+        let symbol = self.get(text).unwrap_or_else(|| self.give(text));
+        let index = symbol.index().expect("texts have symbols of their own");
+        self.holds[index] += 1;
+        symbol
+    }
+
+    fn give(&mut self, text: &str) -> Symbol {
         let text: Arc<str> = text.into();
-        texts.push(text.clone());
-        self.symbols.insert(text, Symbol(id));
-        Symbol(id)
+        let texts = Arc::make_mut(&mut self.texts.0);
+        let symbol = self.unused.pop().unwrap_or_else(|| {
+            let index = u32::try_from(texts.len()).expect("memory ends before 2^32 texts");
+            texts.push(text.clone());
+            self.holds.push(0);
+            Symbol(Symbol::FIRST_TEXT + index)
+        });
+        texts[symbol.index().expect("it is a text's")] = text.clone();
+        self.symbols.insert(text, symbol);
+        symbol
+    }
+
+    /// Gives up one hold. What is no text is not held.
+    pub(crate) fn release(&mut self, symbol: Symbol) {
+        let Some(index) = symbol.index() else { return };
+        self.holds[index] -= 1;
+        if self.holds[index] == 0 {
+            let text = std::mem::replace(&mut Arc::make_mut(&mut self.texts.0)[index], "".into());
+            self.symbols.remove(&text);
+            self.unused.push(symbol);
+        }
     }
 
     /// All texts.
     pub(crate) fn texts(&self) -> &Texts {
         &self.texts
+    }
+
+    /// How many texts are held.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.symbols.len()
     }
 }

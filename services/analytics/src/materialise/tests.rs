@@ -94,19 +94,110 @@ fn a_view_stays_as_it_was_while_the_state_goes_on() {
     assert_eq!(sum(&state.view(&request(Level::Hour, FIRST_EVENT)).unwrap()), 1800);
 }
 
+/// A cell of one event by platform, counted by the second.
+fn on_platform(platform: &str, time: i64) -> Placed {
+    let cell = weir_rollup::cell::Cell { count: 1, ..Default::default() };
+    let dimensions = vec![weir_rollup::cell::Value::Text(platform.into())];
+    Placed { dimensions, level: Level::Second, bucket: Level::Second.bucket_of(time), cell }
+}
+
+/// Events by value in the bucket of a level that a moment lies in.
+fn by_value(cube: &Cube, names: &Names, level: Level, time: i64) -> Vec<(Value, u64)> {
+    let number = level.bucket_of(time);
+    let cells = cube.range(level, number..number + 1).flat_map(|(_, bucket)| bucket.cells());
+    let value = |row: u32| names.texts().value(cube.rows()[row as usize][0]);
+    let mut found: Vec<_> = cells.map(|(row, cell)| (value(*row), cell.count)).collect();
+    found.sort();
+    found
+}
+
 #[test]
-fn values_beyond_the_limit_are_folded_together_once_and_for_all() {
-    let mut cube = Cube::default();
-    let mut names = Names::default();
-    let text = |text: &str| weir_rollup::cell::Value::Text(text.into());
-    let mut row = |name: &str, platform: &str| cube.row(&[text(name), text(platform)], 2, &mut names);
-    let (a, b) = (row("x", "web"), row("x", "ios"));
-    let other = row("x", "tv");
-    assert!(a != b && b != other);
-    assert_eq!(row("x", "phone"), other);
-    assert_eq!((row("x", "web"), row("x", "ios")), (a, b));
-    assert_ne!(row("y", "tv"), other);
-    let values: Vec<_> =
-        cube.rows()[other as usize].iter().map(|symbol| names.texts().value(*symbol)).collect();
-    assert_eq!(values, [Value::Text("x".into()), Value::Other]);
+fn values_beyond_the_limit_of_a_day_are_folded_together_in_all_of_its_buckets() {
+    let (mut cube, mut names) = (Cube::default(), Names::default());
+    let day = FIRST_EVENT - FIRST_EVENT % DAY;
+    let count = |cube: &mut Cube, names: &mut Names, platform: &str, time: i64| {
+        cube.count(on_platform(platform, time), &Whole::ALWAYS, 2, names);
+    };
+    let text = |text: &str| Value::Text(text.into());
+    for (hour, platform) in [(1, "web"), (2, "ios"), (3, "tv"), (4, "phone"), (5, "ios")] {
+        count(&mut cube, &mut names, platform, day + hour * HOUR);
+    }
+    let of_the_day = [(text("ios"), 2), (text("web"), 1), (Value::Other, 2)];
+    assert_eq!(by_value(&cube, &names, Level::Day, day), of_the_day);
+    for level in [Level::Second, Level::Minute, Level::QuarterHour, Level::Hour] {
+        assert_eq!(by_value(&cube, &names, level, day + 3 * HOUR), [(Value::Other, 1)], "{level}");
+        assert_eq!(by_value(&cube, &names, level, day + 5 * HOUR), [(text("ios"), 1)], "{level}");
+    }
+    // The next day tells its own first values apart.
+    count(&mut cube, &mut names, "tv", day + DAY);
+    assert_eq!(by_value(&cube, &names, Level::Day, day + DAY), [(text("tv"), 1)]);
+    // Whoever begins with a snapshot goes on alike.
+    let (mut back, mut back_names) = (Cube::default(), Names::default());
+    for (value, events) in of_the_day.into_iter().rev() {
+        let dimensions = vec![match value {
+            Value::Text(text) => weir_rollup::cell::Value::Text((&*text).into()),
+            Value::Missing => weir_rollup::cell::Value::Missing,
+            Value::Other => weir_rollup::cell::Value::Other,
+        }];
+        let cell = weir_rollup::cell::Cell { count: events, ..Default::default() };
+        let placed = Placed { dimensions, level: Level::Day, bucket: Level::Day.bucket_of(day), cell };
+        back.restore(placed, &mut back_names);
+    }
+    for (cube, names) in [(&mut cube, &mut names), (&mut back, &mut back_names)] {
+        count(cube, names, "web", day);
+        count(cube, names, "late", day);
+        let expected = [(text("ios"), 2), (text("web"), 2), (Value::Other, 3)];
+        assert_eq!(by_value(cube, names, Level::Day, day), expected);
+    }
+}
+
+#[test]
+fn values_are_forgotten_with_their_last_bucket() {
+    let (mut cube, mut names) = (Cube::default(), Names::default());
+    for n in 0..10 {
+        cube.count(on_platform(&format!("old {n}"), FIRST_EVENT), &Whole::ALWAYS, 100, &mut names);
+    }
+    let later = FIRST_EVENT + DAY;
+    cube.count(on_platform("old 3", later), &Whole::ALWAYS, 100, &mut names);
+    for level in Level::ALL {
+        cube.drop_before(level, level.bucket_of(later), &mut names);
+    }
+    assert_eq!((cube.cells(), names.len()), (Level::ALL.len(), 1));
+    // What was given up is given out again.
+    for n in 0..9 {
+        cube.count(on_platform(&format!("new {n}"), later), &Whole::ALWAYS, 100, &mut names);
+    }
+    assert_eq!((cube.rows().len(), names.len()), (10, 10));
+    let mut expected: Vec<_> = (0..9).map(|n| (Value::Text(format!("new {n}").into()), 1)).collect();
+    expected.push((Value::Text("old 3".into()), 1));
+    assert_eq!(by_value(&cube, &names, Level::Second, later), expected);
+}
+
+#[test]
+fn longer_retention_does_not_make_whole_what_was_not_kept() {
+    let now = FIRST_EVENT + 30 * DAY;
+    let live = |age: i64| Event::at(now - age);
+    // One that came in time, but whose minute was dropped; and history that was brought in later, in quarter hours.
+    let imported = Event { append: now, ..Event::at(now - 5 * DAY) };
+    let events = [live(3 * DAY), live(0), imported];
+    let state = testing::state_of(&events, 1);
+    let longer =
+        Limits { retention: Retention::new(None, None, None, None, None).unwrap(), ..testing::limits() };
+    let restarted = State::restore(longer.clone(), &state.image(0).header).unwrap();
+    let mut replayed = State::new(longer);
+    let mut writer = Writer::new(0);
+    testing::apply(&mut replayed, 0, &writer.claim());
+    for event in events {
+        testing::apply(&mut replayed, event.append, &writer.batch(&[event]));
+    }
+    // Dropped by the instance that wrote the snapshot.
+    assert_eq!(counted(&restarted, Level::Minute, now - 3 * DAY), None);
+    // Never dropped, so there; but not before the history that has no minutes.
+    assert_eq!(counted(&replayed, Level::Minute, now - 3 * DAY), Some(2));
+    for state in [&restarted, &replayed] {
+        assert_eq!(counted(state, Level::Minute, now - 5 * DAY), None);
+        let whole = state.whole().since(Level::Minute);
+        assert!(counted(state, Level::Minute, whole).is_some() && whole < now - 2 * DAY + HOUR);
+    }
+    assert_eq!(counted(&replayed, Level::QuarterHour, now - 5 * DAY), Some(3));
 }

@@ -65,7 +65,7 @@ impl Breakdown {
     pub(super) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
         let dimensions = self.group_by.iter().chain(self.filter.fields()).cloned().collect();
         let definition = rollup::choose(setting.catalog, &dimensions, &self.measures)?.clone();
-        let range = self.range.resolve(setting.now, setting.catalog.retention(), 1);
+        let range = self.range.resolve(setting.now, &setting.whole, 1);
         let spans = rollup::spans(range.clone(), 0, setting)?;
         Ok(Plan {
             parts: vec![PartRequest { definition: definition.id(), spans }],

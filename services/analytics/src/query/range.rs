@@ -7,7 +7,7 @@ use weir_proto::{
     time::{duration_micros, micros},
     validate::{Path, Violations},
 };
-use weir_rollup::level::{Level, Retention};
+use weir_rollup::level::{Level, Whole};
 
 /// What the absence of a range means: the last 24 hours, microseconds.
 const DAY: i64 = 24 * 60 * 60 * 1_000_000;
@@ -69,34 +69,36 @@ impl TimeRange {
     /// The moments that it comes down to at `now`.
     ///
     /// "Now" lies inside a bucket; the range goes to the end of that one. One that is so long before now begins likewise at
-    /// the end of a bucket, so that it has its length, of the finest level that is kept for `reach` times that length (2,
+    /// the end of a bucket, so that it has its length, of the finest level that is whole for `reach` times that length (2,
     /// when the period before it is needed, too).
     ///
     /// A start in the future gives an empty range.
-    pub(crate) fn resolve(&self, now: i64, retention: &Retention, reach: i64) -> Range<i64> {
-        let at_least = |micros: i64| {
-            let kept = |level: &Level| {
-                let kept = retention
-                    .of(*level)
-                    .map_or(i64::MAX, |kept| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX));
-                kept >= micros
+    pub(crate) fn resolve(&self, now: i64, whole: &Whole, reach: i64) -> Range<i64> {
+        // The finest level that is whole for so many periods before the end of the bucket that holds `now`.
+        let finest = |periods: i64, period: i64| {
+            let whole = |level: &Level| {
+                let reach = periods.saturating_mul(up_to_bucket(period, *level));
+                end_of_bucket(now, *level).saturating_sub(reach) >= whole.since(*level)
             };
-            Level::ALL.into_iter().find(kept).unwrap_or(Level::Day)
+            Level::ALL.into_iter().find(whole).unwrap_or(Level::Day)
         };
         match *self {
             Self::Fixed { start, end } => start..end,
             // A bucket that is kept at all is still kept when it ends.
-            Self::Since(start) => {
-                start..end_of_bucket(now, at_least(Level::Second.width_micros())).max(start)
-            }
+            Self::Since(start) => start..end_of_bucket(now, finest(1, 1)).max(start),
             Self::Last(last) => {
-                let level = at_least(last.saturating_mul(reach));
+                let level = finest(reach, last);
                 let end = end_of_bucket(now, level);
-                let start = end.saturating_sub(last);
-                level.start_micros(level.bucket_of(start))..end
+                end.saturating_sub(up_to_bucket(last, level))..end
             }
         }
     }
+}
+
+/// A length of time, made up to whole buckets.
+fn up_to_bucket(length: i64, level: Level) -> i64 {
+    let width = level.width_micros();
+    length.saturating_add(width - 1).div_euclid(width).saturating_mul(width)
 }
 
 /// The end of the bucket that a moment lies in.

@@ -7,7 +7,7 @@ use weir_rollup::{
     cover::cover,
     definition::{Catalog, Definition, MAX_DIMENSIONS},
     field::Field,
-    level::Level,
+    level::{Level, Whole},
 };
 
 use super::{fields, measure::Measure};
@@ -18,10 +18,11 @@ use crate::{error::Error, materialise::Span};
 pub(crate) struct Setting<'a> {
     /// The rollups in force.
     pub(crate) catalog: &'a Catalog,
-    /// Now by the wall clock, but not before `newest`. Microseconds since the epoch, like all moments.
+    /// Now by the wall clock, but not before the newest append time that is counted. Microseconds since the epoch, like all
+    /// moments.
     pub(crate) now: i64,
-    /// The newest append time that is counted: decides which buckets are still whole.
-    pub(crate) newest: i64,
+    /// Where buckets hold everything.
+    pub(crate) whole: Whole,
     /// Points and rows in an answer at most.
     pub(crate) max_rows: usize,
 }
@@ -144,17 +145,22 @@ fn short(field: &Field) -> String {
 
 /// The buckets that make up a range, counting towards `slot`.
 pub(crate) fn spans(range: Range<i64>, slot: u32, setting: &Setting<'_>) -> Result<Vec<Span>, Error> {
-    let covered = cover(range, setting.catalog.retention(), setting.newest);
-    let spans = covered.map_err(|error| too_fine(&error))?;
+    let spans = cover(range, &setting.whole).map_err(|error| too_fine(&error, &setting.whole))?;
     Ok(spans.into_iter().map(|span| Span { level: span.level, buckets: span.buckets, slot }).collect())
 }
 
-/// Tells which round times to ask for instead.
-fn too_fine(error: &weir_rollup::Error) -> Error {
+/// Tells which round times to ask for instead, and since when the buckets that the question needs are kept.
+fn too_fine(error: &weir_rollup::Error, whole: &Whole) -> Error {
     let weir_rollup::Error::NotCovered { at, finest } = error else {
         return Error::TooFine(error.to_string());
     };
     let time = |micros: i64| Zone::UTC.local_time(micros).unwrap_or_else(|error| error.to_string());
+    if *at < whole.since(*finest) {
+        return Error::TooFine(format!(
+            "nothing is kept of the time before {0}; begin there or later",
+            time(whole.since(*finest))
+        ));
+    }
     let bucket = finest.bucket_of(*at);
     let (before, after) = (finest.start_micros(bucket), finest.start_micros(bucket.saturating_add(1)));
     let width = match finest {
@@ -164,9 +170,16 @@ fn too_fine(error: &weir_rollup::Error) -> Error {
         Level::Hour => "hour",
         Level::Day => "day of UTC",
     };
+    let needed = Level::ALL.into_iter().rev().find(|level| at.rem_euclid(level.width_micros()) == 0);
+    let kept = needed.map_or_else(String::new, |level| {
+        format!(
+            "; {level}s are kept since {}, longer from now on with more [rollups.retention]",
+            time(whole.since(level))
+        )
+    });
     Error::TooFine(format!(
         "{} lies inside a bucket: of that time only buckets of one {width} and wider are kept; let ranges and intervals begin \
-         and end at such times, here {} or {}, or raise [rollups.retention]",
+         and end at such times, here {} or {}{kept}",
         time(*at),
         time(before),
         time(after)

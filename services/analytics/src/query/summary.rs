@@ -66,7 +66,7 @@ impl Summary {
     pub(super) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
         let totals = rollup::choose(setting.catalog, &[].into(), &[])?.clone();
         let by_event = rollup::choose(setting.catalog, &[Field::EventName].into(), &[])?.clone();
-        let range = self.range.resolve(setting.now, setting.catalog.retention(), 2);
+        let range = self.range.resolve(setting.now, &setting.whole, 2);
         let current = rollup::spans(range.clone(), CURRENT, setting)?;
         let before = range.start.saturating_sub(range.end - range.start)..range.start;
         // Its edges can lie where only wider buckets are left: then there is nothing to compare with.

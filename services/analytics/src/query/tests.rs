@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use proptest::prelude::*;
-use weir_proto::analytics::v1::{self as pb, condition::Operator, filter::Expression, measure::Kind};
+use weir_proto::{
+    analytics::v1::{self as pb, condition::Operator, filter::Expression, measure::Kind},
+    time::micros,
+};
 
 use super::*;
 use crate::testing::{self, DAY, Event, HOUR, SECOND};
@@ -62,7 +65,12 @@ fn views(events: &[Event], now: i64, parts: &[PartRequest]) -> Vec<View> {
 
 fn plan(question: &Question, now: i64) -> Result<Plan, Error> {
     let catalog = testing::catalog();
-    question.plan(&Setting { catalog: &catalog, now, newest: now, max_rows: 100_000 })
+    question.plan(&Setting {
+        catalog: &catalog,
+        now,
+        whole: catalog.retention().whole(now),
+        max_rows: 100_000,
+    })
 }
 
 fn answer(question: &Question, events: &[Event], now: i64) -> Result<Answer, Error> {
@@ -254,7 +262,7 @@ proptest! {
         assert_figures(&series.totals, &inside);
         let mut starts = Vec::new();
         for point in &series.points {
-            let start = range::micros(point.start_time.as_ref().unwrap());
+            let start = micros(point.start_time.as_ref().unwrap());
             starts.push(start);
             let local = Timestamp::from_microsecond(start).unwrap().to_zoned(zone.clone());
             let offset = local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
@@ -293,7 +301,7 @@ proptest! {
         };
         let response = breakdown(&request, &events, now);
         let info = response.info.as_ref().unwrap();
-        let range = range::micros(info.start_time.as_ref().unwrap())..range::micros(info.end_time.as_ref().unwrap());
+        let range = micros(info.start_time.as_ref().unwrap())..micros(info.end_time.as_ref().unwrap());
         prop_assert!(range.end - range.start == back * HOUR && range.contains(&now));
         let passing: Vec<_> = events
             .iter()
@@ -338,7 +346,7 @@ proptest! {
         prop_assume!(back / SECOND * SECOND + SECOND.min(back) <= if width == SECOND { HOUR } else { 2 * DAY });
         let response = time_series(&request, &events, now);
         let info = response.info.as_ref().unwrap();
-        let range = range::micros(info.start_time.as_ref().unwrap())..range::micros(info.end_time.as_ref().unwrap());
+        let range = micros(info.start_time.as_ref().unwrap())..micros(info.end_time.as_ref().unwrap());
         let mut expected: BTreeMap<i64, Vec<&Event>> = BTreeMap::new();
         for event in events.iter().filter(|event| range.contains(&event.time)) {
             expected.entry(event.time.div_euclid(width) * width).or_default().push(event);
@@ -463,7 +471,13 @@ fn edges_finer_than_what_is_kept_are_refused_with_the_next_round_times() {
     };
     let question = Question::Breakdown(breakdown::Breakdown::parse(&request).unwrap());
     let message = plan(&question, now).unwrap_err().to_string();
-    for part in ["2024-03-01T10:07:13", "15 minutes", "2024-03-01T10:00:00", "2024-03-01T10:15:00"] {
+    for part in [
+        "2024-03-01T10:07:13",
+        "15 minutes",
+        "2024-03-01T10:00:00",
+        "2024-03-01T10:15:00",
+        "seconds are kept since 2024-06-01T11:00:10",
+    ] {
         assert!(message.contains(part), "`{part}` is missing in: {message}");
     }
     let seconds = pb::QueryTimeSeriesRequest {
@@ -556,4 +570,19 @@ fn values_beyond_the_limit_make_figures_uncertain_and_say_by_how_much() {
     let filtered = answer(&pb::QueryBreakdownRequest { filter: Some(filter), ..request });
     let total = &filtered.totals[0];
     assert!(total.value == 2.0 && !total.exact && total.upper_bound == 5.0, "{total:?}");
+}
+
+#[test]
+fn whole_numbers_have_one_text_for_consumers_and_filters() {
+    // What the consumer writes for 2^53, the first number beyond those that doubles tell apart.
+    let number = 9_007_199_254_740_992.0;
+    let events = [Event { plan: Some("9007199254740992"), ..Event::at(NOWS[2] - HOUR) }];
+    let number = prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(number)) };
+    let request = pb::QueryBreakdownRequest {
+        time_range: last(2 * HOUR),
+        group_by: vec!["platform".to_owned()],
+        filter: Some(condition("plan", Operator::In, vec![number])),
+        ..Default::default()
+    };
+    assert_eq!(breakdown(&request, &events, NOWS[2]).totals[0].value, 1.0);
 }

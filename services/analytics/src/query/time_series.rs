@@ -87,7 +87,7 @@ impl TimeSeries {
     pub(super) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
         let dimensions = self.group_by.iter().chain(self.filter.fields()).cloned().collect();
         let definition = rollup::choose(setting.catalog, &dimensions, &self.measures)?.clone();
-        let range = self.range.resolve(setting.now, setting.catalog.retention(), 1);
+        let range = self.range.resolve(setting.now, &setting.whole, 1);
         let (interval, buckets, spans) = match self.interval {
             Some(interval) => {
                 let (buckets, spans) = self.slots(interval, &range, setting)?;

@@ -114,6 +114,7 @@ impl Tail {
             owner: owner.as_bytes().to_vec(),
             address: settings.address.clone(),
             claim_time_micros: now_micros(),
+            kept_micros: settings.catalog.retention().to_micros(),
         };
         let claim = MetricsRecord { record: Some(metrics_record::Record::Claim(claim)) };
         let record = Record::new(Bytes::new(), claim.encode_to_vec());

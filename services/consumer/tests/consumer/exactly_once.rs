@@ -12,7 +12,7 @@ use weir_proto::{
 };
 
 use crate::{
-    fixture::{Fixture, METRICS, Sent, now_micros},
+    fixture::{Fixture, METRICS, Sent},
     oracle::{Oracle, Totals, dead_letters},
 };
 
@@ -172,7 +172,7 @@ async fn a_fenced_consumer_claims_back_when_the_other_is_silent() {
     let consumer = fixture.consumer().await;
     oracle.until(|oracle| oracle.claims == 1).await;
     // Somebody claims the partition and is never heard of again.
-    let claim = Claim { owner: vec![7; 16], address: "nobody:1".to_owned(), claim_time_micros: now_micros() };
+    let claim = Claim { owner: vec![7; 16], address: "nobody:1".to_owned(), ..Claim::default() };
     let record = MetricsRecord { record: Some(metrics_record::Record::Claim(claim)) };
     fixture.log.append(METRICS, 0, vec![Record::new("", record.encode_to_vec())]).await.unwrap();
     consumer.until(|s| s.partitions.iter().any(|p| p.state() == State::Fenced)).await;
