@@ -1,7 +1,8 @@
 //! Sending batches over `StreamEvents` so that each is acknowledged once and in order, whatever happens to the connection.
 //!
 //! Batches that are not acknowledged are kept, and sent again in order on a new connection; their events have ids, so what
-//! was taken twice counts once. Memory is bounded by [`Window`].
+//! was taken twice counts once. A batch of which the log could not take an event for now counts as not acknowledged.
+//! Memory is bounded by [`MAX_PENDING`] batches.
 
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
@@ -43,7 +44,7 @@ pub(crate) struct Batch<T> {
 pub(crate) struct Acknowledged<T> {
     pub(crate) tag: T,
     pub(crate) accepted: u32,
-    /// Duplicates within the batch and rejected events.
+    /// Duplicates within the batch and events that were rejected for good.
     pub(crate) exceptions: Vec<EventResult>,
     pub(crate) consistency_token: String,
 }
@@ -119,7 +120,7 @@ async fn connection<T>(
         request.metadata_mut().insert("weir-import", tonic::metadata::MetadataValue::from_static("true"));
     }
     let mut responses: Streaming<StreamEventsResponse> = client.stream_events(request).await?.into_inner();
-    let mut credits: u64 = 0;
+    let (mut credits, mut window): (u64, Option<u64>) = (0, None);
     loop {
         pass_empty(pending, done);
         if pending.is_empty() && input.is_terminated() {
@@ -127,6 +128,12 @@ async fn connection<T>(
         }
         for waiting in pending.iter_mut().filter(|pending| !pending.sent) {
             let cost = waiting.batch.events.len() as u64;
+            if let Some(window) = window.filter(|window| cost > *window) {
+                return Err(Status::failed_precondition(format!(
+                    "the service takes at most {window} events that are not acknowledged, a batch has {cost}: raise its \
+                     producer.stream_credits"
+                )));
+            }
             if cost > credits {
                 break;
             }
@@ -140,8 +147,15 @@ async fn connection<T>(
         }
         tokio::select! {
             response = responses.message() => match response?.and_then(|response| response.message) {
-                Some(Message::Credit(grant)) => credits += u64::from(grant.events),
+                Some(Message::Credit(grant)) => {
+                    credits += u64::from(grant.events);
+                    // The first grant is all there will ever be.
+                    window.get_or_insert(credits);
+                }
                 Some(Message::Acknowledgement(acknowledgement)) => {
+                    if let Some(status) = acknowledgement.exceptions.iter().find_map(unsettled) {
+                        return Err(status);
+                    }
                     let is_next = pending.front().is_some_and(|first| first.id == acknowledgement.batch_id);
                     let Some(first) = pending.pop_front_if(|_| is_next) else {
                         return Err(Status::internal(format!(
@@ -168,6 +182,13 @@ async fn connection<T>(
     }
 }
 
+/// Why an event has to be sent again: the log could not take it for now, or may not have.
+pub(crate) fn unsettled(result: &EventResult) -> Option<Status> {
+    let error = result.error.as_ref()?;
+    let status = Status::new(error.code.into(), error.message.clone());
+    client::is_transient(&status).then_some(status)
+}
+
 /// Batches without events need no acknowledgement, only their place in the order.
 fn pass_empty<T>(pending: &mut VecDeque<Pending<T>>, done: &mut impl FnMut(Acknowledged<T>)) {
     while let Some(first) = pending.pop_front_if(|first| first.batch.events.is_empty()) {
@@ -182,24 +203,34 @@ fn pass_empty<T>(pending: &mut VecDeque<Pending<T>>, done: &mut impl FnMut(Ackno
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
 
     use tokio_stream::wrappers::TcpListenerStream;
     use tonic::{Response, Streaming};
-    use weir_proto::ingest::v1::{
-        BatchAcknowledgement, CreditGrant, IngestEventRequest, IngestEventResponse, IngestEventsRequest,
-        IngestEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest, UploadEventsResponse,
-        ingest_service_server::{IngestService, IngestServiceServer},
+    use weir_proto::{
+        ingest::v1::{
+            BatchAcknowledgement, CreditGrant, IngestEventRequest, IngestEventResponse, IngestEventsRequest,
+            IngestEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest,
+            UploadEventsResponse,
+            event_result::Outcome,
+            ingest_service_server::{IngestService, IngestServiceServer},
+        },
+        rpc,
     };
 
     use super::*;
     use crate::client::{Connection, Endpoints};
 
     /// Takes `per_connection` batches in, acknowledges all of them but the last, then breaks the connection; grants the
-    /// credits of three batches of two events. It refuses who sends more.
+    /// credits of three batches of two events. It refuses who sends more. While its log is away, it answers so for the second
+    /// event of each batch.
     #[derive(Clone)]
     struct Breaking {
         per_connection: usize,
+        log_away: Arc<AtomicUsize>,
         taken: Arc<Mutex<Vec<String>>>,
         end: fn() -> Status,
     }
@@ -237,9 +268,22 @@ mod tests {
                         let _ = responses.send(Err((service.end)())).await;
                         return;
                     }
+                    let away = |away: usize| away.checked_sub(1);
+                    let away = service.log_away.fetch_update(Relaxed, Relaxed, away).is_ok();
+                    let failed = EventResult {
+                        index: 1,
+                        outcome: Outcome::Rejected.into(),
+                        error: Some(rpc::Status {
+                            code: 14,
+                            message: "the log is away".into(),
+                            details: vec![],
+                        }),
+                        ..EventResult::default()
+                    };
                     let done = BatchAcknowledgement {
                         batch_id: batch.batch_id,
-                        accepted: cost as u32,
+                        accepted: (cost - usize::from(away)) as u32,
+                        exceptions: away.then_some(failed).into_iter().collect(),
                         ..BatchAcknowledgement::default()
                     };
                     let _ = responses.send(say(Message::Acknowledgement(done))).await;
@@ -281,21 +325,33 @@ mod tests {
         per_connection: usize,
         end: fn() -> Status,
     ) -> (Result<(), Status>, Vec<usize>, Vec<String>) {
+        let service = Breaking { per_connection, log_away: Arc::default(), taken: Arc::default(), end };
+        sent_to(service, 2, Duration::from_secs(60)).await
+    }
+
+    async fn sent_to(
+        service: Breaking,
+        size: usize,
+        patience: Duration,
+    ) -> (Result<(), Status>, Vec<usize>, Vec<String>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoints::one(&format!("http://{}", listener.local_addr().unwrap()));
-        let service = Breaking { per_connection, taken: Arc::default(), end };
         let server = IngestServiceServer::new(service.clone());
         let serving = tonic::transport::Server::builder().add_service(server);
         tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
         let batches = (0..10).map(|tag| {
             let event = |nth| Event { event_name: format!("{tag}.{nth}"), ..Event::default() };
-            Batch { events: if tag == 4 { Vec::new() } else { vec![event(0), event(1)] }, tag }
+            Batch { events: if tag == 4 { Vec::new() } else { (0..size).map(event).collect() }, tag }
         });
         let mut done = Vec::new();
-        let options = Options { import: false, patience: Duration::from_secs(60) };
+        let options = Options { import: false, patience };
         let client = Connection::to(endpoint).ingest().unwrap();
         let batches = futures::stream::iter(batches);
-        let outcome = send(client, options, batches, |batch| done.push(batch.tag), |_, _| {}).await;
+        let acknowledged = |batch: Acknowledged<usize>| {
+            assert!(batch.exceptions.is_empty(), "{:?}", batch.exceptions);
+            done.push(batch.tag);
+        };
+        let outcome = send(client, options, batches, acknowledged, |_, _| {}).await;
         let taken = service.taken.lock().unwrap().clone();
         (outcome, done, taken)
     }
@@ -317,6 +373,37 @@ mod tests {
         taken.sort();
         taken.dedup();
         assert_eq!(taken.len(), 18);
+    }
+
+    fn with_log_away_for(answers: usize) -> Breaking {
+        let log_away = Arc::new(AtomicUsize::new(answers));
+        Breaking { per_connection: usize::MAX, log_away, taken: Arc::default(), end: || unreachable!() }
+    }
+
+    #[tokio::test]
+    async fn what_the_log_could_not_take_is_sent_again_until_it_can() {
+        let (outcome, done, taken) = sent_to(with_log_away_for(3), 2, Duration::from_secs(60)).await;
+        outcome.unwrap();
+        assert_eq!(done, (0..10).collect::<Vec<_>>());
+        assert!(taken.len() > 18, "what had failed is sent again");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_stays_away_ends_it_without_booking_anything() {
+        let (outcome, done, _) = sent_to(with_log_away_for(usize::MAX), 2, Duration::ZERO).await;
+        assert_eq!(outcome.unwrap_err().message(), "the log is away");
+        assert!(done.is_empty(), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_no_credits_will_ever_cover_is_an_error() {
+        let (outcome, _, taken) = sent_to(with_log_away_for(0), 7, Duration::from_secs(60)).await;
+        let status = outcome.unwrap_err();
+        assert!(
+            status.message().contains("at most 6") && status.message().contains("stream_credits"),
+            "{status}"
+        );
+        assert!(taken.is_empty());
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use super::{import::typed, rejection, settled};
 use crate::{
     client::{self, Connection},
     moment, money, output, protojson,
-    stream::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS},
+    stream::{self, MAX_BATCH_BYTES, MAX_BATCH_EVENTS},
     token::Covered,
     usage::Usage,
 };
@@ -196,7 +196,12 @@ async fn many(args: &Send) -> Result<String> {
             let client = args.connection.ingest()?;
             let message = IngestEventsRequest { events: batch };
             let answer = patiently(&args.connection, async || {
-                client.clone().ingest_events(request(args, message.clone())).await
+                let answer = client.clone().ingest_events(request(args, message.clone())).await?;
+                // What the log could not take for now is no more rejected than what a broken connection lost.
+                match answer.get_ref().results.iter().find_map(stream::unsettled) {
+                    Some(status) => Err(status),
+                    None => Ok(answer),
+                }
             });
             let answer = answer.await?.into_inner();
             covered.add(&answer.consistency_token);
