@@ -37,6 +37,30 @@ named! {
     processing::v1::Status = "weir.processing.v1.Status",
 }
 
+/// Levels of objects and lists that are taken over from JSON. Events may nest values 5 deep; Protobuf decoders give up at
+/// some 33, and then on everything that is sent along.
+const MAX_LEVELS: usize = 16;
+
+/// Refuses JSON that nests deeper than any event may, and too deep to be sent.
+///
+/// # Errors
+/// That it does, in words.
+pub(crate) fn check_depth(value: &serde_json::Value) -> Result<()> {
+    fn within(value: &serde_json::Value, levels: usize) -> bool {
+        use serde_json::Value::{Array, Bool, Null, Number, Object, String};
+        match value {
+            Null | Bool(_) | Number(_) | String(_) => true,
+            Array(items) => levels > 0 && items.iter().all(|item| within(item, levels - 1)),
+            Object(fields) => levels > 0 && fields.values().all(|value| within(value, levels - 1)),
+        }
+    }
+    anyhow::ensure!(
+        within(value, MAX_LEVELS),
+        "it nests more than {MAX_LEVELS} levels deep; properties may nest 5"
+    );
+    Ok(())
+}
+
 fn descriptor<M: Named>() -> MessageDescriptor {
     POOL.get_message_by_name(M::NAME).expect("named messages are in the schema: held by a test")
 }
@@ -69,6 +93,7 @@ fn write<M: Named, F: serde_json::ser::Formatter>(
 
 /// Reads a message from ProtoJSON; a field that does not exist is an error.
 pub(crate) fn from_value<M: Named>(value: serde_json::Value) -> Result<M> {
+    check_depth(&value)?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let dynamic = DynamicMessage::deserialize_with_options(descriptor::<M>(), value, &options)?;
     dynamic.transcode_to().context("the generated code differs from the schema")

@@ -1,15 +1,44 @@
-//! Waiting until what was sent is counted.
+//! Waiting until what was sent is counted, and asking whether it is there at all.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use tonic::Code;
-use weir_proto::analytics::v1::{GetSummaryRequest, TimeRange};
+use weir_proto::{
+    analytics::v1::{GetSummaryRequest, TimeRange},
+    processing::v1::{GetStatusRequest, partition_status::State},
+    token,
+};
 
 use crate::client::{Connection, is_transient};
 
 /// How long one question waits; asked again until the patience is used up.
 const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// How long a consumer may take to look at the log's end.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Whether the log holds what the token covers: it does not when its data was deleted since. Where the consumer that answers
+/// cannot tell, because it is away or owns other partitions, it is taken to be there.
+pub(crate) async fn known(connection: &Connection, token: &str) -> Result<bool> {
+    let offsets = token::decode(token).unwrap_or_default();
+    let mut client = connection.processing()?;
+    let began = Instant::now();
+    loop {
+        let Ok(answer) = client.get_status(GetStatusRequest {}).await else { return Ok(true) };
+        let partitions = answer.into_inner().status.unwrap_or_default().partitions;
+        let is_short = |partition: u32, end: u64| offsets.get(&partition).is_some_and(|&last| last >= end);
+        let mut short = partitions.iter().filter(|p| is_short(p.partition, p.end_offset)).peekable();
+        if short.peek().is_none() {
+            return Ok(true);
+        }
+        // What a consumer knows of the end is a moment old.
+        if began.elapsed() >= LOOK {
+            return Ok(!short.all(|partition| partition.state() == State::Running));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
 
 /// Answers when everything that the token covers is counted.
 ///

@@ -1,4 +1,5 @@
-//! How far an import has come, kept so that it goes on there after Ctrl-C.
+//! How far an import has come, kept so that it goes on there after Ctrl-C, and that it was complete, so that it is not repeated
+//! when its rows would count twice.
 
 use std::{
     env, fs,
@@ -24,6 +25,12 @@ pub(crate) struct Progress {
     pub(crate) rejected: u64,
     /// Covers the accepted events.
     pub(crate) consistency_token: String,
+    /// When the first row was sent, seconds since the Unix epoch.
+    #[serde(default)]
+    pub(crate) began: i64,
+    /// Whether that was the whole file.
+    #[serde(default)]
+    pub(crate) complete: bool,
 }
 
 /// Where the progress of one import is kept.
@@ -70,12 +77,6 @@ impl Checkpoint {
         fs::write(&next, serde_json::to_vec(progress)?)?;
         fs::rename(&next, &self.path).with_context(|| format!("cannot write {}", self.path.display()))
     }
-
-    /// Forgets it: the import is complete.
-    pub(crate) fn remove(&self) {
-        // One that stays behind only makes the next import of the same file ask to be started over.
-        let _ = fs::remove_file(&self.path);
-    }
 }
 
 #[cfg(test)]
@@ -95,8 +96,6 @@ mod tests {
         assert_eq!(at(&file, "x").load(), Some(progress));
         assert_eq!(at(&file, "y").load(), None);
         assert_eq!(at(&other, "x").load(), None);
-        at(&file, "x").remove();
-        assert_eq!(at(&file, "x").load(), None);
     }
 
     #[test]

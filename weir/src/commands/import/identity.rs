@@ -10,8 +10,8 @@ const ROWS: Uuid = Uuid::from_u128(0x5f0d_6a5e_93b1_4c53_8a3e_e2c4_0b9d_7716);
 /// Makes the id of each row from the header, the row and, where rows are identical, how many were before it: identical
 /// rows are different events, wherever they stand. The file's name and the mapping play no part.
 ///
-/// Remembers 8 bytes a distinct row (about 20 with the table around them). Two different rows that agree in these 8 bytes
-/// still get different ids.
+/// Remembers 17 bytes a distinct row, 20 to 40 with what the table keeps free, and once more as much for a moment when it grows:
+/// up to 40 MB for a million rows. Two different rows that agree in the 8 bytes kept of them still get different ids.
 #[derive(Debug)]
 pub(crate) struct Ids {
     header: Uuid,

@@ -8,6 +8,11 @@ use super::columns::{self, Constant, Mapping, Target};
 pub(crate) const LINE_COLUMN: &str = "weir_line";
 pub(crate) const REASON_COLUMN: &str = "weir_reason";
 
+/// Whether a column is one that a rejects file added.
+pub(super) fn is_added(column: &str) -> bool {
+    column == LINE_COLUMN || column == REASON_COLUMN
+}
+
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
@@ -45,7 +50,7 @@ impl Layout {
 
     /// Whether a column is not to be looked at.
     pub(crate) fn is_skipped(&self, column: &str) -> bool {
-        self.skip.contains(column) || column == LINE_COLUMN || column == REASON_COLUMN
+        self.skip.contains(column) || is_added(column)
     }
 
     /// What becomes of each column of a header.

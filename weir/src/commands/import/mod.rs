@@ -52,6 +52,8 @@ use crate::{
 
 /// Batches read ahead of sending.
 const READ_AHEAD: usize = 4;
+/// How long the ids of rows are remembered at least, by default: `consumer.dedup_window`.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Time between two writings of the checkpoint.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// taken as such; say with --map where the others come from. Columns that remain become properties.
 ///
 /// A row's event id follows from its content, so that importing a file twice counts each row once, as long as the second
-/// time comes within the deduplication window (1 to 2 hours of log time by default); identical rows count separately.
+/// time comes within the deduplication window (1 to 2 hours of log time by default); later it is refused without --restart.
+/// Identical rows count separately.
 /// Rejected rows are collected in FILE.rejects.csv or .ndjson, which can be mended and imported. After Ctrl-C, the same
 /// command goes on where it stopped.
 #[derive(Args, Debug)]
@@ -105,7 +108,7 @@ pub(crate) struct Import {
     /// Where rejected rows go; beside the file when left out
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// Begin at the first row even if an earlier run was interrupted
+    /// Begin at the first row, whether an earlier run was interrupted or imported all of the file
     #[arg(long)]
     restart: bool,
     /// Don't wait until the events are counted
@@ -159,8 +162,21 @@ pub(crate) async fn run(args: Import) -> Result<()> {
         true => Some(Checkpoint::of(&args.file, &args.connection.endpoint.to_string(), &described)?),
         false => None,
     };
-    let resumed = checkpoint.as_ref().filter(|_| !args.restart).and_then(Checkpoint::load);
-    let mut progress = resumed.clone().unwrap_or_default();
+    let mut earlier = checkpoint.as_ref().filter(|_| !args.restart).and_then(Checkpoint::load);
+    if let Some(progress) = &earlier
+        && !settled::known(&args.connection, &progress.consistency_token).await?
+    {
+        output::note(
+            "what an earlier run sent is not there any more, the data must have been deleted: beginning anew",
+        );
+        earlier = None;
+    }
+    let now = jiff::Timestamp::now().as_second();
+    if let Some(progress) = earlier.as_ref().filter(|progress| progress.complete) {
+        check_again(progress.began, now)?;
+    }
+    let resumed = earlier.filter(|progress| !progress.complete);
+    let mut progress = resumed.clone().unwrap_or(Progress { began: now, ..Progress::default() });
     if resumed.is_some() {
         output::note(format!(
             "going on after row {} of an earlier run (--restart begins anew)",
@@ -226,9 +242,26 @@ pub(crate) async fn run(args: Import) -> Result<()> {
         settled::counted(&args.connection, &progress.consistency_token, args.patience).await?;
     }
     if let Some(checkpoint) = &checkpoint {
-        checkpoint.remove();
+        progress.complete = true;
+        checkpoint.save(&progress)?;
     }
     report(&args, skip, &progress, &rejects, sending, began.elapsed())
+}
+
+/// Whether a file that was imported completely may be imported again without counting twice.
+fn check_again(began: i64, now: i64) -> Result<()> {
+    let ago = Duration::from_secs(u64::try_from(now - began).unwrap_or_default());
+    let minutes = grouped(ago.as_secs() / 60);
+    if ago >= REMEMBERED {
+        bail!(
+            "this file was imported completely, {minutes} minutes ago. Its rows are recognised for 1 hour \
+             (consumer.dedup_window) and would now count twice: --restart imports it all the same"
+        );
+    }
+    output::note(format!(
+        "this file was imported {minutes} minutes ago: its rows count once, being within the deduplication window"
+    ));
+    Ok(())
 }
 
 /// Reads the file into batches until it ends or nobody takes them any more.
@@ -338,11 +371,23 @@ fn report(
         output::facts(facts)?;
         output::line(render::paint(
             render::FAINT,
-            "rows that were imported before count once: weir query summary",
+            "imported again within the deduplication window (1 hour by default), each row still counts once",
         ))?;
     }
     if progress.rejected > 0 && progress.accepted == 0 {
         bail!("no row was accepted; see {}", rejects.path().display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_imported_again_only_while_its_rows_are_recognised() {
+        assert!(check_again(1_000_000, 1_000_000 + 3_599).is_ok());
+        let error = check_again(1_000_000, 1_000_000 + 3_600).unwrap_err().to_string();
+        assert!(error.contains("60 minutes ago") && error.contains("--restart"), "{error}");
+    }
 }

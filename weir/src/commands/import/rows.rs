@@ -1,6 +1,6 @@
 //! Rows of a file as events.
 
-use std::io::{BufRead, Read as _};
+use std::io::{self, BufRead, Read};
 
 use anyhow::{Context as _, Result};
 use csv::ByteRecord;
@@ -10,12 +10,13 @@ use weir_proto::event::v1::Event;
 use super::{
     columns::{self, Reading, Target},
     identity::{self, Ids},
-    layout::{Layout, Use},
+    layout::{self, Layout, Use},
     source::{Format, Source},
 };
 use crate::protojson;
 
-/// A longer line of NDJSON is not read; an event is at most 64 KiB.
+/// A longer line of NDJSON is not read; an event is at most 64 KiB. At a longer row of CSV reading ends: most likely a quote
+/// is not closed, and the rest of the file would be one row.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 /// An event this large is not sent: it could fill a batch, and no service takes it.
 const MAX_EVENT_BYTES: usize = 1 << 20;
@@ -46,8 +47,37 @@ pub(crate) struct Rows {
 }
 
 enum Kind {
-    Separated { reader: csv::Reader<Box<dyn BufRead + Send>>, header: Vec<String>, uses: Vec<Vec<Use>> },
-    Lines { reader: Box<dyn BufRead + Send>, line: u64 },
+    Separated {
+        reader: csv::Reader<Limited>,
+        header: Vec<String>,
+        uses: Vec<Vec<Use>>,
+        /// The columns that a rejects file added.
+        added: Vec<usize>,
+    },
+    Lines {
+        reader: Box<dyn BufRead + Send>,
+        line: u64,
+    },
+}
+
+/// A file of which no more than so many bytes are read until more are allowed.
+struct Limited {
+    file: Box<dyn BufRead + Send>,
+    left: u64,
+}
+
+impl Read for Limited {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::other(format!(
+                "the row is longer than {MAX_LINE_BYTES} bytes: is a quote (\") in it not closed?"
+            )));
+        }
+        let most = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let read = self.file.read(&mut into[..most])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
 }
 
 impl Rows {
@@ -63,12 +93,14 @@ impl Rows {
                 let mut reader = csv::ReaderBuilder::new()
                     .delimiter(source.delimiter)
                     .flexible(true)
-                    .from_reader(source.reader);
+                    .from_reader(Limited { file: source.reader, left: MAX_LINE_BYTES });
                 let header: Vec<String> =
                     reader.headers().context("cannot read the header")?.iter().map(str::to_owned).collect();
                 let uses = layout.resolve(&header).map_err(anyhow::Error::msg)?;
-                identity::canonical(header.iter().map(String::as_bytes), &mut buffer);
-                Kind::Separated { reader, header, uses }
+                let own = header.iter().filter(|column| !layout::is_added(column));
+                identity::canonical(own.map(String::as_bytes), &mut buffer);
+                let added = (0..header.len()).filter(|&column| layout::is_added(&header[column])).collect();
+                Kind::Separated { reader, header, uses, added }
             }
         };
         Ok(Self { rows, ids: Ids::new(&buffer), layout, reading, buffer })
@@ -100,13 +132,18 @@ impl Rows {
     pub(crate) fn next(&mut self) -> Result<Option<Row>> {
         let Self { rows, ids, layout, reading, buffer } = self;
         let (line, raw, event) = match rows {
-            Kind::Separated { reader, header, uses } => {
+            Kind::Separated { reader, header, uses, added } => {
                 let mut cells = ByteRecord::new();
-                if !reader.read_byte_record(&mut cells).context("cannot read on")? {
+                let begin = reader.position().line();
+                reader.get_mut().left = MAX_LINE_BYTES;
+                let read = reader.read_byte_record(&mut cells);
+                if !read.with_context(|| format!("cannot read the row that begins in line {begin}"))? {
                     return Ok(None);
                 }
                 let line = cells.position().map_or(0, csv::Position::line);
-                identity::canonical(cells.iter(), buffer);
+                // A row that comes back from a rejects file is the row that it was.
+                let own = cells.iter().enumerate().filter(|(column, _)| !added.contains(column));
+                identity::canonical(own.map(|(_, cell)| cell), buffer);
                 let event = from_cells(&cells, header.len(), uses, reading);
                 (line, Raw::Cells(cells), event)
             }
@@ -129,13 +166,18 @@ impl Rows {
                 if text.is_empty() {
                     continue;
                 }
-                let event = if is_cut {
-                    Err(format!("the line is longer than {MAX_LINE_BYTES} bytes"))
-                } else {
-                    from_json(text, layout, reading)
-                };
                 let raw = text.to_vec();
-                *buffer = raw.clone();
+                let row = match is_cut {
+                    true => Err(format!("the line is longer than {MAX_LINE_BYTES} bytes")),
+                    false => object(&raw),
+                };
+                if let Ok(row) = &row {
+                    // With sorted keys and one form of numbers, so that a line that comes back from a rejects file is the
+                    // line that it was.
+                    buffer.clear();
+                    serde_json::to_writer(&mut *buffer, row).expect("JSON can be written to memory");
+                }
+                let event = row.and_then(|row| from_json(row, layout, reading));
                 break (*line, Raw::Line(raw), event);
             },
         };
@@ -187,11 +229,18 @@ fn from_cells(
 const STRUCTURED: &[&str] =
     &["properties", "context", "revenue", "sent_time", "sentTime", "clock_offset", "clockOffset"];
 
-fn from_json(line: &[u8], layout: &Layout, reading: &Reading) -> Result<Event, String> {
+/// A line's object, without what a rejects file added to it.
+fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
     let row: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+    protojson::check_depth(&row).map_err(|error| error.to_string())?;
     let Value::Object(mut row) = row else {
         return Err("not a JSON object".to_owned());
     };
+    row.retain(|column, _| !layout::is_added(column));
+    Ok(row)
+}
+
+fn from_json(mut row: Map<String, Value>, layout: &Layout, reading: &Reading) -> Result<Event, String> {
     let mut structured = Map::new();
     for key in STRUCTURED {
         // An event's own `revenue` is an object; a bare number is a property unless mapped.
@@ -279,21 +328,24 @@ mod tests {
 
     use super::*;
 
+    fn source(format: Format, text: &str) -> Source {
+        Source {
+            reader: Box::new(std::io::Cursor::new(text.as_bytes().to_vec())),
+            format,
+            delimiter: b',',
+            consumed: Arc::default(),
+            bytes: None,
+        }
+    }
+
     fn rows(format: Format, text: &str, mappings: &[&str]) -> Vec<Row> {
         let layout = Layout {
             mappings: mappings.iter().map(|text| text.parse().unwrap()).collect(),
             properties: true,
             ..Layout::default()
         };
-        let source = Source {
-            reader: Box::new(std::io::Cursor::new(text.as_bytes().to_vec())),
-            format,
-            delimiter: b',',
-            consumed: Arc::default(),
-            bytes: None,
-        };
         let reading = Reading { time_format: crate::moment::Format::Auto, zone: jiff::tz::TimeZone::UTC };
-        let mut rows = Rows::new(source, layout, reading).unwrap();
+        let mut rows = Rows::new(source(format, text), layout, reading).unwrap();
         std::iter::from_fn(|| rows.next().unwrap()).collect()
     }
 
@@ -347,6 +399,43 @@ not json
         let text = r#"{"actor":{"id":42},"type":"push","total":"3.50","ts":1710325274}"#;
         let mappings = ["user_id=actor.id", "event_name=type", "revenue=total:usd", "event_time=ts"];
         insta::assert_snapshot!(show(&rows(Format::Ndjson, text, &mappings)), @r#"1: {"eventName":"push","userId":"42","eventTime":"2024-03-13T10:21:14Z","properties":{"actor":{"id":42.0}},"revenue":{"currencyCode":"USD","units":"3","nanos":500000000}}"#);
+    }
+
+    #[test]
+    fn rows_from_a_rejects_file_keep_their_ids() {
+        let ids = |format, text: &str| -> Vec<String> {
+            rows(format, text, &[]).into_iter().map(|row| row.event.unwrap().event_id).collect()
+        };
+        let csv = ids(Format::Csv, "user_id,event_name\nu,a\n");
+        assert_eq!(csv, ids(Format::Csv, "user_id,event_name,weir_line,weir_reason\nu,a,7,no\n"));
+        let line = r#"{"user_id":"u","event_name":"a","properties":{"n":1.50}}"#;
+        let rejected =
+            r#"{"event_name":"a","properties":{"n":1.5},"user_id":"u","weir_line":7,"weir_reason":"no"}"#;
+        assert_eq!(ids(Format::Ndjson, line), ids(Format::Ndjson, rejected));
+        assert_ne!(ids(Format::Ndjson, line), ids(Format::Ndjson, &line.replace("1.50", "1.6")));
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_ends_the_reading_and_names_its_line() {
+        let rest = "v,b\n".repeat(1 << 19);
+        let text = format!("user_id,event_name\nu,a\n\"u,a\n{rest}");
+        let layout = Layout { properties: true, ..Layout::default() };
+        let reading = Reading { time_format: crate::moment::Format::Auto, zone: jiff::tz::TimeZone::UTC };
+        let mut rows = Rows::new(source(Format::Csv, &text), layout, reading).unwrap();
+        assert!(rows.next().unwrap().unwrap().event.is_ok());
+        let error = format!("{:#}", rows.next().unwrap_err());
+        assert!(error.contains("begins in line 3") && error.contains("quote"), "{error}");
+    }
+
+    #[test]
+    fn a_row_that_nests_too_deep_fails_alone() {
+        let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
+        let text = format!(
+            "{{\"event_name\":\"a\",\"user_id\":\"u\",\"k\":{deep}}}\n{{\"event_name\":\"b\",\"user_id\":\"u\"}}\n"
+        );
+        let rows = rows(Format::Ndjson, &text, &[]);
+        assert!(rows[0].event.as_ref().unwrap_err().contains("levels deep"), "{rows:?}");
+        assert!(rows[1].event.is_ok());
     }
 
     #[test]
