@@ -17,11 +17,14 @@ use crate::{
     },
 };
 
-/// Show the consumer's partitions: positions, lag, rates
+/// Show a consumer's partitions: positions, lag, rates
+///
+/// The consumer that answers knows of its own partitions. Where several share them, ask each by its own address.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
   weir status
   weir status --watch
+  weir status --endpoint consumer=http://consumer-1:50052     one of several consumers
   weir status --json | jq '.partitions[].lagEvents'")]
 pub(crate) struct StatusCommand {
     /// Go on showing it
@@ -92,6 +95,9 @@ fn render(status: &Status) -> String {
         let detail = format!("partition {}: {}", partition.partition, partition.detail);
         out.push_str(&format!("{}\n", paint(FAINT, detail)));
     }
+    let others =
+        "the partitions of this consumer; others show theirs with --endpoint consumer=http://HOST:50052";
+    out.push_str(&format!("{}\n", paint(FAINT, others)));
     out
 }
 
@@ -161,6 +167,7 @@ mod tests {
                 0  running    12,345  12,400   55     0.0 s              12,000           0             0     0        990
                 1  blocked         0       0    0     0.0 s                   0           0             0     0          0
         partition 1: the log is unavailable
+        the partitions of this consumer; others show theirs with --endpoint consumer=http://HOST:50052
         ");
     }
 }

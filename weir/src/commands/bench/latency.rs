@@ -29,6 +29,7 @@ use weir_proto::{
 use super::child::{Child, Ground};
 use crate::{
     client::{Connection, Endpoints},
+    commands::settled,
     launch::Service,
     moment, output,
     render::{
@@ -44,7 +45,9 @@ const NAMES: usize = 64;
 const CONNECTIONS: usize = 4;
 /// Calls under way at most; a service that is slower than that is overloaded, and its latency has no meaning.
 const MAX_CALLS: usize = 4096;
-/// What was sent within this time of the start is not measured: connections come about, code is first run.
+/// How long the very first event may take: on a new Kafka the topics and the group come about with it.
+const FIRST: Duration = Duration::from_secs(60);
+/// What was sent within this time after it is not measured: connections come about, code is first run.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long the last events may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -113,6 +116,12 @@ pub(super) async fn run(args: Latency) -> Result<()> {
     let explain = |status| connection.explain(status);
     let mut updates = connection.analytics()?.watch_query(request).await.map_err(explain)?.into_inner();
     updates.message().await.map_err(explain)?.context("the live query ended")?;
+
+    let mut first = World::new(Spec::new(1, 1)).next(Timestamp::now()).event;
+    first.event_name = format!("bench_{}_first", &run[..8]);
+    let answer = connection.ingest()?.ingest_event(IngestEventRequest { event: Some(first) }).await;
+    let token = answer.map_err(explain)?.into_inner().consistency_token;
+    settled::counted(&connection, &token, FIRST).await?;
 
     let measured_from = Instant::now() + WARM_UP;
     let until = measured_from + Duration::from_secs(args.seconds);
