@@ -50,7 +50,7 @@ async fn requests_are_refused_with_the_reason_and_the_service_goes_on() -> Resul
             400,
             &[],
         ),
-        ("deep nesting", "", &deep(200), 400, &["line 1"]),
+        ("deep nesting", "", &deep(200), 400, &["event.properties", "5 deep"]),
         (
             "nesting that JSON can read and Protobuf can't",
             "",
