@@ -160,7 +160,9 @@ impl Distinct {
     /// # Errors
     /// [`Error::Malformed`] for bytes that are no HLL_8 sketch with lgK 12.
     pub fn from_proto(wire: Option<proto::Distinct>) -> Result<Distinct, Error> {
-        let Some(proto::Distinct { hashes, hll }) = wire else { return Ok(Distinct::default()) };
+        let Some(proto::Distinct { mut hashes, hll }) = wire else { return Ok(Distinct::default()) };
+        // What is read is kept, a great many of them, and most have one or two members.
+        hashes.shrink_to_fit();
         let ascending = hashes.is_sorted_by(|a, b| a < b);
         let mut set = Distinct(Form::Exact(if ascending { hashes } else { sorted(hashes) }));
         set.settle();

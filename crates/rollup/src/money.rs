@@ -115,6 +115,8 @@ impl Revenue {
                 known.count += amount.count;
             }
             place => {
+                // One more, not four: most cells that are kept have one currency.
+                self.0.reserve_exact(1);
                 self.0.insert(place.unwrap_or(self.0.len()), amount);
                 self.bound();
             }

@@ -4,6 +4,10 @@
 //! of all of it (4 bytes, little-endian). It is written beside the old one, synced and renamed over it: whatever happens,
 //! there is one whole snapshot or none. A snapshot is only a shortcut: one that can't be used is left aside and the log is
 //! read instead.
+//!
+//! It takes 30 bytes for a cell with one user and session, 8 more for each further one of either while they are few, 4 KB where
+//! they are many, and some 20 bytes a numeric field with 8 for each of its first 200 values; besides, the texts of the cell's
+//! values. Every level has cells of its own. The same cell takes about 200 bytes in memory.
 
 use std::{
     fs::{self, File},

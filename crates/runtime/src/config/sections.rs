@@ -362,7 +362,7 @@ pub struct Rollups {
     pub numeric: Vec<String>,
     /// Further rollups.
     pub definitions: Vec<RollupDefinition>,
-    /// Values told apart within a bucket.
+    /// Values of a dimension told apart in a day.
     pub max_values_per_dimension: usize,
     /// How long buckets are kept.
     pub retention: RollupRetention,
