@@ -61,7 +61,7 @@ lint-clippy:
 
 .PHONY: lint-docs
 lint-docs:
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --release --workspace --no-deps --document-private-items --quiet
 
 .PHONY: lint-dependencies
 lint-dependencies:

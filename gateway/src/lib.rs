@@ -1,6 +1,6 @@
 //! REST over any gRPC service, from its descriptors, and the gateway that serves all of Weir at one address.
 //!
-//! [`rest`] gives every RPC that has a `google.api.http` rule its HTTP form: path templates, query parameters and bodies
+//! [`rest()`] gives every RPC that has a `google.api.http` rule its HTTP form: path templates, query parameters and bodies
 //! become the request message, the answer becomes ProtoJSON; server streams become server-sent events or NDJSON, and a
 //! client stream is read from an NDJSON body. Nothing here knows an event or a query: a new RPC needs its rule and no code.
 //!

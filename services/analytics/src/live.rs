@@ -1,7 +1,7 @@
 //! `WatchEvents`: events as they arrive.
 //!
 //! One task per partition follows the end of the log for all watchers together, and only while there are any. Each watcher
-//! has a task of its own that filters and keeps at most [`Limits::events`] events for a reader that is slow; beyond that the
+//! has a task of its own that filters and keeps at most `Limits::events` events for a reader that is slow; beyond that the
 //! oldest are dropped and counted.
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};

@@ -24,7 +24,7 @@ pub struct EmbeddedConfig {
     /// Bytes between two entries of the sparse index: how much is read at most to find an offset or a time.
     pub index_interval_bytes: u64,
     /// Bytes of records that may wait for their fsync, over all partitions; beyond it an append is refused with
-    /// [`Error::QueueFull`](crate::Error::QueueFull). At most 512 MiB.
+    /// [`Error::QueueFull`]. At most 512 MiB.
     pub max_pending_bytes: u64,
     /// Largest record, key and headers included.
     pub max_record_bytes: u64,

@@ -108,7 +108,7 @@ struct TimeSeries {
     /// Width of the buckets; after the range when left out
     #[arg(long)]
     interval: Option<Width>,
-    /// What to measure; repeatable: count, unique_users, sessions, revenue[:EUR], or sum, min, max, avg, median, p95 with a
+    /// What to measure; repeatable: count, unique_users, sessions, revenue, revenue:EUR, or sum, min, max, avg, median, p95 with a
     /// property, as in p95:duration
     #[arg(long = "measure", short, value_name = "MEASURE", value_parser = measure::parse, default_value = "count")]
     measures: Vec<Measure>,
