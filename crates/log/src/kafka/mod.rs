@@ -13,6 +13,7 @@
 mod cause;
 mod config;
 mod member;
+mod messages;
 mod producer;
 mod reader;
 mod topics;

@@ -18,11 +18,10 @@ use std::{
 
 use async_trait::async_trait;
 use rdkafka::{
-    Message, Offset as KafkaOffset, TopicPartitionList,
+    Offset as KafkaOffset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers},
 };
 use tokio::{
     sync::Notify,
@@ -30,7 +29,12 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Inner, cause::Plain, refused};
+use super::{
+    Inner,
+    cause::Plain,
+    messages::{Message, Messages},
+    refused,
+};
 use crate::{Error, Offset, PartitionReader, RecordBatch, RecordBatchBuilder, Result, sync::locked};
 
 /// A batch is handed over at this size even when more is at hand.
@@ -134,17 +138,20 @@ impl Fetcher {
     }
 
     fn run(&self) {
-        let mut packer = Packer::default();
+        let (mut packer, mut messages) = (Packer::default(), Messages::of(&self.consumer));
         while !self.stop.load(Ordering::Acquire) {
-            let polled = self.consumer.poll(Duration::ZERO).or_else(|| {
+            let taken = messages.take(|message| match message {
+                Ok(message) => packer.pack(self, message),
+                Err(e) => self.doubt(&e),
+            });
+            if taken == 0 {
                 // Nothing at hand: whoever waits gets what there is, then the thread may sleep.
                 packer.hand_over(self);
-                self.consumer.poll(IDLE)
-            });
-            match polled {
-                Some(Ok(message)) => packer.pack(self, &message),
-                Some(Err(e)) => self.doubt(&e),
-                None => {}
+                match self.consumer.poll(IDLE) {
+                    Some(Ok(message)) => packer.pack(self, Message::of(&message)),
+                    Some(Err(e)) => self.doubt(&e),
+                    None => {}
+                }
             }
             if self.closing.swap(false, Ordering::AcqRel) {
                 packer.let_go(self);
@@ -222,29 +229,27 @@ fn list(place: &Place, offset: KafkaOffset) -> Result<TopicPartitionList, KafkaE
 struct Packer {
     feed: Option<Arc<Feed>>,
     records: RecordBatchBuilder,
+    /// Bytes of the last batch: likely the next one's.
+    usual: usize,
 }
 
 impl Packer {
-    fn pack(&mut self, fetcher: &Fetcher, message: &BorrowedMessage<'_>) {
-        let partition = message.partition() as u32;
+    fn pack(&mut self, fetcher: &Fetcher, message: Message<'_>) {
+        let partition = message.partition();
         let same = |feed: &Arc<Feed>| feed.place.1 == partition && feed.place.0 == message.topic();
         if !self.feed.as_ref().is_some_and(same) {
             self.let_go(fetcher);
             self.feed = locked(&fetcher.feeds).get(&(message.topic().to_owned(), partition)).cloned();
         }
         let Some(feed) = &self.feed else { return };
-        let offset = message.offset() as Offset;
+        let offset = message.offset();
         if offset < feed.next.load(Ordering::Relaxed) {
             return;
         }
         feed.next.store(offset + 1, Ordering::Relaxed);
-        let time = message.timestamp().to_millis().unwrap_or(0);
-        let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
-        self.records.push(offset, time, key, value);
-        if let Some(headers) = message.headers() {
-            for header in headers.iter() {
-                self.records.push_header(header.key, header.value.unwrap_or_default());
-            }
+        self.records.push(offset, message.time_ms(), message.key(), message.value());
+        for (name, value) in message.headers() {
+            self.records.push_header(name, value);
         }
         if self.records.bytes() >= BATCH_BYTES || self.records.len() >= BATCH_RECORDS {
             self.hand_over(fetcher);
@@ -264,7 +269,9 @@ impl Packer {
             return;
         }
         let bytes = self.records.bytes();
-        let batch = std::mem::take(&mut self.records).build(feed.next.load(Ordering::Relaxed));
+        let next = RecordBatchBuilder::with_capacity(bytes.max(self.usual));
+        self.usual = bytes;
+        let batch = std::mem::replace(&mut self.records, next).build(feed.next.load(Ordering::Relaxed));
         let full = {
             let mut state = locked(&feed.state);
             state.bytes += bytes;
