@@ -50,7 +50,6 @@ fn accumulate(criterion: &mut Criterion) {
             dimensions: vec!["platform".to_owned()],
             numerics: ["price".to_owned()][..numerics].to_vec(),
             definitions: vec![],
-            max_values: 1000,
             retention: Retention::FOREVER,
         };
         let mut accumulator = Accumulator::new(Arc::new(Catalog::new(spec).expect("a valid catalog")));

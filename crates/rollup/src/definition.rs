@@ -51,9 +51,6 @@ pub struct CatalogSpec {
     pub numerics: Vec<String>,
     /// Further rollups: a unique name (lower case letters, digits and `_`) and the names of 1 to [`MAX_DIMENSIONS`] fields.
     pub definitions: Vec<(String, Vec<String>)>,
-    /// Values of a dimension, and combinations of values of a rollup, that one batch tells apart within a project; the rest
-    /// is counted as "other".
-    pub max_values: usize,
     /// How long buckets are kept.
     pub retention: Retention,
 }
@@ -70,7 +67,6 @@ pub struct Catalog {
     finest: Vec<usize>,
     dimension_fields: Vec<Field>,
     numeric_fields: Vec<Field>,
-    max_values: usize,
     retention: Retention,
 }
 
@@ -81,9 +77,6 @@ impl Catalog {
     /// # Errors
     /// [`Error::Field`], [`Error::Definition`] or [`Error::Catalog`], saying what to change.
     pub fn new(spec: CatalogSpec) -> Result<Catalog, Error> {
-        if spec.max_values == 0 {
-            return Err(Error::Catalog("at least 1 value per dimension must be told apart".to_owned()));
-        }
         let numerics = distinct_fields(&spec.numerics)?;
         if numerics.len() > MAX_NUMERICS {
             let problem =
@@ -109,7 +102,6 @@ impl Catalog {
             finest: Vec::new(),
             dimension_fields: Vec::new(),
             numeric_fields: numerics,
-            max_values: spec.max_values,
             retention: spec.retention,
         };
         for (name, dimensions) in named {
@@ -126,8 +118,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Finds what need not be counted event by event. A definition with at most one dimension is the sum of any other that
-    /// begins with it: values that are folded together beyond the limit never are those of the first dimension.
+    /// Finds what need not be counted event by event: a definition is the sum of any other that begins with its dimensions.
     fn link(&mut self) {
         for coarse in 0..self.slots.len() {
             let begins = |fine: &usize| {
@@ -136,8 +127,7 @@ impl Catalog {
                     && self.feeds[*fine].is_none()
             };
             let candidates = (0..self.slots.len()).filter(begins);
-            let finer = candidates.min_by_key(|fine| self.slots[*fine].len());
-            match finer.filter(|_| self.slots[coarse].len() <= 1) {
+            match candidates.min_by_key(|fine| self.slots[*fine].len()) {
                 Some(fine) => self.feeds[fine] = Some(coarse),
                 None => self.finest.push(coarse),
             }
@@ -197,8 +187,7 @@ impl Catalog {
         &self.finest
     }
 
-    /// The coarser definition, of at most one dimension, whose cells this one's add up to. Its dimensions are the first of this
-    /// one's.
+    /// The coarser definition whose cells this one's add up to: its dimensions are the first of this one's.
     pub(crate) fn feeds(&self, definition: usize) -> Option<usize> {
         self.feeds[definition]
     }
@@ -207,11 +196,6 @@ impl Catalog {
     /// [`Observation::numerics`](crate::accumulate::Observation::numerics).
     pub fn numeric_fields(&self) -> &[Field] {
         &self.numeric_fields
-    }
-
-    /// Values and combinations of values that one batch tells apart.
-    pub fn max_values(&self) -> usize {
-        self.max_values
     }
 
     /// How long buckets are kept.
@@ -268,7 +252,6 @@ mod tests {
             dimensions: vec!["platform".to_owned(), "context.os.name".to_owned()],
             numerics: vec!["price".to_owned()],
             definitions: vec![("by_plan".to_owned(), vec!["plan".to_owned(), "platform".to_owned()])],
-            max_values: 1000,
             retention: Retention::FOREVER,
         }
     }
@@ -336,7 +319,6 @@ mod tests {
             (definition("plan", &["platform", "event_name"]), "`by_event_and_platform` has the same"),
             (definition("plan", &["context.nothing"]), "app.name"),
             (CatalogSpec { dimensions: many, ..spec() }, "at most 64"),
-            (CatalogSpec { max_values: 0, ..spec() }, "at least 1"),
         ] {
             let error = Catalog::new(spec).unwrap_err().to_string();
             assert!(error.contains(hint), "{hint}: {error}");

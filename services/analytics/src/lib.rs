@@ -99,7 +99,10 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         let settings = partition::Settings {
             number,
             topic: config.topics.metrics.clone(),
-            limits: Limits { retention: catalog.retention().clone(), max_values: catalog.max_values() },
+            limits: Limits {
+                retention: catalog.retention().clone(),
+                max_values: config.rollups.max_values_per_dimension,
+            },
             snapshot_dir: config.data_dir.join(SNAPSHOTS),
             snapshot_interval: config.analytics.snapshot_interval,
         };
@@ -165,7 +168,6 @@ fn catalog(rollups: &config::Rollups) -> Result<Catalog, weir_rollup::Error> {
             .iter()
             .map(|definition| (definition.name.clone(), definition.dimensions.clone()))
             .collect(),
-        max_values: rollups.max_values_per_dimension,
         retention: Retention::new(second, minute, quarter_hour, hour, day)?,
     })
 }

@@ -27,7 +27,6 @@ pub(crate) fn catalog() -> Arc<Catalog> {
         dimensions: texts(&["platform"]),
         numerics: texts(&["price"]),
         definitions: vec![("by_platform_and_plan".to_owned(), texts(&["platform", "plan"]))],
-        max_values: 1000,
         retention: Retention::new(keep(HOUR), keep(2 * DAY), None, None, None).unwrap(),
     };
     Arc::new(Catalog::new(spec).unwrap())

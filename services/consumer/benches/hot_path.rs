@@ -38,7 +38,6 @@ fn catalog() -> Arc<Catalog> {
         dimensions: vec!["platform".to_owned()],
         numerics: vec!["price".to_owned()],
         definitions: vec![],
-        max_values: 1000,
         retention: Retention::FOREVER,
     };
     Arc::new(Catalog::new(spec).expect("the catalog is right"))

@@ -91,7 +91,6 @@ pub fn catalog(config: &config::Rollups) -> Result<Catalog, weir_rollup::Error> 
         dimensions: config.dimensions.clone(),
         numerics: config.numeric.clone(),
         definitions: config.definitions.iter().map(|d| (d.name.clone(), d.dimensions.clone())).collect(),
-        max_values: config.max_values_per_dimension,
         retention: Retention::new(
             retention.second,
             retention.minute,

@@ -173,7 +173,6 @@ mod tests {
             dimensions: vec!["size".to_owned()],
             numerics: vec![],
             definitions: vec![],
-            max_values: 10,
             retention: Retention::FOREVER,
         };
         let catalog = Arc::new(Catalog::new(spec).unwrap());

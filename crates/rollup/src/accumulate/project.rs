@@ -1,12 +1,12 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashSet, HashTable};
+use hashbrown::HashTable;
 use weir_proto::rollup::v1 as proto;
 
 use super::{
     Observation,
-    dictionary::{Dictionary, MISSING, OTHER, ValueId},
+    dictionary::{Dictionary, MISSING, ValueId},
 };
 use crate::{
     cell::{Cell, Placed, Value},
@@ -54,9 +54,6 @@ pub(super) struct Project {
     /// Indexes into `cells`.
     index: HashTable<u32>,
     cells: Vec<Filling>,
-    /// Combinations that have a cell, of the definitions with several dimensions, and how many each definition has.
-    combinations: HashSet<(u32, Combination), FixedState>,
-    combined: Vec<usize>,
 }
 
 impl Project {
@@ -64,12 +61,10 @@ impl Project {
         let slots = catalog.dimension_fields().len();
         Project {
             name: name.to_owned(),
-            dictionaries: (0..slots).map(|_| Dictionary::new(catalog.max_values())).collect(),
+            dictionaries: vec![Dictionary::default(); slots],
             values: vec![0; slots],
             index: HashTable::new(),
             cells: Vec::new(),
-            combinations: HashSet::with_hasher(FixedState::with_seed(0)),
-            combined: vec![0; catalog.definitions().len()],
         }
     }
 
@@ -108,26 +103,10 @@ impl Project {
         self.index.find(hash, |at| self.cells[*at as usize].key == *key).map(|at| *at as usize).ok_or(hash)
     }
 
-    /// Makes a cell. A combination beyond the limit keeps its first value (the event name, in the built-in definitions) and
-    /// has the others folded together: a dimension that explodes does not hide which events happened.
+    /// Makes a cell, and the coarser ones that it is a part of.
     #[cold]
-    fn create(&mut self, mut key: Key, mut hash: u64, catalog: &Catalog) -> usize {
+    fn create(&mut self, key: Key, hash: u64, catalog: &Catalog) -> usize {
         let definition = key.definition as usize;
-        let dimensions = catalog.slots(definition).len();
-        // The values of a single dimension are bounded by its dictionary.
-        if dimensions > 1 && !self.combinations.contains(&(key.definition, key.combination)) {
-            let combined = &mut self.combined[definition];
-            if *combined < catalog.max_values() {
-                *combined += 1;
-                self.combinations.insert((key.definition, key.combination));
-            } else {
-                key.combination[1..dimensions].fill(OTHER);
-                match self.find(&key) {
-                    Ok(at) => return at,
-                    Err(folded) => hash = folded,
-                }
-            }
-        }
         let whole = match catalog.feeds(definition) {
             Some(coarser) => {
                 let mut whole = Key { definition: coarser as u32, ..key };
@@ -148,16 +127,15 @@ impl Project {
 
     /// Adds the cells of finer definitions up to those that are their sums.
     fn sum_up(&mut self, catalog: &Catalog) {
-        let feeding: [Vec<usize>; 2] = [2..=MAX_DIMENSIONS, 1..=1].map(|dimensions| {
-            let has = |key: &Key| dimensions.contains(&catalog.slots(key.definition as usize).len());
-            (0..self.cells.len()).filter(|at| has(&self.cells[*at].key)).collect()
-        });
-        // What has several dimensions feeds what has one, which feeds what has none.
-        for part in feeding.into_iter().flatten() {
-            if let Some(whole) = self.cells[part].whole {
-                let cells = self.cells.get_disjoint_mut([part, whole as usize]);
-                let [part, whole] = cells.expect("a cell is not a part of itself");
-                whole.absorb(part);
+        // Finest first: what has been added to is added on.
+        for dimensions in (1..=MAX_DIMENSIONS).rev() {
+            for at in 0..self.cells.len() {
+                let Filling { key, whole: Some(whole), .. } = self.cells[at] else { continue };
+                if catalog.slots(key.definition as usize).len() == dimensions {
+                    let cells = self.cells.get_disjoint_mut([at, whole as usize]);
+                    let [part, whole] = cells.expect("a cell is not a part of itself");
+                    whole.absorb(part);
+                }
             }
         }
     }
@@ -181,8 +159,6 @@ impl Project {
         }
         rollups.retain(|rollup| !rollup.cells.is_empty());
         self.index.clear();
-        self.combinations.clear();
-        self.combined.fill(0);
         self.dictionaries.iter_mut().for_each(Dictionary::next_batch);
         Some(proto::ProjectDelta { project: self.name.clone(), rollups })
     }

@@ -114,7 +114,7 @@ impl Cube {
         if full && values.len() > 1 {
             let row = self.by_values.get(values.as_slice());
             if row.is_none_or(|row| bucket.cells.binary_search_by_key(row, |(row, _)| *row).is_err()) {
-                // The first value is bounded by itself, so the limit is exceeded by little. As the accumulator does it.
+                // The first value is bounded by itself, so the limit is exceeded by little.
                 values[1..]
                     .iter_mut()
                     .for_each(|value| names.release(std::mem::replace(value, Symbol::OTHER)));
