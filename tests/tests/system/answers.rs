@@ -47,9 +47,18 @@ fn one_binary_answers_as_the_oracle_does_and_a_second_import_changes_nothing() -
 
 #[test]
 fn three_services_on_kafka_answer_as_the_oracle_does() -> Result<()> {
-    let system = System::on_kafka(&kafka::shared().bootstrap(), 1)?;
+    let mut system = System::on_kafka(&kafka::shared().bootstrap(), 1)?;
     import(&system)?;
-    check_answers(&system)
+    check_answers(&system)?;
+
+    for service in ["consumer", "analytics"] {
+        let process = system.processes.remove(service).context("it runs")?;
+        ensure!(process.terminate()?.success(), "the {service} drains and ends well on SIGTERM");
+        system.restart(service)?;
+    }
+    check_answers(&system).context("after a restart")?;
+    import(&system)?;
+    check_answers(&system).context("after a second import of the same file")
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn wrong_circumstances_refuse_to_start_and_say_what_to_do() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_is_said_and_outlasted() -> Result<()> {
     let broker = tokio::task::spawn_blocking(KafkaBroker::start).await??;
-    let system = tokio::task::block_in_place(|| System::on_kafka(&broker.bootstrap(), 1))?;
+    let mut system = tokio::task::block_in_place(|| System::on_kafka(&broker.bootstrap(), 1))?;
     let (client, url) = (Client::new(), format!("{}/v1/events", system.addresses.producer.http()));
     let send = |user: &str| client.post(&url).json(&json!({"event_name": "e", "user_id": user})).send();
     let before: Value = send("before").await?.error_for_status()?.json().await?;
@@ -212,7 +212,19 @@ async fn a_broker_that_is_away_is_said_and_outlasted() -> Result<()> {
     // Whatever it answers, it is not OK: the event is not durable.
     ensure!(!send("during").await?.status().is_success(), "nothing is acknowledged while the log is away");
 
+    // One that starts now says what it waits for, and serves nothing until it is there.
+    system.kill("analytics");
+    let mut analytics = system.plans["analytics"].spawn()?;
+    let waits = async {
+        while !analytics.tail().contains("waiting for the log") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waits).await.context("it does not say that it waits")?;
+
     tokio::task::block_in_place(|| broker.restart())?;
+    tokio::task::block_in_place(|| analytics.wait_ready())?;
+    system.processes.insert("analytics", analytics);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     let response = loop {
         let response = send("after").await?;

@@ -172,7 +172,7 @@ fn read_properties<'a>(mut c: Cursor<'a>, wanted: &mut Wanted<'_, '_, 'a>) -> Re
     while let Some(key) = c.key()? {
         match key.tag {
             1 => {
-                let (name, value) = read_entry(c.message_whatever_the_key()?)?;
+                let (name, value) = read_entry(c.message(key)?)?;
                 wanted.plan.fill_property(name, value, wanted.slots, wanted.numbers);
             }
             _ => c.skip(key)?,
@@ -240,7 +240,7 @@ fn read_kind<'a>(c: &mut Cursor<'a>, key: Key) -> Result<Option<Scalar<'a>>> {
 fn check_struct(mut c: Cursor<'_>) -> Result<()> {
     while let Some(key) = c.key()? {
         match key.tag {
-            1 => drop(read_entry(c.message_whatever_the_key()?)?),
+            1 => drop(read_entry(c.message(key)?)?),
             _ => c.skip(key)?,
         }
     }

@@ -324,6 +324,27 @@ proptest! {
 }
 
 /// A value nested in `depth` lists.
+#[test]
+fn entries_of_a_map_are_messages_and_nothing_else() {
+    for is_nested in [false, true] {
+        for entry in
+            [b"\x0a\x00".as_slice(), b"\x0b\x00", b"\x0b\x0c", b"\x08\x00", b"\x09\x00\0\0\0\0\0\0\0"]
+        {
+            // The struct itself, or one as the value of an entry of it.
+            let mut fields = entry.to_vec();
+            if is_nested {
+                fields = [
+                    &[0x0a, fields.len() as u8 + 4, 0x12, fields.len() as u8 + 2, 0x2a, fields.len() as u8],
+                    &*fields,
+                ]
+                .concat();
+            }
+            let event = [&[0x62, fields.len() as u8], &*fields].concat();
+            compare(&[&[0x22, event.len() as u8], &*event].concat()).unwrap();
+        }
+    }
+}
+
 fn nested(depth: usize) -> Vec<u8> {
     let mut value = Value { kind: Some(Kind::NumberValue(1.0)) };
     for _ in 0..depth {

@@ -189,12 +189,6 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     pub(super) fn message(&mut self, key: Key) -> Result<Cursor<'a>> {
         self.expect(key, BYTES)?;
-        self.message_whatever_the_key()
-    }
-
-    /// The same for an entry of a map, whose wire type prost does not look at.
-    #[inline(always)]
-    pub(super) fn message_whatever_the_key(&mut self) -> Result<Cursor<'a>> {
         if self.depth == 0 {
             return Err(self.malformed(Fault::Depth));
         }
