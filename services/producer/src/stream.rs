@@ -95,7 +95,10 @@ impl<'a> Session<'a> {
                     // Only what the reader has taken brings credits back.
                     self.credits.settle(events);
                     let idle = under_way.is_empty() && waiting.is_empty();
-                    waiting.extend(self.credits.grant(idle).map(Response::from));
+                    // Ahead of what waits: the client goes on sending meanwhile.
+                    if let Some(grant) = self.credits.grant(idle) {
+                        waiting.push_front(grant.into());
+                    }
                 }
                 message = requests.message(), if end.is_none() && waiting.len() < RESPONSES => match message {
                     Ok(Some(request)) => match self.take(request, partitions) {
