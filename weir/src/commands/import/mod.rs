@@ -242,7 +242,8 @@ pub(crate) async fn run(args: Import) -> Result<()> {
         settled::counted(&args.connection, &progress.consistency_token, args.patience).await?;
     }
     if let Some(checkpoint) = &checkpoint {
-        progress.complete = true;
+        // What was rejected as a whole is likely a wrong mapping, to be imported with another.
+        progress.complete = progress.accepted > 0;
         checkpoint.save(&progress)?;
     }
     report(&args, skip, &progress, &rejects, sending, began.elapsed())
@@ -259,7 +260,8 @@ fn check_again(began: i64, now: i64) -> Result<()> {
         );
     }
     output::note(format!(
-        "this file was imported {minutes} minutes ago: its rows count once, being within the deduplication window"
+        "this file was imported {minutes} minutes ago: its rows count once if the service still remembers their ids \
+         (consumer.dedup_window, 1 hour unless configured)"
     ));
     Ok(())
 }
@@ -363,16 +365,19 @@ fn report(
                 None => number(0),
             },
         ));
-        let counted = if args.no_wait { "" } else { ", all counted" };
+        let counted = if args.no_wait || progress.accepted == 0 { "" } else { ", all counted" };
         facts.push((
             "time".to_owned(),
             format!("{:.1} s, {} rows/s{counted}", all.as_secs_f64(), number(rate as u64)),
         ));
         output::facts(facts)?;
-        output::line(render::paint(
-            render::FAINT,
-            "imported again within the deduplication window (1 hour by default), each row still counts once",
-        ))?;
+        if progress.accepted > 0 {
+            output::line(render::paint(
+                render::FAINT,
+                "if imported again while the service remembers the ids (consumer.dedup_window, 1 hour by default), each row \
+                 still counts once",
+            ))?;
+        }
     }
     if progress.rejected > 0 && progress.accepted == 0 {
         bail!("no row was accepted; see {}", rejects.path().display());
