@@ -30,6 +30,8 @@ const IMPORT: [&str; 8] = [
 #[test]
 fn one_binary_answers_as_the_oracle_does_and_a_second_import_changes_nothing() -> Result<()> {
     let mut system = System::one_binary()?;
+    let wrong = IMPORT.map(|arg| if arg == "event_time=timestamp" { "event_time=platform" } else { arg });
+    ensure!(import_as(&system, wrong).is_err(), "a mapping that fits no row is an error, and is forgotten");
     import(&system)?;
     check_answers(&system)?;
 
@@ -72,7 +74,7 @@ fn a_consumer_killed_in_mid_import_changes_no_answer() -> Result<()> {
     let mut rows = String::new();
     GzDecoder::new(std::fs::File::open(Path::new(DATA).join("ecom.csv.gz"))?).read_to_string(&mut rows)?;
     let middle = rows.len() / 2 + rows[rows.len() / 2..].find('\n').context("there are many rows")?;
-    let mut import = import_command(&system, "-").stdin(Stdio::piped()).spawn()?;
+    let mut import = import_command(&system, "-", IMPORT).stdin(Stdio::piped()).spawn()?;
     let mut input = import.stdin.take().context("its input is ours")?;
     input.write_all(&rows.as_bytes()[..middle])?;
     until_counted(&system, 3_000)?;
@@ -86,22 +88,26 @@ fn a_consumer_killed_in_mid_import_changes_no_answer() -> Result<()> {
     check_answers(&system)
 }
 
-fn import_command(system: &System, file: &str) -> Command {
+fn import_command(system: &System, file: &str, maps: [&str; 8]) -> Command {
     let mut command = Command::new(process::binary());
     command
         .current_dir(system.dir.path())
         .arg("import")
         .arg(file)
-        .args(IMPORT)
+        .args(maps)
         .env("WEIR_ENDPOINT", system.addresses.endpoint())
         .stdin(Stdio::null());
     command
 }
 
 fn import(system: &System) -> Result<()> {
+    import_as(system, IMPORT)
+}
+
+fn import_as(system: &System, maps: [&str; 8]) -> Result<()> {
     let file = "ecom.csv.gz";
     std::fs::copy(Path::new(DATA).join(file), system.dir.path().join(file))?;
-    let output = import_command(system, file).output()?;
+    let output = import_command(system, file, maps).output()?;
     ensure!(output.status.success(), "import failed:\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

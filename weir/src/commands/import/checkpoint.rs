@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -77,6 +77,16 @@ impl Checkpoint {
         fs::write(&next, serde_json::to_vec(progress)?)?;
         fs::rename(&next, &self.path).with_context(|| format!("cannot write {}", self.path.display()))
     }
+
+    /// Forgets it: the next run begins at the first row.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.path.display()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +106,9 @@ mod tests {
         assert_eq!(at(&file, "x").load(), Some(progress));
         assert_eq!(at(&file, "y").load(), None);
         assert_eq!(at(&other, "x").load(), None);
+        at(&file, "x").remove().unwrap();
+        assert_eq!(at(&file, "x").load(), None);
+        at(&file, "x").remove().unwrap();
     }
 
     #[test]

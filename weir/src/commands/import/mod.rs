@@ -242,9 +242,13 @@ pub(crate) async fn run(args: Import) -> Result<()> {
         settled::counted(&args.connection, &progress.consistency_token, args.patience).await?;
     }
     if let Some(checkpoint) = &checkpoint {
-        // What was rejected as a whole is likely a wrong mapping, to be imported with another.
-        progress.complete = progress.accepted > 0;
-        checkpoint.save(&progress)?;
+        if progress.accepted > 0 {
+            progress.complete = true;
+            checkpoint.save(&progress)?;
+        } else {
+            // Likely a wrong mapping: with another, the file is imported from its first row.
+            checkpoint.remove()?;
+        }
     }
     report(&args, skip, &progress, &rejects, sending, began.elapsed())
 }
