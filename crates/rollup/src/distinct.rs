@@ -296,10 +296,10 @@ impl Union {
     }
 
     fn absorb(&mut self, theirs: &Sketch) {
-        let mut sketch = match &mut self.form {
-            Gathered::Sketch(mine) => return mine.merge(theirs),
-            Gathered::Few(_) | Gathered::Exact(_) => theirs.clone(),
-        };
+        if let Gathered::Sketch(mine) = &mut self.form {
+            return mine.merge(theirs);
+        }
+        let mut sketch = theirs.clone();
         match &self.form {
             Gathered::Few(list) => list.iter().for_each(|hash| sketch.insert(*hash)),
             Gathered::Exact(table) => table.iter().for_each(|hash| sketch.insert(*hash)),

@@ -1,7 +1,7 @@
 //! Many messages at a time: librdkafka hands out an array for the price that rust-rdkafka pays for one message (an event, two
 //! locks and two looks at the clock).
 
-use std::{ffi::CStr, fmt, ptr, slice};
+use std::{ffi::CStr, fmt, marker::PhantomData, ptr, slice};
 
 use rdkafka::{
     ClientContext,
@@ -20,24 +20,26 @@ use crate::Offset;
 /// Messages taken at once at most.
 const MANY: usize = 1024;
 
-/// The queue that a consumer's messages arrive in. It must be dropped before the consumer.
-pub(super) struct Messages {
+/// The queue that a consumer's messages arrive in.
+pub(super) struct Messages<'c> {
+    /// The queue must be given back before the consumer is destroyed.
+    consumer: PhantomData<&'c ()>,
     queue: *mut rd_kafka_queue_t,
     /// Room for what is taken; null outside of [`Messages::take`].
     taken: Vec<*mut rd_kafka_message_t>,
 }
 
-impl fmt::Debug for Messages {
+impl fmt::Debug for Messages<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Messages").finish_non_exhaustive()
     }
 }
 
-impl Messages {
-    pub(super) fn of<C: ClientContext + ConsumerContext>(consumer: &BaseConsumer<C>) -> Self {
+impl<'c> Messages<'c> {
+    pub(super) fn of<C: ClientContext + ConsumerContext>(consumer: &'c BaseConsumer<C>) -> Self {
         // SAFETY: the handle lives as long as the consumer; the queue has a reference count of its own.
         let queue = unsafe { rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
-        Self { queue, taken: vec![ptr::null_mut(); MANY] }
+        Self { consumer: PhantomData, queue, taken: vec![ptr::null_mut(); MANY] }
     }
 
     /// Gives what is at hand to `each`, without waiting, and returns how much it was. Errors of partitions come among the
@@ -55,7 +57,7 @@ impl Messages {
     }
 }
 
-impl Drop for Messages {
+impl Drop for Messages<'_> {
     fn drop(&mut self) {
         // SAFETY: the reference taken at the start, given back once.
         unsafe { rd_kafka_queue_destroy(self.queue) };

@@ -229,8 +229,6 @@ fn list(place: &Place, offset: KafkaOffset) -> Result<TopicPartitionList, KafkaE
 struct Packer {
     feed: Option<Arc<Feed>>,
     records: RecordBatchBuilder,
-    /// Bytes of the last batch: likely the next one's.
-    usual: usize,
 }
 
 impl Packer {
@@ -269,8 +267,8 @@ impl Packer {
             return;
         }
         let bytes = self.records.bytes();
-        let next = RecordBatchBuilder::with_capacity(bytes.max(self.usual));
-        self.usual = bytes;
+        // The next one is likely as large.
+        let next = RecordBatchBuilder::with_capacity(bytes);
         let batch = std::mem::replace(&mut self.records, next).build(feed.next.load(Ordering::Relaxed));
         let full = {
             let mut state = locked(&feed.state);
