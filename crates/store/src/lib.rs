@@ -1,0 +1,3 @@
+//! The event store.
+
+pub mod schema;
