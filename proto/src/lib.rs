@@ -10,6 +10,16 @@ pub mod validate;
 
 /// Types of `google.*` packages that our schemas use.
 pub mod google {
+    /// Package `google.api`: of it, only [`api::HttpBody`] is more than an option of the schemas.
+    pub mod api {
+        #![allow(
+            missing_docs,
+            clippy::all,
+            clippy::allow_attributes_without_reason,
+            reason = "generated code"
+        )]
+        include!("gen/google.api.rs");
+    }
     /// Package `google.type`.
     pub mod r#type {
         #![allow(
@@ -51,6 +61,7 @@ pub mod weir {
     package!(metrics, "weir.metrics.v1.rs", "A service's own metrics as data.");
     package!(processing, "weir.processing.v1.rs", "Watching the consumers at work.");
     package!(rollup, "weir.rollup.v1.rs", "What consumers write to `metrics-data`.");
+    package!(store, "weir.store.v1.rs", "What owners of partitions hold beside the store's segments.");
 }
 pub use weir::*;
 

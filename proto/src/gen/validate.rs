@@ -20,6 +20,48 @@ impl Validate for crate::weir::analytics::v1::Condition {
     }
 }
 
+impl Validate for crate::weir::analytics::v1::EventSelector {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("event_names");
+            rules::max_items(self.event_names.len(), 100, &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::ExportEventsRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("format");
+            rules::defined_only(self.format, crate::weir::analytics::v1::export_events_request::Format::is_valid(self.format), &at, found);
+        }
+        {
+            let at = at.field("time_range");
+            if let Some(value) = &self.time_range { value.check(&at, found); }
+        }
+        {
+            let at = at.field("event_names");
+            rules::max_items(self.event_names.len(), 100, &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
+        }
+        {
+            let at = at.field("fields");
+            rules::max_items(self.fields.len(), 500, &at, found);
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+    }
+}
+
 impl Validate for crate::weir::analytics::v1::Filter {
     fn check(&self, at: &Path<'_>, found: &mut Violations) {
         match &self.expression {
@@ -43,6 +85,59 @@ impl Validate for crate::weir::analytics::v1::FilterList {
     }
 }
 
+impl Validate for crate::weir::analytics::v1::Formula {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("name");
+            rules::min_len(&self.name, 1, &at, found);
+            rules::max_bytes(&self.name, 200, &at, found);
+        }
+        {
+            let at = at.field("expression");
+            rules::min_len(&self.expression, 1, &at, found);
+            rules::max_bytes(&self.expression, 400, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::FunnelExclusion {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("event_names");
+            rules::max_items(self.event_names.len(), 100, &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
+        }
+        {
+            let at = at.field("after_step");
+            rules::lte(self.after_step, 20, &at, found);
+        }
+        {
+            let at = at.field("before_step");
+            rules::lte(self.before_step, 20, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::FunnelStep {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("event_names");
+            rules::max_items(self.event_names.len(), 100, &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
+        }
+        {
+            let at = at.field("label");
+            rules::max_bytes(&self.label, 200, &at, found);
+        }
+    }
+}
+
 impl Validate for crate::weir::analytics::v1::GetSummaryRequest {
     fn check(&self, at: &Path<'_>, found: &mut Violations) {
         {
@@ -52,6 +147,104 @@ impl Validate for crate::weir::analytics::v1::GetSummaryRequest {
         {
             let at = at.field("top_events");
             rules::lte(self.top_events, 100, &at, found);
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::GetUserRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("user_id");
+            rules::min_len(&self.user_id, 1, &at, found);
+            rules::max_bytes(&self.user_id, 200, &at, found);
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::ListEventNamesRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("search");
+            rules::max_bytes(&self.search, 200, &at, found);
+        }
+        {
+            let at = at.field("time_range");
+            if let Some(value) = &self.time_range { value.check(&at, found); }
+        }
+        {
+            let at = at.field("page_size");
+            rules::lte(self.page_size, 1000, &at, found);
+        }
+        {
+            let at = at.field("page_token");
+            rules::max_bytes(&self.page_token, 4096, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::ListPropertiesRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("event_names");
+            rules::max_items(self.event_names.len(), 100, &at, found);
+        }
+        {
+            let at = at.field("search");
+            rules::max_bytes(&self.search, 200, &at, found);
+        }
+        {
+            let at = at.field("time_range");
+            if let Some(value) = &self.time_range { value.check(&at, found); }
+        }
+        {
+            let at = at.field("top_values");
+            rules::lte(self.top_values, 100, &at, found);
+        }
+        {
+            let at = at.field("page_size");
+            rules::lte(self.page_size, 1000, &at, found);
+        }
+        {
+            let at = at.field("page_token");
+            rules::max_bytes(&self.page_token, 4096, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::ListUserEventsRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("user_id");
+            rules::min_len(&self.user_id, 1, &at, found);
+            rules::max_bytes(&self.user_id, 200, &at, found);
+        }
+        {
+            let at = at.field("page_size");
+            rules::lte(self.page_size, 1000, &at, found);
+        }
+        {
+            let at = at.field("page_token");
+            rules::max_bytes(&self.page_token, 4096, &at, found);
+        }
+        {
+            let at = at.field("time_range");
+            if let Some(value) = &self.time_range { value.check(&at, found); }
+        }
+        {
+            let at = at.field("event_names");
+            rules::max_items(self.event_names.len(), 100, &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
         }
         {
             let at = at.field("min_consistency_token");
@@ -78,6 +271,10 @@ impl Validate for crate::weir::analytics::v1::Measure {
         {
             let at = at.field("currency");
             rules::max_bytes(&self.currency, 3, &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
         }
     }
 }
@@ -109,6 +306,164 @@ impl Validate for crate::weir::analytics::v1::QueryBreakdownRequest {
         {
             let at = at.field("max_rows");
             rules::lte(self.max_rows, 10000, &at, found);
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+        {
+            let at = at.field("formulas");
+            rules::max_items(self.formulas.len(), 10, &at, found);
+            for (index, value) in self.formulas.iter().enumerate() { let at = at.index(index); value.check(&at, found); }
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::QueryFunnelRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("time_range");
+            if let Some(value) = &self.time_range { value.check(&at, found); }
+        }
+        {
+            let at = at.field("steps");
+            rules::min_items(self.steps.len(), 1, &at, found);
+            rules::max_items(self.steps.len(), 20, &at, found);
+            for (index, value) in self.steps.iter().enumerate() { let at = at.index(index); value.check(&at, found); }
+        }
+        {
+            let at = at.field("window");
+            if let Some(value) = &self.window { value.check(&at, found); rules::lte(rules::span(value), rules::span(&::prost_types::Duration { seconds: 31622400, nanos: 0 }), &at, found); rules::gt(rules::span(value), rules::span(&::prost_types::Duration { seconds: 0, nanos: 0 }), &at, found); }
+        }
+        {
+            let at = at.field("order");
+            rules::defined_only(self.order, crate::weir::analytics::v1::query_funnel_request::Order::is_valid(self.order), &at, found);
+        }
+        {
+            let at = at.field("exclusions");
+            rules::max_items(self.exclusions.len(), 10, &at, found);
+            for (index, value) in self.exclusions.iter().enumerate() { let at = at.index(index); value.check(&at, found); }
+        }
+        {
+            let at = at.field("count_by");
+            rules::defined_only(self.count_by, crate::weir::analytics::v1::CountBy::is_valid(self.count_by), &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
+        }
+        {
+            let at = at.field("group_by");
+            rules::max_items(self.group_by.len(), 5, &at, found);
+        }
+        {
+            let at = at.field("max_groups");
+            rules::lte(self.max_groups, 1000, &at, found);
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::QueryPathsRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("time_range");
+            if let Some(value) = &self.time_range { value.check(&at, found); }
+        }
+        {
+            let at = at.field("event");
+            rules::required(self.event.is_some(), &at, found);
+            if let Some(value) = &self.event { value.check(&at, found); }
+        }
+        {
+            let at = at.field("direction");
+            rules::defined_only(self.direction, crate::weir::analytics::v1::query_paths_request::Direction::is_valid(self.direction), &at, found);
+        }
+        {
+            let at = at.field("depth");
+            rules::lte(self.depth, 10, &at, found);
+        }
+        {
+            let at = at.field("max_branches");
+            rules::lte(self.max_branches, 50, &at, found);
+        }
+        {
+            let at = at.field("max_gap");
+            if let Some(value) = &self.max_gap { value.check(&at, found); rules::lte(rules::span(value), rules::span(&::prost_types::Duration { seconds: 31622400, nanos: 0 }), &at, found); rules::gt(rules::span(value), rules::span(&::prost_types::Duration { seconds: 0, nanos: 0 }), &at, found); }
+        }
+        {
+            let at = at.field("count_by");
+            rules::defined_only(self.count_by, crate::weir::analytics::v1::CountBy::is_valid(self.count_by), &at, found);
+        }
+        {
+            let at = at.field("filter");
+            if let Some(value) = &self.filter { value.check(&at, found); }
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::QueryRetentionRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("time_range");
+            if let Some(value) = &self.time_range { value.check(&at, found); }
+        }
+        {
+            let at = at.field("period");
+            rules::defined_only(self.period, crate::weir::analytics::v1::RetentionPeriod::is_valid(self.period), &at, found);
+        }
+        {
+            let at = at.field("time_zone");
+            rules::max_bytes(&self.time_zone, 64, &at, found);
+        }
+        {
+            let at = at.field("cohort_kind");
+            rules::defined_only(self.cohort_kind, crate::weir::analytics::v1::query_retention_request::CohortKind::is_valid(self.cohort_kind), &at, found);
+        }
+        {
+            let at = at.field("start_event");
+            if let Some(value) = &self.start_event { value.check(&at, found); }
+        }
+        {
+            let at = at.field("return_event");
+            if let Some(value) = &self.return_event { value.check(&at, found); }
+        }
+        {
+            let at = at.field("group_by");
+            rules::max_items(self.group_by.len(), 5, &at, found);
+        }
+        {
+            let at = at.field("periods");
+            rules::lte(self.periods, 400, &at, found);
+        }
+        {
+            let at = at.field("max_groups");
+            rules::lte(self.max_groups, 1000, &at, found);
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+    }
+}
+
+impl Validate for crate::weir::analytics::v1::QuerySqlRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("statement");
+            rules::min_len(&self.statement, 1, &at, found);
+            rules::max_bytes(&self.statement, 65536, &at, found);
+        }
+        {
+            let at = at.field("max_rows");
+            rules::lte(self.max_rows, 1000000, &at, found);
         }
         {
             let at = at.field("min_consistency_token");
@@ -155,6 +510,15 @@ impl Validate for crate::weir::analytics::v1::QueryTimeSeriesRequest {
         {
             let at = at.field("min_consistency_token");
             rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+        {
+            let at = at.field("formulas");
+            rules::max_items(self.formulas.len(), 10, &at, found);
+            for (index, value) in self.formulas.iter().enumerate() { let at = at.index(index); value.check(&at, found); }
+        }
+        {
+            let at = at.field("rolling_buckets");
+            rules::lte(self.rolling_buckets, 1000, &at, found);
         }
     }
 }
@@ -204,6 +568,10 @@ impl Validate for crate::weir::analytics::v1::WatchQueryRequest {
             Some(crate::weir::analytics::v1::watch_query_request::Query::Summary(value)) => value.check(&at.field("summary"), found),
             Some(crate::weir::analytics::v1::watch_query_request::Query::TimeSeries(value)) => value.check(&at.field("time_series"), found),
             Some(crate::weir::analytics::v1::watch_query_request::Query::Breakdown(value)) => value.check(&at.field("breakdown"), found),
+            Some(crate::weir::analytics::v1::watch_query_request::Query::Funnel(value)) => value.check(&at.field("funnel"), found),
+            Some(crate::weir::analytics::v1::watch_query_request::Query::Retention(value)) => value.check(&at.field("retention"), found),
+            Some(crate::weir::analytics::v1::watch_query_request::Query::Paths(value)) => value.check(&at.field("paths"), found),
+            Some(crate::weir::analytics::v1::watch_query_request::Query::UserEvents(value)) => value.check(&at.field("user_events"), found),
             None => {}
         }
     }
@@ -481,6 +849,15 @@ impl Validate for crate::weir::processing::v1::WatchStatusRequest {
         {
             let at = at.field("interval");
             if let Some(value) = &self.interval { value.check(&at, found); rules::lte(rules::span(value), rules::span(&::prost_types::Duration { seconds: 60, nanos: 0 }), &at, found); rules::gte(rules::span(value), rules::span(&::prost_types::Duration { seconds: 0, nanos: 100000000 }), &at, found); }
+        }
+    }
+}
+
+impl Validate for crate::weir::store::v1::ReadHotRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("owner");
+            rules::len(&self.owner, 16, &at, found);
         }
     }
 }

@@ -137,7 +137,7 @@ pub struct Measure {
     /// Kind.
     #[prost(enumeration = "measure::Kind", tag = "1")]
     pub kind: i32,
-    /// The numeric property, for the kinds that have one: a field name as in `Filter`.
+    /// The property, for the kinds that have one: a field name as in `Filter`.
     #[prost(string, tag = "2")]
     pub property: ::prost::alloc::string::String,
     /// For `QUANTILE`: which, from 0 to 1; 0.5 is the median.
@@ -146,6 +146,14 @@ pub struct Measure {
     /// For `REVENUE`: ISO 4217 code. May be left out where all revenue is in one currency.
     #[prost(string, tag = "4")]
     pub currency: ::prost::alloc::string::String,
+    /// Count users, sessions, visits and distinct values one by one, and sort for quantiles, instead of estimating them from a
+    /// rollup, which is faster. Has no effect on the other kinds, which are exact anyway.
+    #[prost(bool, tag = "5")]
+    pub exact: bool,
+    /// Measure only those events of the question that pass this, too. Gives formulas numerators and denominators of their own:
+    /// purchases (`A`) by views (`B`).
+    #[prost(message, optional, tag = "6")]
+    pub filter: ::core::option::Option<Filter>,
 }
 /// Nested message and enum types in `Measure`.
 pub mod measure {
@@ -183,6 +191,11 @@ pub mod measure {
         Average = 8,
         /// The `quantile` of a numeric property.
         Quantile = 9,
+        /// Number of distinct values of a property of any kind.
+        UniqueValues = 10,
+        /// Number of visits. Events with a `session_id` form one visit for each session; those without one form visits of their
+        /// user that end when 30 minutes pass without another. Counted, like sessions, wherever a visit has an event.
+        Visits = 11,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -201,6 +214,8 @@ pub mod measure {
                 Self::Max => "KIND_MAX",
                 Self::Average => "KIND_AVERAGE",
                 Self::Quantile => "KIND_QUANTILE",
+                Self::UniqueValues => "KIND_UNIQUE_VALUES",
+                Self::Visits => "KIND_VISITS",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -216,10 +231,34 @@ pub mod measure {
                 "KIND_MAX" => Some(Self::Max),
                 "KIND_AVERAGE" => Some(Self::Average),
                 "KIND_QUANTILE" => Some(Self::Quantile),
+                "KIND_UNIQUE_VALUES" => Some(Self::UniqueValues),
+                "KIND_VISITS" => Some(Self::Visits),
                 _ => None,
             }
         }
     }
+}
+/// A figure computed from measures.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Formula {
+    /// What it is called, unique within the request.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How it is computed: numbers, `+`, `-`, `*`, `/`, parentheses, and the measures of the request as capital letters in their
+    /// order, `A` for the first; for instance `100 * A / B`. Where it has no value, as for a division by zero, its figures are
+    /// `empty`. Its figures are exact where those of its measures are; else their bounds follow from those of the measures.
+    #[prost(string, tag = "2")]
+    pub expression: ::prost::alloc::string::String,
+}
+/// Which events are meant: those that have one of the names and pass the filter.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventSelector {
+    /// One of these names; any when empty.
+    #[prost(string, repeated, tag = "1")]
+    pub event_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only events that pass.
+    #[prost(message, optional, tag = "2")]
+    pub filter: ::core::option::Option<Filter>,
 }
 /// A measured number, and how good it is.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -244,7 +283,7 @@ pub struct Figure {
     pub empty: bool,
 }
 /// How an answer came about and what it holds for.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResultInfo {
     /// Every event that the log took before this moment is counted.
     #[prost(message, optional, tag = "1")]
@@ -277,6 +316,21 @@ pub struct ResultInfo {
     /// The moment after it.
     #[prost(message, optional, tag = "10")]
     pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether every number of the answer is exact for the events that are counted.
+    #[prost(bool, tag = "11")]
+    pub exact: bool,
+    /// With `explain`: how the question was answered and why so, for people. Its wording may change at any time.
+    #[prost(string, tag = "12")]
+    pub plan: ::prost::alloc::string::String,
+    /// What whoever reads the answer should know, such as a name in the question that no event has.
+    #[prost(message, repeated, tag = "13")]
+    pub notes: ::prost::alloc::vec::Vec<Note>,
+    /// Events that should be in the answer and could not be read. The answer is about the rest.
+    #[prost(message, repeated, tag = "14")]
+    pub missing_parts: ::prost::alloc::vec::Vec<MissingPart>,
+    /// Segments of the store that were read.
+    #[prost(uint64, tag = "15")]
+    pub segments_read: u64,
 }
 /// Nested message and enum types in `ResultInfo`.
 pub mod result_info {
@@ -321,6 +375,130 @@ pub mod result_info {
                 "SOURCE_STORE" => Some(Self::Store),
                 _ => None,
             }
+        }
+    }
+}
+/// Something to know about an answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Note {
+    /// Kind.
+    #[prost(enumeration = "note::Kind", tag = "1")]
+    pub kind: i32,
+    /// The note in words.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    /// The name that it is about, as in the question.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Names that exist and look like it, the most alike first.
+    #[prost(string, repeated, tag = "4")]
+    pub nearest_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `Note`.
+pub mod note {
+    /// Kinds of notes.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Not given; never sent.
+        Unspecified = 0,
+        /// No event that is kept has this name.
+        UnknownEvent = 1,
+        /// No event that is kept has this property or field.
+        UnknownProperty = 2,
+        /// The property is never of the kind that the question needs, such as a number.
+        WrongKind = 3,
+        /// The answer was cut at a limit.
+        Limited = 4,
+        /// Anything else.
+        Remark = 5,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::UnknownEvent => "KIND_UNKNOWN_EVENT",
+                Self::UnknownProperty => "KIND_UNKNOWN_PROPERTY",
+                Self::WrongKind => "KIND_WRONG_KIND",
+                Self::Limited => "KIND_LIMITED",
+                Self::Remark => "KIND_REMARK",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_UNKNOWN_EVENT" => Some(Self::UnknownEvent),
+                "KIND_UNKNOWN_PROPERTY" => Some(Self::UnknownProperty),
+                "KIND_WRONG_KIND" => Some(Self::WrongKind),
+                "KIND_LIMITED" => Some(Self::Limited),
+                "KIND_REMARK" => Some(Self::Remark),
+                _ => None,
+            }
+        }
+    }
+}
+/// Events that could not be read.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingPart {
+    /// The partition of `analytics-events` that they are of.
+    #[prost(uint32, tag = "1")]
+    pub partition: u32,
+    /// The segment that is damaged or gone; empty when the events not yet in segments are missing because the consumer that has
+    /// them could not be asked.
+    #[prost(string, tag = "2")]
+    pub segment: ::prost::alloc::string::String,
+    /// How many events are missing; 0 when it is not known.
+    #[prost(uint64, tag = "3")]
+    pub events: u64,
+    /// What is wrong, in words.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What is counted where a question follows users through their events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CountBy {
+    /// Not given; the same as `USERS`.
+    Unspecified = 0,
+    /// Users: their events by `user_id`, else `anonymous_id`.
+    Users = 1,
+    /// Visits, as `Measure.Kind.VISITS` defines them: each is followed on its own.
+    Sessions = 2,
+}
+impl CountBy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COUNT_BY_UNSPECIFIED",
+            Self::Users => "COUNT_BY_USERS",
+            Self::Sessions => "COUNT_BY_SESSIONS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COUNT_BY_UNSPECIFIED" => Some(Self::Unspecified),
+            "COUNT_BY_USERS" => Some(Self::Users),
+            "COUNT_BY_SESSIONS" => Some(Self::Sessions),
+            _ => None,
         }
     }
 }
@@ -377,6 +555,945 @@ impl Interval {
         }
     }
 }
+/// Asks for the names that events have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEventNamesRequest {
+    /// Only names that contain this, in whatever case; all when empty.
+    #[prost(string, tag = "1")]
+    pub search: ::prost::alloc::string::String,
+    /// The range; all that is kept when absent.
+    #[prost(message, optional, tag = "2")]
+    pub time_range: ::core::option::Option<TimeRange>,
+    /// Names a page, at most 1000; 100 when 0.
+    #[prost(uint32, tag = "3")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before; empty for the first.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// The names that events have.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEventNamesResponse {
+    /// The most frequent first, equal ones by name.
+    #[prost(message, repeated, tag = "1")]
+    pub event_names: ::prost::alloc::vec::Vec<EventName>,
+    /// Leads to the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "3")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// A name that events have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventName {
+    /// The name.
+    #[prost(string, tag = "1")]
+    pub event_name: ::prost::alloc::string::String,
+    /// Number of events.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+}
+/// Asks for the properties that events have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPropertiesRequest {
+    /// Of events with one of these names; of all when empty.
+    #[prost(string, repeated, tag = "1")]
+    pub event_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only fields whose name contains this, in whatever case; all when empty.
+    #[prost(string, tag = "2")]
+    pub search: ::prost::alloc::string::String,
+    /// The range; all that is kept when absent.
+    #[prost(message, optional, tag = "3")]
+    pub time_range: ::core::option::Option<TimeRange>,
+    /// Also the most frequent values of each, so many, at most 100.
+    #[prost(uint32, tag = "4")]
+    pub top_values: u32,
+    /// Properties a page, at most 1000; 100 when 0.
+    #[prost(uint32, tag = "5")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before; empty for the first.
+    #[prost(string, tag = "6")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// The properties that events have.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPropertiesResponse {
+    /// The most frequent first, equal ones by name.
+    #[prost(message, repeated, tag = "1")]
+    pub properties: ::prost::alloc::vec::Vec<Property>,
+    /// Leads to the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "3")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// A property or context field that events have.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Property {
+    /// Its name, as in `Filter`: `properties.plan`, `context.os.name`.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    /// Number of events that have it.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+    /// The kinds of its values, the most frequent first.
+    #[prost(message, repeated, tag = "3")]
+    pub kinds: ::prost::alloc::vec::Vec<PropertyKind>,
+    /// With `top_values`: the most frequent values, equal ones in order of the values. Lists and structures are left out.
+    #[prost(message, repeated, tag = "4")]
+    pub top_values: ::prost::alloc::vec::Vec<PropertyValue>,
+    /// With `top_values`: number of distinct values.
+    #[prost(message, optional, tag = "5")]
+    pub distinct_values: ::core::option::Option<Figure>,
+}
+/// A kind of values and how often it occurs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PropertyKind {
+    /// Kind.
+    #[prost(enumeration = "property_kind::Kind", tag = "1")]
+    pub kind: i32,
+    /// Number of events with such a value.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+}
+/// Nested message and enum types in `PropertyKind`.
+pub mod property_kind {
+    /// Kinds of values.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Not given; never sent.
+        Unspecified = 0,
+        /// Text.
+        Text = 1,
+        /// A number.
+        Number = 2,
+        /// True or false.
+        Boolean = 3,
+        /// A list or a structure.
+        Structured = 4,
+        /// Null.
+        Null = 5,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Text => "KIND_TEXT",
+                Self::Number => "KIND_NUMBER",
+                Self::Boolean => "KIND_BOOLEAN",
+                Self::Structured => "KIND_STRUCTURED",
+                Self::Null => "KIND_NULL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_TEXT" => Some(Self::Text),
+                "KIND_NUMBER" => Some(Self::Number),
+                "KIND_BOOLEAN" => Some(Self::Boolean),
+                "KIND_STRUCTURED" => Some(Self::Structured),
+                "KIND_NULL" => Some(Self::Null),
+                _ => None,
+            }
+        }
+    }
+}
+/// A value and how often it occurs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PropertyValue {
+    /// The value.
+    #[prost(message, optional, tag = "1")]
+    pub value: ::core::option::Option<::prost_types::Value>,
+    /// Number of events that have it.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+}
+/// Asks for events in a format.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportEventsRequest {
+    /// The format.
+    #[prost(enumeration = "export_events_request::Format", tag = "1")]
+    pub format: i32,
+    /// The range; all that is kept when absent.
+    #[prost(message, optional, tag = "2")]
+    pub time_range: ::core::option::Option<TimeRange>,
+    /// Only events with one of these names; all when empty.
+    #[prost(string, repeated, tag = "3")]
+    pub event_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only events that pass. In the REST form only with `POST`.
+    #[prost(message, optional, tag = "4")]
+    pub filter: ::core::option::Option<Filter>,
+    /// For CSV: the fields to write, named as in `Filter`, beside `event_id`, `time` and `revenue`; all when empty.
+    #[prost(string, repeated, tag = "5")]
+    pub fields: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Events at most; all when 0.
+    #[prost(uint64, tag = "6")]
+    pub max_events: u64,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "7")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `ExportEventsRequest`.
+pub mod export_events_request {
+    /// Formats.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Format {
+        /// Not given; the same as `NDJSON`.
+        Unspecified = 0,
+        /// One event a line in ProtoJSON, as `weir import` and `POST /v1/events:upload` take it: `application/x-ndjson`.
+        Ndjson = 1,
+        /// Comma-separated values with a header line, one column for each property: `text/csv`.
+        Csv = 2,
+        /// An Apache Parquet file with the columns of the store's open schema: `application/vnd.apache.parquet`.
+        Parquet = 3,
+        /// An Apache Arrow IPC stream with the same columns: `application/vnd.apache.arrow.stream`.
+        Arrow = 4,
+    }
+    impl Format {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "FORMAT_UNSPECIFIED",
+                Self::Ndjson => "FORMAT_NDJSON",
+                Self::Csv => "FORMAT_CSV",
+                Self::Parquet => "FORMAT_PARQUET",
+                Self::Arrow => "FORMAT_ARROW",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "FORMAT_UNSPECIFIED" => Some(Self::Unspecified),
+                "FORMAT_NDJSON" => Some(Self::Ndjson),
+                "FORMAT_CSV" => Some(Self::Csv),
+                "FORMAT_PARQUET" => Some(Self::Parquet),
+                "FORMAT_ARROW" => Some(Self::Arrow),
+                _ => None,
+            }
+        }
+    }
+}
+/// A piece of the file.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportEventsResponse {
+    /// The next bytes. The first piece says what they are: `content_type`.
+    #[prost(message, optional, tag = "1")]
+    pub body: ::core::option::Option<super::super::super::google::api::HttpBody>,
+    /// In the last piece: number of events in the file.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+    /// In the last piece: how the answer came about.
+    #[prost(message, optional, tag = "3")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// Asks how many go through a sequence of steps.
+///
+/// A chain is one event for each of the steps 1 to k, the first and the last of them at most `window` apart and all of them
+/// within the range. A user (or visit) has reached step k if there is such a chain of their events. Every possible first event
+/// is tried and the deepest chain counts, the earliest among equals. A later step may be matched by another event than the
+/// next one that fits. Events at the same time are in the order in which they were accepted.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryFunnelRequest {
+    /// The range.
+    #[prost(message, optional, tag = "1")]
+    pub time_range: ::core::option::Option<TimeRange>,
+    /// The steps, 1 to 20.
+    #[prost(message, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<FunnelStep>,
+    /// Time between the first and the last event of a chain at most, up to 366 days; 1 day when absent.
+    #[prost(message, optional, tag = "3")]
+    pub window: ::core::option::Option<::prost_types::Duration>,
+    /// The order of the steps.
+    #[prost(enumeration = "query_funnel_request::Order", tag = "4")]
+    pub order: i32,
+    /// Events that end a chain, at most 10. Not with `ORDER_ANY`.
+    #[prost(message, repeated, tag = "5")]
+    pub exclusions: ::prost::alloc::vec::Vec<FunnelExclusion>,
+    /// What is counted.
+    #[prost(enumeration = "CountBy", tag = "6")]
+    pub count_by: i32,
+    /// Only events that pass take part, as steps and as exclusions.
+    #[prost(message, optional, tag = "7")]
+    pub filter: ::core::option::Option<Filter>,
+    /// One funnel for each combination of values that these fields, named as in `Filter`, have in the first event of the chain
+    /// that counts. Everybody is in one group.
+    #[prost(string, repeated, tag = "8")]
+    pub group_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Groups at most: those with the most entries, at most 1000; 100 when 0.
+    #[prost(uint32, tag = "9")]
+    pub max_groups: u32,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "10")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "11")]
+    pub explain: bool,
+}
+/// Nested message and enum types in `QueryFunnelRequest`.
+pub mod query_funnel_request {
+    /// In which order the steps are to be done.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Order {
+        /// Not given; the same as `STRICT`.
+        Unspecified = 0,
+        /// In the order of the request. Other events may lie between.
+        Strict = 1,
+        /// In any order: step k is reached by those who did all of the steps 1 to k.
+        Any = 2,
+    }
+    impl Order {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ORDER_UNSPECIFIED",
+                Self::Strict => "ORDER_STRICT",
+                Self::Any => "ORDER_ANY",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ORDER_UNSPECIFIED" => Some(Self::Unspecified),
+                "ORDER_STRICT" => Some(Self::Strict),
+                "ORDER_ANY" => Some(Self::Any),
+                _ => None,
+            }
+        }
+    }
+}
+/// One step: an event that has one of the names and passes the filter.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FunnelStep {
+    /// One of these names; any when empty.
+    #[prost(string, repeated, tag = "1")]
+    pub event_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only events that pass.
+    #[prost(message, optional, tag = "2")]
+    pub filter: ::core::option::Option<Filter>,
+    /// What the step is called in the answer; after the names when empty.
+    #[prost(string, tag = "3")]
+    pub label: ::prost::alloc::string::String,
+}
+/// Events that end a chain when they happen between two of its events.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FunnelExclusion {
+    /// One of these names; any when empty.
+    #[prost(string, repeated, tag = "1")]
+    pub event_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only events that pass.
+    #[prost(message, optional, tag = "2")]
+    pub filter: ::core::option::Option<Filter>,
+    /// Number of the step after whose event they count, 1 for the first, which is also meant by 0.
+    #[prost(uint32, tag = "3")]
+    pub after_step: u32,
+    /// Number of the later step before whose event they count; that after `after_step` is the least. 0: any later step.
+    #[prost(uint32, tag = "4")]
+    pub before_step: u32,
+}
+/// A funnel.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryFunnelResponse {
+    /// All together.
+    #[prost(message, optional, tag = "1")]
+    pub total: ::core::option::Option<FunnelGroup>,
+    /// With `group_by`: the groups, those with the most entries first; equal ones by their values.
+    #[prost(message, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<FunnelGroup>,
+    /// Groups that are left out because of `max_groups`.
+    #[prost(uint64, tag = "3")]
+    pub omitted_groups: u64,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "4")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// The funnel of a group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FunnelGroup {
+    /// Values of the `group_by` fields, in their order; null where the first event has none.
+    #[prost(message, repeated, tag = "1")]
+    pub group: ::prost::alloc::vec::Vec<::prost_types::Value>,
+    /// The steps, in the order of the request.
+    #[prost(message, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<FunnelStepResult>,
+}
+/// How many reached a step, and when.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FunnelStepResult {
+    /// What the step is called.
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    /// Users or visits that reached it.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    /// Their share of those that reached the first step, 0 to 1; 0 when nobody did.
+    #[prost(double, tag = "3")]
+    pub conversion_from_first: f64,
+    /// Their share of those that reached the step before, 0 to 1; of the first step as `conversion_from_first`.
+    #[prost(double, tag = "4")]
+    pub conversion_from_previous: f64,
+    /// Half of them took at most this long from the event of the first step. Absent for the first step and where nobody came.
+    #[prost(message, optional, tag = "5")]
+    pub median_time_from_first: ::core::option::Option<::prost_types::Duration>,
+    /// Nine in ten of them took at most this long from the event of the first step.
+    #[prost(message, optional, tag = "6")]
+    pub p90_time_from_first: ::core::option::Option<::prost_types::Duration>,
+    /// Half of them took at most this long from the event of the step before.
+    #[prost(message, optional, tag = "7")]
+    pub median_time_from_previous: ::core::option::Option<::prost_types::Duration>,
+    /// Nine in ten of them took at most this long from the event of the step before.
+    #[prost(message, optional, tag = "8")]
+    pub p90_time_from_previous: ::core::option::Option<::prost_types::Duration>,
+}
+/// Asks what users do after or before an event.
+///
+/// The path of a user (or visit) begins at their first event that is meant, or, backwards, at their last one, and follows
+/// their events in order. It ends after `depth` events or where more than `max_gap` lies between two.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryPathsRequest {
+    /// The range.
+    #[prost(message, optional, tag = "1")]
+    pub time_range: ::core::option::Option<TimeRange>,
+    /// Where paths begin.
+    #[prost(message, optional, tag = "2")]
+    pub event: ::core::option::Option<EventSelector>,
+    /// Which way they go.
+    #[prost(enumeration = "query_paths_request::Direction", tag = "3")]
+    pub direction: i32,
+    /// Events after the one at the beginning, at most 10; 3 when 0.
+    #[prost(uint32, tag = "4")]
+    pub depth: u32,
+    /// Branches of each node: the most frequent ones, at most 50; 5 when 0. The rest is folded together.
+    #[prost(uint32, tag = "5")]
+    pub max_branches: u32,
+    /// Time between two events of a path at most, up to 366 days; 30 minutes when absent.
+    #[prost(message, optional, tag = "6")]
+    pub max_gap: ::core::option::Option<::prost_types::Duration>,
+    /// What is counted.
+    #[prost(enumeration = "CountBy", tag = "7")]
+    pub count_by: i32,
+    /// Only events that pass are on paths; the one at the beginning is in any case.
+    #[prost(message, optional, tag = "8")]
+    pub filter: ::core::option::Option<Filter>,
+    /// Repetitions of the same event name right after each other count as one event.
+    #[prost(bool, tag = "9")]
+    pub fold_repeats: bool,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "10")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "11")]
+    pub explain: bool,
+}
+/// Nested message and enum types in `QueryPathsRequest`.
+pub mod query_paths_request {
+    /// Ways to go.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Direction {
+        /// Not given; the same as `AFTER`.
+        Unspecified = 0,
+        /// What comes after the event.
+        After = 1,
+        /// What comes before the event.
+        Before = 2,
+    }
+    impl Direction {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "DIRECTION_UNSPECIFIED",
+                Self::After => "DIRECTION_AFTER",
+                Self::Before => "DIRECTION_BEFORE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "DIRECTION_UNSPECIFIED" => Some(Self::Unspecified),
+                "DIRECTION_AFTER" => Some(Self::After),
+                "DIRECTION_BEFORE" => Some(Self::Before),
+                _ => None,
+            }
+        }
+    }
+}
+/// A tree of paths.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryPathsResponse {
+    /// Where paths begin. Its name is empty when it stands for events of several names.
+    #[prost(message, optional, tag = "1")]
+    pub root: ::core::option::Option<PathNode>,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "2")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// An event on paths that are the same up to here.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PathNode {
+    /// Name of the event.
+    #[prost(string, tag = "1")]
+    pub event_name: ::prost::alloc::string::String,
+    /// Whether this is the rest: events beyond `max_branches`, folded together. Nothing follows it.
+    #[prost(bool, tag = "2")]
+    pub other: bool,
+    /// Users or visits whose paths come here.
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+    /// Those of them whose paths end here, although they might go on.
+    #[prost(uint64, tag = "4")]
+    pub ended: u64,
+    /// What comes next, the most frequent first, equal ones by name, the rest last.
+    #[prost(message, repeated, tag = "5")]
+    pub branches: ::prost::alloc::vec::Vec<PathNode>,
+}
+/// Asks how many users come back. Only events within the range take part, and it begins and ends where it says: the first and
+/// the last period may be cut.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryRetentionRequest {
+    /// The range.
+    #[prost(message, optional, tag = "1")]
+    pub time_range: ::core::option::Option<TimeRange>,
+    /// Width of the periods.
+    #[prost(enumeration = "RetentionPeriod", tag = "2")]
+    pub period: i32,
+    /// IANA time zone whose calendar shapes the periods, such as `Asia/Kolkata`; `UTC` when empty.
+    #[prost(string, tag = "3")]
+    pub time_zone: ::prost::alloc::string::String,
+    /// How cohorts are formed.
+    #[prost(enumeration = "query_retention_request::CohortKind", tag = "4")]
+    pub cohort_kind: i32,
+    /// Events that bring a user into a cohort; any when absent.
+    #[prost(message, optional, tag = "5")]
+    pub start_event: ::core::option::Option<EventSelector>,
+    /// Events by which a user has come back; any when absent.
+    #[prost(message, optional, tag = "6")]
+    pub return_event: ::core::option::Option<EventSelector>,
+    /// Cohorts also by the values of these fields, named as in `Filter`, in the event that brings the user into the cohort.
+    #[prost(string, repeated, tag = "7")]
+    pub group_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Periods that a cohort is followed at most, its own among them, at most 400; as long as the range is when 0.
+    #[prost(uint32, tag = "8")]
+    pub periods: u32,
+    /// Combinations of values at most: those with the most users, at most 1000; 100 when 0.
+    #[prost(uint32, tag = "9")]
+    pub max_groups: u32,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "10")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "11")]
+    pub explain: bool,
+}
+/// Nested message and enum types in `QueryRetentionRequest`.
+pub mod query_retention_request {
+    /// Ways to form cohorts.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum CohortKind {
+        /// Not given; the same as `FIRST_TIME`.
+        Unspecified = 0,
+        /// A user is in the cohort of the period of their first start event within the range.
+        FirstTime = 1,
+        /// A user is in the cohort of every period in which they have a start event.
+        Recurring = 2,
+    }
+    impl CohortKind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "COHORT_KIND_UNSPECIFIED",
+                Self::FirstTime => "COHORT_KIND_FIRST_TIME",
+                Self::Recurring => "COHORT_KIND_RECURRING",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "COHORT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "COHORT_KIND_FIRST_TIME" => Some(Self::FirstTime),
+                "COHORT_KIND_RECURRING" => Some(Self::Recurring),
+                _ => None,
+            }
+        }
+    }
+}
+/// Who came back.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryRetentionResponse {
+    /// Without `group_by`: one, of everybody, if there is anybody. With it: the groups, those with the most users first; equal
+    /// ones by their values.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<RetentionGroup>,
+    /// Groups that are left out because of `max_groups`.
+    #[prost(uint64, tag = "2")]
+    pub omitted_groups: u64,
+    /// Width of the periods.
+    #[prost(enumeration = "RetentionPeriod", tag = "3")]
+    pub period: i32,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "4")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// The cohorts of a group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetentionGroup {
+    /// Values of the `group_by` fields, in their order; null where the event has none.
+    #[prost(message, repeated, tag = "1")]
+    pub group: ::prost::alloc::vec::Vec<::prost_types::Value>,
+    /// Cohorts in order of time; those without users are left out.
+    #[prost(message, repeated, tag = "2")]
+    pub cohorts: ::prost::alloc::vec::Vec<RetentionCohort>,
+    /// All cohorts together, by the number of periods since their own.
+    #[prost(message, repeated, tag = "3")]
+    pub shares: ::prost::alloc::vec::Vec<RetentionShare>,
+}
+/// Users who started in the same period.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetentionCohort {
+    /// The first moment of the period.
+    #[prost(message, optional, tag = "1")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The same by the zone's clock with its offset, RFC 3339: `2024-03-11T00:00:00-04:00`.
+    #[prost(string, tag = "2")]
+    pub local_time: ::prost::alloc::string::String,
+    /// Number of users.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// How many of them have a return event in the period itself, not before their start event, which may be the same; then in
+    /// the period after it, and so on up to the end of the range.
+    #[prost(uint64, repeated, tag = "4")]
+    pub counts: ::prost::alloc::vec::Vec<u64>,
+}
+/// Users who came back so many periods after they started.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetentionShare {
+    /// Users of the cohorts that have such a period within the range.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// How many of them came back in it.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+/// Width of the periods of a retention question, by the zone's calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RetentionPeriod {
+    /// Not given; the same as `WEEK`.
+    Unspecified = 0,
+    /// A day.
+    Day = 1,
+    /// A week; weeks start on Monday.
+    Week = 2,
+    /// A month.
+    Month = 3,
+}
+impl RetentionPeriod {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RETENTION_PERIOD_UNSPECIFIED",
+            Self::Day => "RETENTION_PERIOD_DAY",
+            Self::Week => "RETENTION_PERIOD_WEEK",
+            Self::Month => "RETENTION_PERIOD_MONTH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RETENTION_PERIOD_UNSPECIFIED" => Some(Self::Unspecified),
+            "RETENTION_PERIOD_DAY" => Some(Self::Day),
+            "RETENTION_PERIOD_WEEK" => Some(Self::Week),
+            "RETENTION_PERIOD_MONTH" => Some(Self::Month),
+            _ => None,
+        }
+    }
+}
+/// Asks in SQL.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuerySqlRequest {
+    /// One statement that reads: `SELECT`, `WITH … SELECT`, or `EXPLAIN` of such. `DESCRIBE events` lists the columns.
+    #[prost(string, tag = "1")]
+    pub statement: ::prost::alloc::string::String,
+    /// Rows at most, up to 1000000; 10000 when 0. Further ones are cut off, which `SqlStatistics.truncated` says.
+    #[prost(uint32, tag = "2")]
+    pub max_rows: u32,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "3")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+}
+/// The answer in parts: once the columns, then the rows, then once the statistics.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QuerySqlResponse {
+    /// The part.
+    #[prost(oneof = "query_sql_response::Part", tags = "1, 2, 3")]
+    pub part: ::core::option::Option<query_sql_response::Part>,
+}
+/// Nested message and enum types in `QuerySqlResponse`.
+pub mod query_sql_response {
+    /// The part.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        /// The columns; always the first part.
+        #[prost(message, tag = "1")]
+        Columns(super::SqlColumns),
+        /// The next rows; any number of parts.
+        #[prost(message, tag = "2")]
+        Rows(super::SqlRows),
+        /// What it took; the last part of an answer that is whole.
+        #[prost(message, tag = "3")]
+        Statistics(super::SqlStatistics),
+    }
+}
+/// Columns of an answer.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SqlColumns {
+    /// In the order of the values in each row.
+    #[prost(message, repeated, tag = "1")]
+    pub columns: ::prost::alloc::vec::Vec<SqlColumn>,
+}
+/// A column of an answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SqlColumn {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Type, in the words of Apache Arrow: `Int64`, `Utf8View`, `Timestamp(µs, "UTC")`, ….
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+}
+/// Rows of an answer.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SqlRows {
+    /// One list of values for each row. Numbers that a double does not hold exactly (integers beyond 2^53, decimals) are text,
+    /// as are times (RFC 3339) and bytes (hexadecimal).
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<::prost_types::ListValue>,
+}
+/// What an answer took.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SqlStatistics {
+    /// Rows that were sent.
+    #[prost(uint64, tag = "1")]
+    pub rows: u64,
+    /// Whether there are more than `max_rows`.
+    #[prost(bool, tag = "2")]
+    pub truncated: bool,
+    /// Time from the arrival of the request to the last row.
+    #[prost(message, optional, tag = "3")]
+    pub elapsed_time: ::core::option::Option<::prost_types::Duration>,
+    /// Memory that the query held at most.
+    #[prost(uint64, tag = "4")]
+    pub peak_memory_bytes: u64,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "5")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// Asks what is known of a user.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUserRequest {
+    /// The user: `user_id`, or `anonymous_id` of one who is not signed in.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "2")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "3")]
+    pub explain: bool,
+}
+/// What is known of a user.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetUserResponse {
+    /// The user.
+    #[prost(message, optional, tag = "1")]
+    pub user: ::core::option::Option<User>,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "2")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// A user, as all events of theirs that are kept tell.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct User {
+    /// The user: `user_id`, or `anonymous_id` of one who is not signed in.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// Anonymous ids that their events have, the latest first, at most 100.
+    #[prost(string, repeated, tag = "2")]
+    pub anonymous_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Time of the first event.
+    #[prost(message, optional, tag = "3")]
+    pub first_event_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Time of the last event.
+    #[prost(message, optional, tag = "4")]
+    pub last_event_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Number of events.
+    #[prost(uint64, tag = "5")]
+    pub events: u64,
+    /// Number of visits, as `Measure.Kind.VISITS` defines them.
+    #[prost(uint64, tag = "6")]
+    pub visits: u64,
+    /// Revenue by currency.
+    #[prost(message, repeated, tag = "7")]
+    pub revenue: ::prost::alloc::vec::Vec<super::super::super::google::r#type::Money>,
+    /// What they did most, at most 100.
+    #[prost(message, repeated, tag = "8")]
+    pub top_events: ::prost::alloc::vec::Vec<UserEventCount>,
+    /// Properties of their `IDENTIFY` events: of each key the last value.
+    #[prost(message, optional, tag = "9")]
+    pub traits: ::core::option::Option<::prost_types::Struct>,
+    /// The context of the last event.
+    #[prost(message, optional, tag = "10")]
+    pub last_context: ::core::option::Option<super::super::event::v1::Context>,
+}
+/// How often a user did something.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UserEventCount {
+    /// The event.
+    #[prost(string, tag = "1")]
+    pub event_name: ::prost::alloc::string::String,
+    /// How often.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+    /// The last time.
+    #[prost(message, optional, tag = "3")]
+    pub last_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Asks for a user's events.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListUserEventsRequest {
+    /// The user: `user_id`, or `anonymous_id` of one who is not signed in.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// Events a page, at most 1000; 100 when 0.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before, asked with the same other fields; empty for the first. Events that arrive meanwhile
+    /// are on the pages that their time belongs to.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Begin with the latest event.
+    #[prost(bool, tag = "4")]
+    pub newest_first: bool,
+    /// The range; all that is kept when absent.
+    #[prost(message, optional, tag = "5")]
+    pub time_range: ::core::option::Option<TimeRange>,
+    /// Only events with one of these names; all when empty.
+    #[prost(string, repeated, tag = "6")]
+    pub event_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only events that pass. Not available as a query parameter of the REST form.
+    #[prost(message, optional, tag = "7")]
+    pub filter: ::core::option::Option<Filter>,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "8")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "9")]
+    pub explain: bool,
+}
+/// Events of a user.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListUserEventsResponse {
+    /// In order of time; events at the same time in the order in which they were accepted.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<UserEvent>,
+    /// Leads to the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// How the answer came about.
+    #[prost(message, optional, tag = "3")]
+    pub info: ::core::option::Option<ResultInfo>,
+}
+/// An event of a user.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UserEvent {
+    /// The event.
+    #[prost(message, optional, tag = "1")]
+    pub event: ::core::option::Option<super::super::event::v1::Event>,
+    /// When the producer received it.
+    #[prost(message, optional, tag = "2")]
+    pub receive_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it happened, by the server's clock.
+    #[prost(message, optional, tag = "3")]
+    pub corrected_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether it reached the log later after its time than the configured lateness.
+    #[prost(bool, tag = "4")]
+    pub late: bool,
+}
 /// Asks for key figures.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetSummaryRequest {
@@ -389,6 +1506,9 @@ pub struct GetSummaryRequest {
     /// Wait, up to the deadline, until the events of this token are counted.
     #[prost(string, tag = "3")]
     pub min_consistency_token: ::prost::alloc::string::String,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "4")]
+    pub explain: bool,
 }
 /// Key figures.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -469,6 +1589,24 @@ pub struct QueryTimeSeriesRequest {
     /// Wait, up to the deadline, until the events of this token are counted.
     #[prost(string, tag = "10")]
     pub min_consistency_token: ::prost::alloc::string::String,
+    /// Figures computed from the measures. They follow them wherever there are figures.
+    #[prost(message, repeated, tag = "11")]
+    pub formulas: ::prost::alloc::vec::Vec<Formula>,
+    /// Also give each bucket the figures of the one that has its place in the range of the same length before.
+    #[prost(bool, tag = "12")]
+    pub compare_previous: bool,
+    /// Measure in each bucket all events from the beginning of the range to the bucket's end. Not together with
+    /// `rolling_buckets`.
+    #[prost(bool, tag = "13")]
+    pub cumulative: bool,
+    /// Measure in each bucket the events of this many buckets, of which it is the last: 7 with buckets of a day gives the users
+    /// who were active within seven days. At most 1000; 0 and 1 mean the bucket alone. The first buckets include events from
+    /// before the range. Totals are of the range alone.
+    #[prost(uint32, tag = "14")]
+    pub rolling_buckets: u32,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "15")]
+    pub explain: bool,
 }
 /// Measures over time.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -485,6 +1623,9 @@ pub struct QueryTimeSeriesResponse {
     /// How the answer came about.
     #[prost(message, optional, tag = "4")]
     pub info: ::core::option::Option<ResultInfo>,
+    /// With `compare_previous`: the range before.
+    #[prost(message, optional, tag = "5")]
+    pub previous_range: ::core::option::Option<TimeRange>,
 }
 /// One series.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -499,9 +1640,12 @@ pub struct TimeSeries {
     /// Buckets in order.
     #[prost(message, repeated, tag = "3")]
     pub points: ::prost::alloc::vec::Vec<TimeSeriesPoint>,
-    /// The measures over the whole range.
+    /// The measures over the whole range, then the formulas.
     #[prost(message, repeated, tag = "4")]
     pub totals: ::prost::alloc::vec::Vec<Figure>,
+    /// With `compare_previous`: the same over the range before.
+    #[prost(message, repeated, tag = "5")]
+    pub previous_totals: ::prost::alloc::vec::Vec<Figure>,
 }
 /// One bucket.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -512,9 +1656,13 @@ pub struct TimeSeriesPoint {
     /// The same by the zone's clock with its offset, RFC 3339: `2024-03-10T00:00:00-05:00`.
     #[prost(string, tag = "2")]
     pub local_time: ::prost::alloc::string::String,
-    /// The measures, in the order of the request.
+    /// The measures, then the formulas, in the order of the request.
     #[prost(message, repeated, tag = "3")]
     pub figures: ::prost::alloc::vec::Vec<Figure>,
+    /// With `compare_previous`: those of the bucket that has this one's place in the range before. Empty where it has none, as
+    /// months differ in length.
+    #[prost(message, repeated, tag = "4")]
+    pub previous_figures: ::prost::alloc::vec::Vec<Figure>,
 }
 /// Asks for measures by the values of fields.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -540,6 +1688,15 @@ pub struct QueryBreakdownRequest {
     /// Wait, up to the deadline, until the events of this token are counted.
     #[prost(string, tag = "7")]
     pub min_consistency_token: ::prost::alloc::string::String,
+    /// Figures computed from the measures. They follow them wherever there are figures.
+    #[prost(message, repeated, tag = "8")]
+    pub formulas: ::prost::alloc::vec::Vec<Formula>,
+    /// Also give each row the figures of the range of the same length before.
+    #[prost(bool, tag = "9")]
+    pub compare_previous: bool,
+    /// Also say how the question was answered: `ResultInfo.plan`.
+    #[prost(bool, tag = "10")]
+    pub explain: bool,
 }
 /// Measures by the values of fields.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -550,12 +1707,18 @@ pub struct QueryBreakdownResponse {
     /// Combinations of values that are left out because of `max_rows`.
     #[prost(uint64, tag = "2")]
     pub omitted_rows: u64,
-    /// The measures over all events of the question.
+    /// The measures over all events of the question, then the formulas.
     #[prost(message, repeated, tag = "3")]
     pub totals: ::prost::alloc::vec::Vec<Figure>,
     /// How the answer came about.
     #[prost(message, optional, tag = "4")]
     pub info: ::core::option::Option<ResultInfo>,
+    /// With `compare_previous`: the totals of the range before.
+    #[prost(message, repeated, tag = "5")]
+    pub previous_totals: ::prost::alloc::vec::Vec<Figure>,
+    /// With `compare_previous`: the range before.
+    #[prost(message, optional, tag = "6")]
+    pub previous_range: ::core::option::Option<TimeRange>,
 }
 /// One combination of values.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -566,9 +1729,12 @@ pub struct BreakdownRow {
     /// Whether this is the rest: values beyond the limit on distinct ones, folded together.
     #[prost(bool, tag = "2")]
     pub other: bool,
-    /// The measures, in the order of the request.
+    /// The measures, then the formulas, in the order of the request.
     #[prost(message, repeated, tag = "3")]
     pub figures: ::prost::alloc::vec::Vec<Figure>,
+    /// With `compare_previous`: those of the same values in the range before. Rows are those of the range itself.
+    #[prost(message, repeated, tag = "4")]
+    pub previous_figures: ::prost::alloc::vec::Vec<Figure>,
 }
 /// Asks to be kept up to date.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -577,7 +1743,7 @@ pub struct WatchQueryRequest {
     #[prost(message, optional, tag = "15")]
     pub min_interval: ::core::option::Option<::prost_types::Duration>,
     /// The question. Its `min_consistency_token` holds for the first response.
-    #[prost(oneof = "watch_query_request::Query", tags = "1, 2, 3")]
+    #[prost(oneof = "watch_query_request::Query", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub query: ::core::option::Option<watch_query_request::Query>,
 }
 /// Nested message and enum types in `WatchQueryRequest`.
@@ -594,20 +1760,78 @@ pub mod watch_query_request {
         /// Measures by values.
         #[prost(message, tag = "3")]
         Breakdown(super::QueryBreakdownRequest),
+        /// A funnel.
+        #[prost(message, tag = "4")]
+        Funnel(super::QueryFunnelRequest),
+        /// Who comes back.
+        #[prost(message, tag = "5")]
+        Retention(super::QueryRetentionRequest),
+        /// What users do after or before an event.
+        #[prost(message, tag = "6")]
+        Paths(super::QueryPathsRequest),
+        /// A page of a user's events: without `page_token` the first, which with `newest_first` is the latest events.
+        #[prost(message, tag = "7")]
+        UserEvents(super::ListUserEventsRequest),
     }
 }
 /// The answer now.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchQueryResponse {
+    /// How the answer is kept up to date.
+    #[prost(enumeration = "watch_query_response::Upkeep", tag = "14")]
+    pub upkeep: i32,
     /// 1 for the first response, then rising by 1.
     #[prost(uint64, tag = "15")]
     pub update: u64,
     /// The answer, of the same kind as the question.
-    #[prost(oneof = "watch_query_response::Result", tags = "1, 2, 3")]
+    #[prost(oneof = "watch_query_response::Result", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub result: ::core::option::Option<watch_query_response::Result>,
 }
 /// Nested message and enum types in `WatchQueryResponse`.
 pub mod watch_query_response {
+    /// How the answer is kept up to date.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Upkeep {
+        /// Not given; never sent.
+        Unspecified = 0,
+        /// New events are added to the state of the answer: each event costs the same, however many there are.
+        Incremental = 1,
+        /// The question is asked again, as often as its share of the machine allows.
+        Repeated = 2,
+    }
+    impl Upkeep {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "UPKEEP_UNSPECIFIED",
+                Self::Incremental => "UPKEEP_INCREMENTAL",
+                Self::Repeated => "UPKEEP_REPEATED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UPKEEP_UNSPECIFIED" => Some(Self::Unspecified),
+                "UPKEEP_INCREMENTAL" => Some(Self::Incremental),
+                "UPKEEP_REPEATED" => Some(Self::Repeated),
+                _ => None,
+            }
+        }
+    }
     /// The answer, of the same kind as the question.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Result {
@@ -620,6 +1844,18 @@ pub mod watch_query_response {
         /// Measures by values.
         #[prost(message, tag = "3")]
         Breakdown(super::QueryBreakdownResponse),
+        /// A funnel.
+        #[prost(message, tag = "4")]
+        Funnel(super::QueryFunnelResponse),
+        /// Who comes back.
+        #[prost(message, tag = "5")]
+        Retention(super::QueryRetentionResponse),
+        /// What users do after or before an event.
+        #[prost(message, tag = "6")]
+        Paths(super::QueryPathsResponse),
+        /// A page of a user's events.
+        #[prost(message, tag = "7")]
+        UserEvents(super::ListUserEventsResponse),
     }
 }
 /// Asks for events as they arrive.
@@ -671,7 +1907,8 @@ pub mod analytics_service_client {
     use tonic::codegen::http::Uri;
     /// Answers questions about a project's events and keeps the answers up to date.
     ///
-    /// Every number says how good it is: `Figure.exact` and bounds, `ResultInfo.watermark`. Errors: `INVALID_ARGUMENT` with a
+    /// A question is answered from a rollup where one covers it exactly as asked, else from the events themselves; `ResultInfo`
+    /// says which. Every number says how good it is: `Figure.exact` and bounds, `ResultInfo.watermark`. Errors: `INVALID_ARGUMENT` with a
     /// `BadRequest` naming each bad field; `FAILED_PRECONDITION` with reason `ROLLUP_MISSING` for a question that no rollup
     /// covers, naming the missing dimension and how to add it; `DEADLINE_EXCEEDED` when a consistency token is not reached in time.
     #[derive(Debug, Clone)]
@@ -841,7 +2078,264 @@ pub mod analytics_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Any of the queries above, live: the answer now, then again whenever it changes. Each response is whole and equals what
+        /// How many users go through a sequence of steps, and how long they take.
+        pub async fn query_funnel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryFunnelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryFunnelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/QueryFunnel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weir.analytics.v1.AnalyticsService", "QueryFunnel"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// How many users come back, period by period.
+        pub async fn query_retention(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryRetentionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/QueryRetention",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "weir.analytics.v1.AnalyticsService",
+                        "QueryRetention",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What users do after or before an event.
+        pub async fn query_paths(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryPathsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryPathsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/QueryPaths",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weir.analytics.v1.AnalyticsService", "QueryPaths"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What is known of a user. `NOT_FOUND` when no event of theirs is kept.
+        pub async fn get_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetUserResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/GetUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weir.analytics.v1.AnalyticsService", "GetUser"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// A user's events in order of time.
+        pub async fn list_user_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListUserEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUserEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/ListUserEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "weir.analytics.v1.AnalyticsService",
+                        "ListUserEvents",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The names that events have, the most frequent first.
+        pub async fn list_event_names(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventNamesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventNamesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/ListEventNames",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "weir.analytics.v1.AnalyticsService",
+                        "ListEventNames",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The properties and context fields that events have, the most frequent first, with their kinds and values.
+        pub async fn list_properties(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPropertiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPropertiesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/ListProperties",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "weir.analytics.v1.AnalyticsService",
+                        "ListProperties",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The events themselves, in a format for other tools. Over HTTP the answer's body is the file. A stream that breaks off
+        /// with an error has left a file that is not whole; over HTTP the connection is then closed before the body has ended.
+        pub async fn export_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExportEventsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/ExportEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weir.analytics.v1.AnalyticsService", "ExportEvents"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// SQL that reads: one `SELECT` over the table `events`, which holds the events of the caller's project and nothing else.
+        /// Bounded in time, memory and rows. `INVALID_ARGUMENT` with the place of a mistake.
+        pub async fn query_sql(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QuerySqlRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::QuerySqlResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/QuerySql",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weir.analytics.v1.AnalyticsService", "QuerySql"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// A query, live: the answer now, then again whenever it changes. Each response is whole and equals what
         /// the query answers at the same watermark. A slow reader gets fewer responses, never an outdated one after a newer one.
         pub async fn watch_query(
             &mut self,
@@ -936,13 +2430,93 @@ pub mod analytics_service_server {
             tonic::Response<super::QueryBreakdownResponse>,
             tonic::Status,
         >;
+        /// How many users go through a sequence of steps, and how long they take.
+        async fn query_funnel(
+            &self,
+            request: tonic::Request<super::QueryFunnelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryFunnelResponse>,
+            tonic::Status,
+        >;
+        /// How many users come back, period by period.
+        async fn query_retention(
+            &self,
+            request: tonic::Request<super::QueryRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryRetentionResponse>,
+            tonic::Status,
+        >;
+        /// What users do after or before an event.
+        async fn query_paths(
+            &self,
+            request: tonic::Request<super::QueryPathsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryPathsResponse>,
+            tonic::Status,
+        >;
+        /// What is known of a user. `NOT_FOUND` when no event of theirs is kept.
+        async fn get_user(
+            &self,
+            request: tonic::Request<super::GetUserRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetUserResponse>, tonic::Status>;
+        /// A user's events in order of time.
+        async fn list_user_events(
+            &self,
+            request: tonic::Request<super::ListUserEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUserEventsResponse>,
+            tonic::Status,
+        >;
+        /// The names that events have, the most frequent first.
+        async fn list_event_names(
+            &self,
+            request: tonic::Request<super::ListEventNamesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventNamesResponse>,
+            tonic::Status,
+        >;
+        /// The properties and context fields that events have, the most frequent first, with their kinds and values.
+        async fn list_properties(
+            &self,
+            request: tonic::Request<super::ListPropertiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPropertiesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ExportEvents method.
+        type ExportEventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExportEventsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The events themselves, in a format for other tools. Over HTTP the answer's body is the file. A stream that breaks off
+        /// with an error has left a file that is not whole; over HTTP the connection is then closed before the body has ended.
+        async fn export_events(
+            &self,
+            request: tonic::Request<super::ExportEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ExportEventsStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the QuerySql method.
+        type QuerySqlStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::QuerySqlResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// SQL that reads: one `SELECT` over the table `events`, which holds the events of the caller's project and nothing else.
+        /// Bounded in time, memory and rows. `INVALID_ARGUMENT` with the place of a mistake.
+        async fn query_sql(
+            &self,
+            request: tonic::Request<super::QuerySqlRequest>,
+        ) -> std::result::Result<tonic::Response<Self::QuerySqlStream>, tonic::Status>;
         /// Server streaming response type for the WatchQuery method.
         type WatchQueryStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchQueryResponse, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// Any of the queries above, live: the answer now, then again whenever it changes. Each response is whole and equals what
+        /// A query, live: the answer now, then again whenever it changes. Each response is whole and equals what
         /// the query answers at the same watermark. A slow reader gets fewer responses, never an outdated one after a newer one.
         async fn watch_query(
             &self,
@@ -966,7 +2540,8 @@ pub mod analytics_service_server {
     }
     /// Answers questions about a project's events and keeps the answers up to date.
     ///
-    /// Every number says how good it is: `Figure.exact` and bounds, `ResultInfo.watermark`. Errors: `INVALID_ARGUMENT` with a
+    /// A question is answered from a rollup where one covers it exactly as asked, else from the events themselves; `ResultInfo`
+    /// says which. Every number says how good it is: `Figure.exact` and bounds, `ResultInfo.watermark`. Errors: `INVALID_ARGUMENT` with a
     /// `BadRequest` naming each bad field; `FAILED_PRECONDITION` with reason `ROLLUP_MISSING` for a question that no rollup
     /// covers, naming the missing dimension and how to add it; `DEADLINE_EXCEEDED` when a consistency token is not reached in time.
     #[derive(Debug)]
@@ -1178,6 +2753,418 @@ pub mod analytics_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/QueryFunnel" => {
+                    #[allow(non_camel_case_types)]
+                    struct QueryFunnelSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::QueryFunnelRequest>
+                    for QueryFunnelSvc<T> {
+                        type Response = super::QueryFunnelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryFunnelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::query_funnel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QueryFunnelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/QueryRetention" => {
+                    #[allow(non_camel_case_types)]
+                    struct QueryRetentionSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::QueryRetentionRequest>
+                    for QueryRetentionSvc<T> {
+                        type Response = super::QueryRetentionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryRetentionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::query_retention(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QueryRetentionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/QueryPaths" => {
+                    #[allow(non_camel_case_types)]
+                    struct QueryPathsSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::QueryPathsRequest>
+                    for QueryPathsSvc<T> {
+                        type Response = super::QueryPathsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryPathsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::query_paths(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QueryPathsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/GetUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetUserSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::GetUserRequest>
+                    for GetUserSvc<T> {
+                        type Response = super::GetUserResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::get_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetUserSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/ListUserEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListUserEventsSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::ListUserEventsRequest>
+                    for ListUserEventsSvc<T> {
+                        type Response = super::ListUserEventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListUserEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::list_user_events(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListUserEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/ListEventNames" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEventNamesSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::ListEventNamesRequest>
+                    for ListEventNamesSvc<T> {
+                        type Response = super::ListEventNamesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEventNamesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::list_event_names(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEventNamesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/ListProperties" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPropertiesSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::ListPropertiesRequest>
+                    for ListPropertiesSvc<T> {
+                        type Response = super::ListPropertiesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListPropertiesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::list_properties(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPropertiesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/ExportEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportEventsSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::ServerStreamingService<super::ExportEventsRequest>
+                    for ExportEventsSvc<T> {
+                        type Response = super::ExportEventsResponse;
+                        type ResponseStream = T::ExportEventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::export_events(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/QuerySql" => {
+                    #[allow(non_camel_case_types)]
+                    struct QuerySqlSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::ServerStreamingService<super::QuerySqlRequest>
+                    for QuerySqlSvc<T> {
+                        type Response = super::QuerySqlResponse;
+                        type ResponseStream = T::QuerySqlStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QuerySqlRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::query_sql(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QuerySqlSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

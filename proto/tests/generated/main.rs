@@ -48,13 +48,15 @@ fn generate(into: &Path) {
     tonic_prost_build::configure()
         .out_dir(into)
         .bytes(".weir.event.v1.DeadLetter")
+        .bytes(".weir.store.v1.ProjectEvents")
+        .bytes(".google.api.HttpBody")
+        // Examples in those comments are not Rust.
+        .disable_comments([".google.api"])
         .extern_path(".google.rpc", "::tonic_types::pb")
         .compile_fds(compiler.file_descriptor_set())
         .unwrap();
     // Options of the schemas, read through the descriptors only.
-    for unused in ["buf.validate.rs", "google.api.rs"] {
-        fs::remove_file(into.join(unused)).unwrap();
-    }
+    fs::remove_file(into.join("buf.validate.rs")).unwrap();
 }
 
 #[test]
