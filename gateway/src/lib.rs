@@ -1,8 +1,9 @@
 //! REST over any gRPC service, from its descriptors, and the gateway that serves all of Weir at one address.
 //!
 //! [`rest()`] gives every RPC that has a `google.api.http` rule its HTTP form: path templates, query parameters and bodies
-//! become the request message, the answer becomes ProtoJSON; server streams become server-sent events or NDJSON, and a
-//! client stream is read from an NDJSON body. Nothing here knows an event or a query: a new RPC needs its rule and no code.
+//! become the request message, the answer becomes ProtoJSON; server streams become server-sent events or NDJSON, those of
+//! `google.api.HttpBody` files; a client stream is read from an NDJSON body. Nothing here knows an event or a query: a new RPC
+//! needs its rule and no code.
 //!
 //! It deliberately does no gRPC-Web, CORS, admission or measuring; `weir_runtime::Server` does those for every port alike.
 //!
@@ -15,6 +16,7 @@
 //! | `body` | request bodies: content types, decompression, limits, lines |
 //! | `call` | one gRPC call with ready-made message bytes, its metadata and deadline |
 //! | `unary`, `stream`, `upload` | the three shapes of an RPC over HTTP |
+//! | `file` | answers that are files: `google.api.HttpBody` |
 //! | `failure` | errors as JSON |
 //! | `upstream`, [`serve()`] | the standalone gateway |
 
@@ -22,6 +24,7 @@ mod body;
 mod call;
 mod error;
 mod failure;
+mod file;
 mod json;
 mod query;
 mod rest;

@@ -19,7 +19,7 @@ use weir_runtime::{config, server::Route, status::Reason};
 use crate::{
     Error,
     call::Backend,
-    failure,
+    failure, file,
     rule::{self, RequestBody, Shape},
     stream,
     table::{Found, Table},
@@ -120,10 +120,11 @@ async fn answer(State(rest): State<Arc<Rest>>, request: Request) -> Response {
             return failure::into_response(&rest.pool, &Reason::RouteNotFound.status(message));
         }
     };
-    let answered = match binding.rpc.shape {
-        Shape::Unary => unary::answer(&rest, binding, &variables, request).await,
-        Shape::ServerStream => stream::answer(&rest, binding, &variables, request).await,
-        Shape::ClientStream => upload::answer(&rest, binding, request).await,
+    let answered = match (binding.rpc.shape, &binding.file) {
+        (Shape::Unary, _) => unary::answer(&rest, binding, &variables, request).await,
+        (Shape::ServerStream, Some(place)) => file::answer(&rest, binding, place, &variables, request).await,
+        (Shape::ServerStream, None) => stream::answer(&rest, binding, &variables, request).await,
+        (Shape::ClientStream, _) => upload::answer(&rest, binding, request).await,
     };
     let mut response = answered.unwrap_or_else(|status| failure::into_response(&rest.pool, &status));
     response.extensions_mut().insert(Route(binding.template.text().clone()));

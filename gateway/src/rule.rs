@@ -9,7 +9,7 @@ use prost_reflect::{
     ServiceDescriptor, Value,
 };
 
-use crate::{Error, template::Template};
+use crate::{Error, file, template::Template};
 
 /// An RPC that has an HTTP form.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Binding {
     pub(crate) body: RequestBody,
     /// The field of the answer that is its body; all of it when absent.
     pub(crate) response_body: Option<FieldDescriptor>,
+    /// Where the answer's file is, when it is one.
+    pub(crate) file: Option<file::Place>,
 }
 
 /// What the request's body holds.
@@ -192,7 +194,11 @@ fn binding(rpc: &Arc<Rpc>, rule: &DynamicMessage) -> Result<Binding, String> {
         return Err("a client stream cannot have path variables".to_owned());
     }
     let (_, response_body) = named("response_body", &rpc.output)?;
-    Ok(Binding { rpc: rpc.clone(), method, template, variables, body, response_body })
+    let file = file::place(&rpc.output, response_body.as_ref());
+    if file.is_some() && rpc.shape != Shape::ServerStream {
+        return Err("a google.api.HttpBody is served only as a stream".to_owned());
+    }
+    Ok(Binding { rpc: rpc.clone(), method, template, variables, body, response_body, file })
 }
 
 fn pattern(rule: &DynamicMessage) -> Result<(Method, String), String> {

@@ -16,11 +16,17 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 use weir_proto::{
     analytics::v1::{
-        GetSummaryRequest, GetSummaryResponse, QueryBreakdownRequest, QueryBreakdownResponse,
+        ExportEventsRequest, ExportEventsResponse, GetSummaryRequest, GetSummaryResponse, GetUserRequest,
+        GetUserResponse, ListEventNamesRequest, ListEventNamesResponse, ListPropertiesRequest,
+        ListPropertiesResponse, ListUserEventsRequest, ListUserEventsResponse, QueryBreakdownRequest,
+        QueryBreakdownResponse, QueryFunnelRequest, QueryFunnelResponse, QueryPathsRequest,
+        QueryPathsResponse, QueryRetentionRequest, QueryRetentionResponse, QuerySqlRequest, QuerySqlResponse,
         QueryTimeSeriesRequest, QueryTimeSeriesResponse, WatchEventsRequest, WatchEventsResponse,
         WatchQueryRequest, WatchQueryResponse,
         analytics_service_server::{AnalyticsService, AnalyticsServiceServer},
+        watch_query_response::Upkeep,
     },
+    google::api::HttpBody,
     ingest::v1::{
         EventResult, IngestEventRequest, IngestEventResponse, IngestEventsRequest, IngestEventsResponse,
         StreamEventsRequest, StreamEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest,
@@ -183,6 +189,90 @@ impl AnalyticsService for Services {
         Ok(Response::new(QueryBreakdownResponse::default()))
     }
 
+    async fn query_funnel(
+        &self,
+        request: Request<QueryFunnelRequest>,
+    ) -> Result<Response<QueryFunnelResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(QueryFunnelResponse::default()))
+    }
+
+    async fn query_retention(
+        &self,
+        request: Request<QueryRetentionRequest>,
+    ) -> Result<Response<QueryRetentionResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(QueryRetentionResponse::default()))
+    }
+
+    async fn query_paths(
+        &self,
+        request: Request<QueryPathsRequest>,
+    ) -> Result<Response<QueryPathsResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(QueryPathsResponse::default()))
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(GetUserResponse::default()))
+    }
+
+    async fn list_user_events(
+        &self,
+        request: Request<ListUserEventsRequest>,
+    ) -> Result<Response<ListUserEventsResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(ListUserEventsResponse::default()))
+    }
+
+    async fn list_event_names(
+        &self,
+        request: Request<ListEventNamesRequest>,
+    ) -> Result<Response<ListEventNamesResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(ListEventNamesResponse::default()))
+    }
+
+    async fn list_properties(
+        &self,
+        request: Request<ListPropertiesRequest>,
+    ) -> Result<Response<ListPropertiesResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(ListPropertiesResponse::default()))
+    }
+
+    type ExportEventsStream = Reply<ExportEventsResponse>;
+
+    /// A file in two pieces; then an error when at most one event is asked for.
+    async fn export_events(
+        &self,
+        request: Request<ExportEventsRequest>,
+    ) -> Result<Response<Self::ExportEventsStream>, Status> {
+        self.note(&request);
+        let piece = |text: &'static str| {
+            let content_type = "text/csv".to_owned();
+            let body = HttpBody { content_type, data: text.into(), extensions: vec![] };
+            Ok(ExportEventsResponse { body: Some(body), ..Default::default() })
+        };
+        let last = Ok(ExportEventsResponse { events: 2, ..Default::default() });
+        let end = match request.get_ref().max_events {
+            1 => Err(Reason::Internal.status("the disk is gone")),
+            _ => last,
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter([piece("a,b\n1,"), piece("2\n"), end]))))
+    }
+
+    type QuerySqlStream = Reply<QuerySqlResponse>;
+
+    async fn query_sql(
+        &self,
+        request: Request<QuerySqlRequest>,
+    ) -> Result<Response<Self::QuerySqlStream>, Status> {
+        self.note(&request);
+        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(QuerySqlResponse::default())]))))
+    }
+
     type WatchQueryStream = Reply<WatchQueryResponse>;
 
     /// Two updates; then an error when there is a query, else a good end.
@@ -191,7 +281,8 @@ impl AnalyticsService for Services {
         request: Request<WatchQueryRequest>,
     ) -> Result<Response<Self::WatchQueryStream>, Status> {
         self.note(&request);
-        let update = |update| Ok(WatchQueryResponse { result: None, update });
+        let update =
+            |update| Ok(WatchQueryResponse { update, upkeep: Upkeep::Repeated.into(), result: None });
         let end = request.into_inner().query.map(|_| Err(Reason::ReaderTooSlow.status("read faster")));
         let updates = [update(1), update(2)].into_iter().chain(end);
         Ok(Response::new(Box::pin(tokio_stream::iter(updates))))

@@ -4,6 +4,7 @@
 
 mod bodies;
 mod errors;
+mod files;
 mod fixture;
 mod forms;
 mod gateway;

@@ -23,7 +23,9 @@ async fn messages_are_numbered_events_and_the_end_is_told() {
     let text = response.text().await.unwrap();
     assert_eq!(
         text,
-        "id: 1\ndata: {\"update\":\"1\"}\n\nid: 2\ndata: {\"update\":\"2\"}\n\nevent: end\ndata: {}\n\n"
+        "id: 1\ndata: {\"upkeep\":\"UPKEEP_REPEATED\",\"update\":\"1\"}\n\n\
+         id: 2\ndata: {\"upkeep\":\"UPKEEP_REPEATED\",\"update\":\"2\"}\n\n\
+         event: end\ndata: {}\n\n"
     );
 }
 
@@ -49,7 +51,8 @@ async fn ndjson_is_sent_to_those_who_accept_it() {
     let text = response.text().await.unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 3);
-    assert_eq!(lines[..2], [json!({"update": "1"}), json!({"update": "2"})]);
+    let update = |number: &str| json!({"upkeep": "UPKEEP_REPEATED", "update": number});
+    assert_eq!(lines[..2], [update("1"), update("2")]);
     assert_eq!(lines[2]["error"]["status"], "RESOURCE_EXHAUSTED");
 }
 

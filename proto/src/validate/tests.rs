@@ -3,12 +3,14 @@ use prost_types::{Duration, ListValue, Struct, Timestamp, Value, value::Kind};
 use super::{Path, Validate, Violations};
 use crate::{
     analytics::v1::{
-        Condition, Filter, FilterList, GetSummaryRequest, Measure, QueryBreakdownRequest, TimeRange,
-        WatchQueryRequest, condition::Operator, filter::Expression, watch_query_request::Query,
+        Condition, Filter, FilterList, FunnelStep, GetSummaryRequest, Measure, QueryBreakdownRequest,
+        QueryFunnelRequest, QueryPathsRequest, TimeRange, WatchQueryRequest, condition::Operator,
+        filter::Expression, watch_query_request::Query,
     },
     event::v1::{Context, Event, OperatingSystem},
     google::r#type::Money,
     ingest::v1::{IngestEventRequest, IngestEventsRequest, SyncClockRequest},
+    store::v1::ReadHotRequest,
 };
 
 fn event() -> Event {
@@ -108,6 +110,24 @@ fn boundaries_are_where_the_schema_says() {
     assert_eq!(fields(&last(0, 1)), [""; 0]);
     assert_eq!(fields(&last(0, 0)), ["time_range.last"]);
     assert_eq!(fields(&last(1, -1)), ["time_range.last.nanos"]);
+}
+
+#[test]
+fn windows_steps_and_owners_have_bounds() {
+    let step = |name: &str| FunnelStep { event_names: vec![name.into()], ..FunnelStep::default() };
+    let funnel = |steps: usize, window: i64| QueryFunnelRequest {
+        steps: vec![step("purchase"); steps],
+        window: Some(Duration { seconds: window, nanos: 0 }),
+        ..QueryFunnelRequest::default()
+    };
+    assert_eq!(fields(&funnel(1, 1)), [""; 0]);
+    assert_eq!(fields(&funnel(20, 366 * 86_400)), [""; 0]);
+    assert_eq!(fields(&funnel(21, 0)), ["steps", "window"]);
+    assert_eq!(fields(&funnel(0, 10 * 366 * 86_400)), ["steps", "window"]);
+    assert_eq!(fields(&QueryPathsRequest::default()), ["event"]);
+    let owned = |bytes| ReadHotRequest { owner: vec![0; bytes], ..ReadHotRequest::default() };
+    assert_eq!(fields(&owned(16)), [""; 0]);
+    assert_eq!(fields(&owned(15)), ["owner"]);
 }
 
 #[test]

@@ -12,6 +12,9 @@ pub(crate) enum Error {
     /// The request itself is wrong.
     #[error("the request is invalid")]
     Invalid(Violations),
+    /// The question is about events, which are not read here.
+    #[error("{0} is answered from the events themselves, which this service does not read yet")]
+    NeedsEvents(&'static str),
     /// No rollup has the dimensions or numeric properties that the question needs.
     #[error("{message}")]
     NotCovered {
@@ -82,6 +85,7 @@ impl Error {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
+            Self::NeedsEvents(_) => "needs_events",
             Self::NotCovered { .. } => "not_covered",
             Self::TooFine(_) => "too_fine",
             Self::TooLarge { .. } => "too_large",
@@ -113,6 +117,7 @@ impl From<Error> for Status {
         let message = error.to_string();
         match error {
             Error::Invalid(violations) => status::invalid_argument(violations),
+            Error::NeedsEvents(_) => Self::unimplemented(message),
             Error::NotCovered { dimensions, numerics, configuration, .. } => Reason::DimensionNotCovered
                 .error(message)
                 .with("missingDimensions", dimensions.join(","))

@@ -22,10 +22,12 @@
 //! | [`engine`] | asks all partitions; waits for consistency tokens |
 //! | [`watch`] | `WatchQuery` |
 //! | [`live`] | `WatchEvents` |
+//! | [`events`] | questions that need the events themselves |
 //! | [`service`] | the RPCs |
 
 mod engine;
 mod error;
+mod events;
 mod lag;
 mod live;
 mod materialise;

@@ -8,12 +8,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use weir_proto::{
     analytics::v1::{
-        GetSummaryRequest, GetSummaryResponse, QueryBreakdownRequest, QueryBreakdownResponse,
+        ExportEventsRequest, ExportEventsResponse, GetSummaryRequest, GetSummaryResponse, GetUserRequest,
+        GetUserResponse, ListEventNamesRequest, ListEventNamesResponse, ListPropertiesRequest,
+        ListPropertiesResponse, ListUserEventsRequest, ListUserEventsResponse, QueryBreakdownRequest,
+        QueryBreakdownResponse, QueryFunnelRequest, QueryFunnelResponse, QueryPathsRequest,
+        QueryPathsResponse, QueryRetentionRequest, QueryRetentionResponse, QuerySqlRequest, QuerySqlResponse,
         QueryTimeSeriesRequest, QueryTimeSeriesResponse, WatchEventsRequest, WatchEventsResponse,
         WatchQueryRequest, WatchQueryResponse, analytics_service_server::AnalyticsService,
         watch_query_request::Query,
     },
-    validate::Validate as _,
+    validate::Validate,
 };
 use weir_runtime::{Metrics, Shutdown, server::Deadline};
 
@@ -21,6 +25,7 @@ use crate::{
     SERVICE,
     engine::Engine,
     error::Error,
+    events,
     live::{self, Tail, Wish},
     query::{Answer, Question, breakdown::Breakdown, summary::Summary, time_series::TimeSeries},
     watch::{self, Place, Watch},
@@ -76,38 +81,38 @@ impl Analytics {
         error.into()
     }
 
+    fn unanswered<R: Validate, T>(&self, request: &Request<R>, what: &'static str) -> Result<T, Status> {
+        let valid = request.get_ref().validate().map_err(Error::from);
+        valid.and_then(|()| events::unanswered(what)).map_err(|error| self.refuse(error))
+    }
+
     async fn summary(&self, request: &Request<GetSummaryRequest>) -> Result<GetSummaryResponse, Error> {
         let question = Question::Summary(Summary::parse(request.get_ref())?);
-        match self.ask(request, question, &request.get_ref().min_consistency_token).await? {
-            Answer::Summary(answer) => Ok(answer),
-            Answer::TimeSeries(_) | Answer::Breakdown(_) => {
-                unreachable!("the answer is of the question's kind")
-            }
-        }
+        let answer = self.ask(request, question, &request.get_ref().min_consistency_token).await?;
+        let Answer::Summary(answer) = answer else { unreachable!("the answer is of the question's kind") };
+        Ok(answer)
     }
 
     async fn time_series(
         &self,
         request: &Request<QueryTimeSeriesRequest>,
     ) -> Result<QueryTimeSeriesResponse, Error> {
+        events::check_time_series(request.get_ref())?;
         let question = Question::TimeSeries(TimeSeries::parse(request.get_ref())?);
-        match self.ask(request, question, &request.get_ref().min_consistency_token).await? {
-            Answer::TimeSeries(answer) => Ok(answer),
-            Answer::Summary(_) | Answer::Breakdown(_) => unreachable!("the answer is of the question's kind"),
-        }
+        let answer = self.ask(request, question, &request.get_ref().min_consistency_token).await?;
+        let Answer::TimeSeries(answer) = answer else { unreachable!("the answer is of the question's kind") };
+        Ok(answer)
     }
 
     async fn breakdown(
         &self,
         request: &Request<QueryBreakdownRequest>,
     ) -> Result<QueryBreakdownResponse, Error> {
+        events::check_breakdown(request.get_ref())?;
         let question = Question::Breakdown(Breakdown::parse(request.get_ref())?);
-        match self.ask(request, question, &request.get_ref().min_consistency_token).await? {
-            Answer::Breakdown(answer) => Ok(answer),
-            Answer::Summary(_) | Answer::TimeSeries(_) => {
-                unreachable!("the answer is of the question's kind")
-            }
-        }
+        let answer = self.ask(request, question, &request.get_ref().min_consistency_token).await?;
+        let Answer::Breakdown(answer) = answer else { unreachable!("the answer is of the question's kind") };
+        Ok(answer)
     }
 
     fn watch(&self, request: &Request<WatchQueryRequest>) -> Result<Watch, Error> {
@@ -119,11 +124,17 @@ impl Analytics {
                 (Question::Summary(Summary::parse(query)?), &query.min_consistency_token)
             }
             Some(Query::TimeSeries(query)) => {
+                events::check_time_series(query)?;
                 (Question::TimeSeries(TimeSeries::parse(query)?), &query.min_consistency_token)
             }
             Some(Query::Breakdown(query)) => {
+                events::check_breakdown(query)?;
                 (Question::Breakdown(Breakdown::parse(query)?), &query.min_consistency_token)
             }
+            Some(Query::Funnel(_)) => return events::unanswered("a funnel"),
+            Some(Query::Retention(_)) => return events::unanswered("retention"),
+            Some(Query::Paths(_)) => return events::unanswered("paths"),
+            Some(Query::UserEvents(_)) => return events::unanswered("a timeline"),
             None => unreachable!("the schema requires a query, and the request is valid"),
         };
         let asked = request.min_interval.map(|interval| {
@@ -145,6 +156,8 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl AnalyticsService for Analytics {
+    type ExportEventsStream = Streamed<ExportEventsResponse>;
+    type QuerySqlStream = Streamed<QuerySqlResponse>;
     type WatchQueryStream = Streamed<WatchQueryResponse>;
     type WatchEventsStream = Streamed<WatchEventsResponse>;
 
@@ -167,6 +180,66 @@ impl AnalyticsService for Analytics {
         request: Request<QueryBreakdownRequest>,
     ) -> Result<Response<QueryBreakdownResponse>, Status> {
         self.breakdown(&request).await.map(Response::new).map_err(|error| self.refuse(error))
+    }
+
+    async fn query_funnel(
+        &self,
+        request: Request<QueryFunnelRequest>,
+    ) -> Result<Response<QueryFunnelResponse>, Status> {
+        self.unanswered(&request, "a funnel")
+    }
+
+    async fn query_retention(
+        &self,
+        request: Request<QueryRetentionRequest>,
+    ) -> Result<Response<QueryRetentionResponse>, Status> {
+        self.unanswered(&request, "retention")
+    }
+
+    async fn query_paths(
+        &self,
+        request: Request<QueryPathsRequest>,
+    ) -> Result<Response<QueryPathsResponse>, Status> {
+        self.unanswered(&request, "paths")
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        self.unanswered(&request, "a profile")
+    }
+
+    async fn list_user_events(
+        &self,
+        request: Request<ListUserEventsRequest>,
+    ) -> Result<Response<ListUserEventsResponse>, Status> {
+        self.unanswered(&request, "a timeline")
+    }
+
+    async fn list_event_names(
+        &self,
+        request: Request<ListEventNamesRequest>,
+    ) -> Result<Response<ListEventNamesResponse>, Status> {
+        self.unanswered(&request, "a list of event names")
+    }
+
+    async fn list_properties(
+        &self,
+        request: Request<ListPropertiesRequest>,
+    ) -> Result<Response<ListPropertiesResponse>, Status> {
+        self.unanswered(&request, "a list of properties")
+    }
+
+    async fn export_events(
+        &self,
+        request: Request<ExportEventsRequest>,
+    ) -> Result<Response<Self::ExportEventsStream>, Status> {
+        self.unanswered(&request, "an export")
+    }
+
+    async fn query_sql(
+        &self,
+        request: Request<QuerySqlRequest>,
+    ) -> Result<Response<Self::QuerySqlStream>, Status> {
+        self.unanswered(&request, "SQL")
     }
 
     async fn watch_query(

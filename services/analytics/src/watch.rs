@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tonic::Status;
-use weir_proto::analytics::v1::{ResultInfo, WatchQueryResponse};
+use weir_proto::analytics::v1::{ResultInfo, WatchQueryResponse, watch_query_response::Upkeep};
 use weir_runtime::{Shutdown, metrics::Gauge};
 
 use crate::{
@@ -130,7 +130,11 @@ impl Watcher {
                 self.last = Some((essence, Instant::now()));
                 self.sent_pulse = self.seen;
                 self.update += 1;
-                return Ok(WatchQueryResponse { result: Some(answer), update: self.update });
+                return Ok(WatchQueryResponse {
+                    result: Some(answer),
+                    upkeep: Upkeep::Repeated.into(),
+                    update: self.update,
+                });
             }
         }
     }
@@ -182,6 +186,10 @@ fn essence(answer: &Answer) -> Answer {
         Answer::Summary(summary) => &mut summary.info,
         Answer::TimeSeries(series) => &mut series.info,
         Answer::Breakdown(breakdown) => &mut breakdown.info,
+        Answer::Funnel(funnel) => &mut funnel.info,
+        Answer::Retention(retention) => &mut retention.info,
+        Answer::Paths(paths) => &mut paths.info,
+        Answer::UserEvents(events) => &mut events.info,
     };
     if let Some(info) = info {
         *info = ResultInfo {

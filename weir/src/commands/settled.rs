@@ -57,6 +57,7 @@ pub(crate) async fn counted(connection: &Connection, token: &str, patience: Dura
             time_range: Some(TimeRange { start_time: instant(0), end_time: instant(86_400), last: None }),
             top_events: 1,
             min_consistency_token: token.to_owned(),
+            ..GetSummaryRequest::default()
         });
         request.set_timeout(ATTEMPT);
         match client.get_summary(request).await {

@@ -100,7 +100,7 @@ impl Plan {
             .map(|group| {
                 let sum = table.group_total(*group, &self.needs, patience)?;
                 let (group, other) = group_values(table.values(*group));
-                Ok(pb::BreakdownRow { group, other, figures: figures(&sum) })
+                Ok(pb::BreakdownRow { group, other, figures: figures(&sum), ..Default::default() })
             })
             .collect();
         let late = total.late();
@@ -116,6 +116,7 @@ impl Plan {
             omitted_rows: groups.len().saturating_sub(*max_rows) as u64,
             totals: figures(&total),
             info: Some(provenance.info(views)),
+            ..Default::default()
         })
     }
 }

@@ -143,9 +143,9 @@ impl Provenance<'_> {
             late_events: self.late,
             coverage_start_time: coverage.map(timestamp),
             rows_read: self.rows_read,
-            bytes_read: 0,
             start_time: Some(timestamp(self.range.start)),
             end_time: Some(timestamp(self.range.end)),
+            ..ResultInfo::default()
         }
     }
 }

@@ -188,6 +188,7 @@ impl Plan {
             omitted_series: groups.len().saturating_sub(*max_series) as u64,
             interval: interval_number(self.interval).into(),
             info: Some(provenance.info(views)),
+            ..Default::default()
         })
     }
 
@@ -220,7 +221,7 @@ impl Plan {
         }
         fill(&mut points, next_slot..self.buckets.len());
         let (group, other) = group.map(|group| group_values(table.values(group))).unwrap_or_default();
-        Ok(pb::TimeSeries { group, other, points, totals: figures(&total) })
+        Ok(pb::TimeSeries { group, other, points, totals: figures(&total), ..Default::default() })
     }
 
     fn point(&self, slot: usize, figures: Vec<Figure>) -> pb::TimeSeriesPoint {
@@ -229,6 +230,7 @@ impl Plan {
             start_time: Some(timestamp(start)),
             local_time: self.question.zone.local_time(start).unwrap_or_default(),
             figures,
+            ..Default::default()
         }
     }
 }

@@ -1,0 +1,111 @@
+//! Answers that are files: those of RPCs whose answer, or the field of it that the rule names as the body, is a
+//! `google.api.HttpBody`.
+//!
+//! The bytes go out as they are, under the content type of the first message. When the call fails midway the connection is
+//! broken off, so that nobody takes for whole what has come.
+
+use axum::{body::Body, extract::Request, response::Response};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
+use tokio::time::{Instant, sleep_until};
+use tonic::{Status, Streaming};
+use weir_runtime::status::Reason;
+
+use crate::{
+    call::{self, Caller},
+    rest::Rest,
+    rule::Binding,
+    unary,
+};
+
+/// The message that means raw bytes.
+const HTTP_BODY: &str = "google.api.HttpBody";
+/// What bytes are that do not say it.
+const UNKNOWN: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Where a file is in an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    output: MessageDescriptor,
+    /// The field; the answer itself when absent.
+    field: Option<FieldDescriptor>,
+}
+
+/// Where the file is in the answers of an RPC, if they are files.
+pub(crate) fn place(output: &MessageDescriptor, response_body: Option<&FieldDescriptor>) -> Option<Place> {
+    let is_file = match response_body {
+        None => output.full_name() == HTTP_BODY,
+        Some(field) => {
+            !field.is_list()
+                && matches!(field.kind(), Kind::Message(message) if message.full_name() == HTTP_BODY)
+        }
+    };
+    is_file.then(|| Place { output: output.clone(), field: response_body.cloned() })
+}
+
+impl Place {
+    /// The content type, if it is given, and the bytes.
+    fn piece(&self, message: Bytes) -> Result<(Option<HeaderValue>, Bytes), Status> {
+        let answer = unary::decode(&self.output, message)?;
+        let Some(field) = &self.field else { return Ok(parts(&answer)) };
+        Ok(answer.get_field(field).as_message().map(parts).unwrap_or_default())
+    }
+}
+
+fn parts(body: &DynamicMessage) -> (Option<HeaderValue>, Bytes) {
+    let content_type = body.get_field_by_name("content_type");
+    let content_type = content_type.as_ref().and_then(|value| value.as_str()).filter(|text| !text.is_empty());
+    let data = body.get_field_by_name("data").and_then(|value| value.as_bytes().cloned());
+    (content_type.and_then(|text| text.parse().ok()), data.unwrap_or_default())
+}
+
+/// Calls an RPC that streams a file.
+pub(crate) async fn answer(
+    rest: &Rest,
+    binding: &Binding,
+    place: &Place,
+    variables: &[String],
+    request: Request,
+) -> Result<Response, Status> {
+    let caller = Caller::of(&request, binding.rpc.shape);
+    let message = unary::message(rest, binding, variables, request).await?;
+    let (headers, messages) = call::server_stream(&rest.backend, &binding.rpc, &caller, message).await?;
+    let mut file = File { messages, deadline: caller.deadline, place: place.clone() };
+    // The head waits for the first piece, which says what the file is; an error until then is an ordinary one.
+    let (content_type, first) = file.next().await?.unwrap_or_default();
+    let rest = futures::stream::unfold(Some(file), async |file| {
+        let mut file = file?;
+        match file.next().await {
+            Ok(Some((_, bytes))) => Some((Ok(bytes), Some(file))),
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    });
+    let pieces = futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest);
+    let mut response = Response::new(Body::from_stream(pieces));
+    response.headers_mut().extend(headers);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type.unwrap_or(UNKNOWN));
+    Ok(response)
+}
+
+struct File {
+    messages: Streaming<Bytes>,
+    deadline: Option<Instant>,
+    place: Place,
+}
+
+impl File {
+    async fn next(&mut self) -> Result<Option<(Option<HeaderValue>, Bytes)>, Status> {
+        let message = match self.deadline {
+            None => self.messages.message().await,
+            Some(deadline) => tokio::select! {
+                message = self.messages.message() => message,
+                () = sleep_until(deadline) => {
+                    Err(Reason::DeadlineExceeded.status("the deadline of the call passed"))
+                }
+            },
+        };
+        message?.map(|message| self.place.piece(message)).transpose()
+    }
+}
