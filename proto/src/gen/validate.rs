@@ -95,7 +95,7 @@ impl Validate for crate::weir::analytics::v1::Formula {
         {
             let at = at.field("expression");
             rules::min_len(&self.expression, 1, &at, found);
-            rules::max_bytes(&self.expression, 400, &at, found);
+            rules::max_bytes(&self.expression, 200, &at, found);
         }
     }
 }
@@ -405,6 +405,10 @@ impl Validate for crate::weir::analytics::v1::QueryPathsRequest {
         {
             let at = at.field("min_consistency_token");
             rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+        {
+            let at = at.field("field");
+            rules::max_bytes(&self.field, 400, &at, found);
         }
     }
 }

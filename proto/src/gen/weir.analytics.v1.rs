@@ -194,7 +194,7 @@ pub mod measure {
         /// Number of distinct values of a property of any kind.
         UniqueValues = 10,
         /// Number of visits. Events with a `session_id` form one visit for each session; those without one form visits of their
-        /// user that end when 30 minutes pass without another. Counted, like sessions, wherever a visit has an event.
+        /// user that end when more than 30 minutes pass without another. Counted, like sessions, wherever a visit has an event.
         Visits = 11,
     }
     impl Kind {
@@ -823,7 +823,7 @@ pub struct ExportEventsResponse {
 /// A chain is one event for each of the steps 1 to k, the first and the last of them at most `window` apart and all of them
 /// within the range. A user (or visit) has reached step k if there is such a chain of their events. Every possible first event
 /// is tried and the deepest chain counts, the earliest among equals. A later step may be matched by another event than the
-/// next one that fits. Events at the same time are in the order in which they were accepted.
+/// next one that fits. An event serves one step at most. Events at the same time are in the order in which they were accepted.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryFunnelRequest {
     /// The range.
@@ -920,7 +920,7 @@ pub struct FunnelStep {
     #[prost(string, tag = "3")]
     pub label: ::prost::alloc::string::String,
 }
-/// Events that end a chain when they happen between two of its events.
+/// Events that end a chain when they happen between two of its events, even if they match the next step as well.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FunnelExclusion {
     /// One of these names; any when empty.
@@ -1020,7 +1020,7 @@ pub struct QueryPathsRequest {
     /// Only events that pass are on paths; the one at the beginning is in any case.
     #[prost(message, optional, tag = "8")]
     pub filter: ::core::option::Option<Filter>,
-    /// Repetitions of the same event name right after each other count as one event.
+    /// Repetitions of the same value right after each other count as one event.
     #[prost(bool, tag = "9")]
     pub fold_repeats: bool,
     /// Wait, up to the deadline, until the events of this token are counted.
@@ -1029,6 +1029,9 @@ pub struct QueryPathsRequest {
     /// Also say how the question was answered: `ResultInfo.plan`.
     #[prost(bool, tag = "11")]
     pub explain: bool,
+    /// The field whose values the paths are made of, named as in `Filter`, such as `page`; `event_name` when empty.
+    #[prost(string, tag = "12")]
+    pub field: ::prost::alloc::string::String,
 }
 /// Nested message and enum types in `QueryPathsRequest`.
 pub mod query_paths_request {
@@ -1079,7 +1082,7 @@ pub mod query_paths_request {
 /// A tree of paths.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryPathsResponse {
-    /// Where paths begin. Its name is empty when it stands for events of several names.
+    /// Where paths begin. Its value is empty when it stands for events with several.
     #[prost(message, optional, tag = "1")]
     pub root: ::core::option::Option<PathNode>,
     /// How the answer came about.
@@ -1089,9 +1092,9 @@ pub struct QueryPathsResponse {
 /// An event on paths that are the same up to here.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PathNode {
-    /// Name of the event.
+    /// Value of the field, so unless another was asked for the name of the event; empty where events have none.
     #[prost(string, tag = "1")]
-    pub event_name: ::prost::alloc::string::String,
+    pub value: ::prost::alloc::string::String,
     /// Whether this is the rest: events beyond `max_branches`, folded together. Nothing follows it.
     #[prost(bool, tag = "2")]
     pub other: bool,
@@ -1101,7 +1104,7 @@ pub struct PathNode {
     /// Those of them whose paths end here, although they might go on.
     #[prost(uint64, tag = "4")]
     pub ended: u64,
-    /// What comes next, the most frequent first, equal ones by name, the rest last.
+    /// What comes next, the most frequent first, equal ones by value, the rest last.
     #[prost(message, repeated, tag = "5")]
     pub branches: ::prost::alloc::vec::Vec<PathNode>,
 }
