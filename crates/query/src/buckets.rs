@@ -1,0 +1,92 @@
+//! Buckets of time, found for millions of events.
+
+use std::ops::Range;
+
+/// Buckets that follow each other without gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buckets {
+    /// First moments, ascending, and the end of the last one.
+    edges: Vec<i64>,
+    /// The width that all buckets have, if they have one; their first moments can then be calculated.
+    width: Option<i64>,
+}
+
+impl Buckets {
+    /// Of buckets that [`Zone::buckets`](weir_rollup::calendar::Zone::buckets) gives.
+    pub fn new(buckets: &[Range<i64>]) -> Self {
+        let mut edges: Vec<_> = buckets.iter().map(|bucket| bucket.start).collect();
+        edges.extend(buckets.last().map(|bucket| bucket.end));
+        let widths = |pair: &[i64]| pair[1] - pair[0];
+        let width = edges.windows(2).next().map(widths);
+        let equal = edges.windows(2).all(|pair| Some(widths(pair)) == width);
+        Self { width: width.filter(|width| equal && *width > 0), edges }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.edges.len().saturating_sub(1)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first moment of a bucket, microseconds since the Unix epoch.
+    pub fn start(&self, bucket: usize) -> i64 {
+        self.edges[bucket]
+    }
+
+    /// The moments of all buckets together.
+    pub fn range(&self) -> Range<i64> {
+        match (self.edges.first(), self.edges.last()) {
+            (Some(first), Some(last)) => *first..*last,
+            _ => 0..0,
+        }
+    }
+
+    /// The bucket of a moment. `near` is where to look first, and is left at what was found: events come in runs.
+    #[inline]
+    pub fn find(&self, time: i64, near: &mut usize) -> Option<usize> {
+        let range = self.range();
+        if !range.contains(&time) {
+            return None;
+        }
+        if let Some(width) = self.width {
+            return Some(((time - range.start) / width) as usize);
+        }
+        if !(self.edges[*near] <= time && self.edges.get(*near + 1).is_some_and(|end| time < *end)) {
+            *near = self.edges.partition_point(|edge| *edge <= time) - 1;
+        }
+        Some(*near)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weir_rollup::calendar::{Interval, Zone};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_moment_is_found_in_its_bucket(
+            zone in prop::sample::select(vec!["UTC", "Asia/Kolkata", "America/New_York", "Australia/Lord_Howe"]),
+            interval in prop::sample::select(Interval::ALL[3..].to_vec()),
+            start in 1_600_000_000i64..1_800_000_000, length in 1i64..40_000_000,
+            moments in prop::collection::vec(0f64..1.2, 1..40),
+        ) {
+            let range = start * 1_000_000..(start + length) * 1_000_000;
+            let buckets = Zone::parse(zone).unwrap().buckets(interval, range, 20_000).unwrap();
+            let found = Buckets::new(&buckets);
+            prop_assert_eq!(found.len(), buckets.len());
+            let mut near = 0;
+            for moment in moments {
+                let time = start * 1_000_000 + (length as f64 * moment * 1e6) as i64;
+                let expected = buckets.iter().position(|bucket| bucket.contains(&time));
+                prop_assert_eq!(found.find(time, &mut near), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! All events of an actor together, in order: batches are split by the actor's hash as they come, then each part is sorted and
+//! folded on its own. Stored events are sorted already, so a part is a few sorted runs, which the standard library's sort finds
+//! and merges.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arrow::{
+    array::{Array, AsArray, BooleanArray, RecordBatch, StringViewArray},
+    datatypes::{Int64Type, TimestampMicrosecondType},
+};
+use datafusion::logical_expr::Expr;
+use tokio::task::JoinSet;
+use weir_rollup::field::Field;
+use weir_store::{schema::column as name, view::Column};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::{
+    Engine, Error,
+    buckets::Buckets,
+    engine::stopped,
+    fold::{Action, NO_SESSION, actors, session::sessions},
+    scan::{Scan, Sink},
+    texts::Texts,
+};
+
+/// Parts: enough that one fits into a core's cache where all of them take a gigabyte.
+pub(crate) const PARTS: usize = 256;
+
+/// The part of an actor. By the high bits, so that parts keep the order of hashes.
+pub(crate) fn part(actor: i64) -> usize {
+    (actor as u64 >> (64 - PARTS.trailing_zeros())) as usize
+}
+
+/// Whom a question counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// Users: `user_id`, else `anonymous_id`.
+    User,
+    /// Sessions of a user: `session_id`, else what 30 minutes of silence don't interrupt.
+    Session,
+}
+
+/// Where an action's parts are in the batches of a scan.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    user: usize,
+    time: usize,
+    offset: usize,
+    session: Option<usize>,
+    marks: Vec<(usize, u32)>,
+    breaks: Vec<(usize, u32)>,
+    groups: Vec<usize>,
+    /// Only events with one of these marks have a group.
+    grouped: u32,
+    /// Of an actor's consecutive events in one of these with the same marks, the first is enough.
+    once: Option<Arc<Buckets>>,
+}
+
+impl Layout {
+    /// Selects what every action has.
+    pub(crate) fn new(scan: &mut Scan, actor: Actor) -> Self {
+        Self {
+            user: scan.select_column(Column::Core(name::USER_HASH)),
+            time: scan.select_column(Column::Core(name::TIME)),
+            offset: scan.select_column(Column::Core(name::LOG_OFFSET)),
+            session: (actor == Actor::Session).then(|| scan.select_column(Column::Core(name::SESSION_ID))),
+            marks: Vec::new(),
+            breaks: Vec::new(),
+            groups: Vec::new(),
+            grouped: 0,
+            once: None,
+        }
+    }
+
+    /// Sets these marks where a condition holds.
+    pub(crate) fn mark(&mut self, scan: &mut Scan, condition: Expr, marks: u32) {
+        self.marks.push((scan.select(condition), marks));
+    }
+
+    /// Breaks these gaps where a condition holds.
+    pub(crate) fn breaks(&mut self, scan: &mut Scan, condition: Expr, gaps: u32) {
+        self.breaks.push((scan.select(condition), gaps));
+    }
+
+    /// Groups events with one of these marks by fields.
+    pub(crate) fn group(&mut self, scan: &mut Scan, fields: &[Field], grouped: u32) {
+        self.groups = fields.iter().map(|field| scan.select_column(Column::text(field))).collect();
+        self.grouped = if fields.is_empty() { 0 } else { grouped };
+    }
+
+    /// Keeps one event of those that are alike in a bucket.
+    pub(crate) fn once(&mut self, buckets: Buckets) {
+        self.once = Some(Arc::new(buckets));
+    }
+}
+
+/// The actions of one stream.
+#[derive(Debug)]
+pub(crate) struct Actions {
+    layout: Layout,
+    parts: Vec<Vec<Action>>,
+    texts: Texts,
+    /// Marks and breaks of the batch at hand.
+    marks: Vec<u32>,
+    breaks: Vec<u32>,
+    near: usize,
+}
+
+impl Actions {
+    pub(crate) fn new(layout: Layout) -> Self {
+        let parts = (0..PARTS).map(|_| Vec::new()).collect();
+        Self { layout, parts, texts: Texts::default(), marks: Vec::new(), breaks: Vec::new(), near: 0 }
+    }
+}
+
+impl Sink for Actions {
+    fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        let Self { layout, parts, texts, marks, breaks, near } = self;
+        let rows = batch.num_rows();
+        set(marks, rows, batch, &layout.marks);
+        set(breaks, rows, batch, &layout.breaks);
+        let users = batch.column(layout.user).as_primitive::<Int64Type>().values();
+        let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
+        let offsets = batch.column(layout.offset).as_primitive::<Int64Type>().values();
+        let session = layout.session.map(|at| batch.column(at).as_string_view());
+        let groups: Vec<&StringViewArray> =
+            layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
+        for row in 0..rows {
+            let mut action = Action {
+                actor: users[row],
+                time: times[row],
+                offset: offsets[row],
+                marks: marks[row],
+                breaks: breaks[row],
+                group: 0,
+            };
+            if let Some(session) = session {
+                if session.is_null(row) {
+                    action.marks |= NO_SESSION;
+                } else {
+                    let id = session.value(row).as_bytes();
+                    action.actor = xxh3_64_with_seed(id, users[row] as u64) as i64;
+                }
+            }
+            let part = &mut parts[part(action.actor)];
+            if let (Some(buckets), Some(last)) = (&layout.once, part.last())
+                && last.actor == action.actor
+                && last.marks == action.marks
+                && (last.time, last.offset) <= (action.time, action.offset)
+                && buckets.find(last.time, near) == buckets.find(action.time, near)
+            {
+                continue;
+            }
+            if action.marks & layout.grouped != 0 {
+                action.group = texts.number(&groups, row);
+            }
+            part.push(action);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let actions: usize = self.parts.iter().map(Vec::capacity).sum();
+        actions * size_of::<Action>() + self.texts.bytes()
+    }
+}
+
+/// Sets bits where boolean columns hold.
+fn set(bits: &mut Vec<u32>, rows: usize, batch: &RecordBatch, columns: &[(usize, u32)]) {
+    bits.clear();
+    bits.resize(rows, 0);
+    for (at, value) in columns {
+        for row in holds(batch.column(*at).as_boolean()).set_indices() {
+            bits[row] |= value;
+        }
+    }
+}
+
+/// The rows where a condition holds.
+pub(crate) fn holds(condition: &BooleanArray) -> arrow::buffer::BooleanBuffer {
+    match condition.nulls() {
+        Some(nulls) => condition.values() & nulls.inner(),
+        None => condition.values().clone(),
+    }
+}
+
+/// What folds actors, one after the other.
+pub(crate) trait Fold: Send + 'static {
+    /// Adds an actor.
+    fn add(&mut self, actions: &[Action]);
+    /// Adds what another one has folded.
+    fn merge(&mut self, other: Self);
+}
+
+/// Folds all actors of all streams on the engine's threads; the result, and what its groups stand for.
+pub(crate) async fn fold<F: Fold>(
+    engine: &Engine,
+    streams: Vec<Actions>,
+    actor: Actor,
+    new: impl Fn() -> F + Send + Sync + 'static,
+) -> Result<(F, Texts), Error> {
+    let mut texts = Texts::default();
+    let mut parts: Vec<Vec<Vec<Action>>> = (0..PARTS).map(|_| Vec::new()).collect();
+    let mut numbers = Vec::new();
+    let mut held = 0;
+    for stream in streams {
+        held += stream.bytes();
+        numbers.push(texts.absorb(&stream.texts));
+        for (part, actions) in parts.iter_mut().zip(stream.parts) {
+            part.push(actions);
+        }
+    }
+    let memory = engine.memory("actions of a question");
+    memory.try_grow(held + texts.bytes()).map_err(|error| engine.failure(error))?;
+    let (numbers, new) = (Arc::new(numbers), Arc::new(new));
+    let result = each_part(
+        engine,
+        parts,
+        {
+            let new = Arc::clone(&new);
+            move || new()
+        },
+        move |folded: &mut F, streams: Vec<Vec<Action>>| {
+            let mut all = Vec::with_capacity(streams.iter().map(Vec::len).sum());
+            for (mut actions, numbers) in streams.into_iter().zip(&*numbers) {
+                // An event without a group has number 0, which need not exist.
+                actions.iter_mut().for_each(|action| {
+                    action.group = numbers.get(action.group as usize).copied().unwrap_or(0);
+                });
+                all.append(&mut actions);
+            }
+            all.sort_by_key(|action| (action.actor, action.time, action.offset));
+            for actions in actors(&all) {
+                match actor {
+                    Actor::User => folded.add(actions),
+                    Actor::Session => sessions(actions).for_each(|session| folded.add(session)),
+                }
+            }
+        },
+    );
+    let mut folded = result.await?.into_iter();
+    let mut sum = folded.next().unwrap_or_else(|| new());
+    folded.for_each(|part| sum.merge(part));
+    Ok((sum, texts))
+}
+
+/// Shares parts out among the engine's threads, each of which adds what it gets to a state of its own.
+pub(crate) async fn each_part<P: Send + 'static, F: Send + 'static>(
+    engine: &Engine,
+    parts: Vec<P>,
+    new: impl Fn() -> F,
+    add: impl Fn(&mut F, P) + Send + Sync + 'static,
+) -> Result<Vec<F>, Error> {
+    let (parts, add) = (Arc::new(Mutex::new(VecDeque::from(parts))), Arc::new(add));
+    let mut tasks = JoinSet::new();
+    for _ in 0..engine.threads() {
+        let (parts, add, mut state) = (Arc::clone(&parts), Arc::clone(&add), new());
+        tasks.spawn(async move {
+            loop {
+                let next = parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(part) = next else { break state };
+                add(&mut state, part);
+                // Where a cancelled question stops.
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let mut states = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        states.push(done.map_err(stopped)?);
+    }
+    Ok(states)
+}

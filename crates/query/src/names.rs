@@ -1,0 +1,257 @@
+//! What there is to ask about: names of events, properties with types, counts and frequent values.
+
+use std::{cmp::Reverse, collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    datatypes::TimestampMicrosecondType,
+};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use weir_store::{
+    schema::{Kind, column as name},
+    view::Column,
+};
+
+use crate::{
+    Engine, Error, Events,
+    engine::Read,
+    filter::Filter,
+    scan::{Scan, Sink},
+};
+
+/// Properties that are told apart at most, and names of events.
+const MAX_KEYS: usize = 10_000;
+/// Values of a property that are counted at most: those that come first.
+const MAX_VALUES: usize = 1000;
+/// Longer values are not counted each: nobody breaks down by them. Bytes.
+const MAX_VALUE_BYTES: usize = 256;
+
+/// Which events.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Their times, microseconds since the Unix epoch.
+    pub range: Range<i64>,
+    /// Which of them.
+    pub filter: Filter,
+    /// Frequent values of each property.
+    pub values: usize,
+}
+
+/// A kind of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// Its name.
+    pub name: String,
+    /// Events.
+    pub events: u64,
+    /// Time of the first one, microseconds since the Unix epoch.
+    pub first_seen: i64,
+    /// Time of the last one.
+    pub last_seen: i64,
+}
+
+/// A property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// Its key.
+    pub key: String,
+    /// Events that have it.
+    pub events: u64,
+    /// By type of its values.
+    pub kinds: BTreeMap<Kind, u64>,
+    /// Frequent values (texts, numbers and booleans) and how many events have them, most frequent first.
+    pub values: Vec<(String, u64)>,
+    /// Whether there are more values than were counted, so that some may be missing.
+    pub more_values: bool,
+}
+
+/// Calls `take` with row, key, kind and text of every property.
+pub(crate) fn each_property<'b>(
+    map: &'b ArrayRef,
+    kinds: &'b ArrayRef,
+    mut take: impl FnMut(usize, &'b str, Kind, Option<&'b str>),
+) {
+    let (map, kinds) = (map.as_map(), kinds.as_string_view());
+    let (keys, values) = (map.keys().as_string::<i32>(), map.values().as_string::<i32>());
+    for (row, ends) in map.offsets().windows(2).enumerate() {
+        let letters = if kinds.is_valid(row) { kinds.value(row).as_bytes() } else { &[] };
+        for (entry, index) in (ends[0] as usize..ends[1] as usize).enumerate() {
+            let kind = letters.get(entry).map_or(Kind::Text, |letter| Kind::of(*letter));
+            take(row, keys.value(index), kind, values.is_valid(index).then(|| values.value(index)));
+        }
+    }
+}
+
+impl Engine {
+    /// The names of events, most frequent first.
+    ///
+    /// # Errors
+    /// When the events can't be read, or not within `limit`.
+    pub async fn event_names(
+        &self,
+        events: Arc<dyn Events>,
+        question: Question,
+        limit: Duration,
+    ) -> Result<(Vec<Name>, Read), Error> {
+        let engine = self.clone();
+        let work = async move {
+            let mut scan = question.scan();
+            scan.select_column(Column::Core(name::EVENT_NAME));
+            scan.select_column(Column::Core(name::TIME));
+            let (streams, read) = scan.run(&engine, &*events, Names::default).await?;
+            let mut all = Names::default();
+            for (name, seen) in streams.into_iter().flat_map(|stream| stream.0) {
+                all.note(&name, seen);
+            }
+            let name = |(name, (events, first_seen, last_seen))| Name { name, events, first_seen, last_seen };
+            let mut names: Vec<_> = all.0.into_iter().map(name).collect();
+            names.sort_by(|a, b| b.events.cmp(&a.events).then_with(|| a.name.cmp(&b.name)));
+            Ok((names, read))
+        };
+        self.run(limit, work).await
+    }
+
+    /// The properties of events, most frequent first.
+    ///
+    /// # Errors
+    /// When the events can't be read, or not within `limit`.
+    pub async fn properties(
+        &self,
+        events: Arc<dyn Events>,
+        question: Question,
+        limit: Duration,
+    ) -> Result<(Vec<Property>, Read), Error> {
+        let engine = self.clone();
+        let work = async move {
+            let top = question.values;
+            let mut scan = question.scan();
+            scan.select_column(Column::Core(name::PROPERTIES));
+            scan.select_column(Column::Core(name::PROPERTY_KINDS));
+            let (streams, read) = scan.run(&engine, &*events, Keys::default).await?;
+            let mut all = Keys::default();
+            for (key, seen) in streams.into_iter().flat_map(|stream| stream.0) {
+                if let Some(known) = all.entry(&key) {
+                    known.merge(seen);
+                }
+            }
+            let mut properties: Vec<_> =
+                all.0.into_iter().map(|(key, seen)| seen.into_property(key, top)).collect();
+            properties.sort_by(|a, b| b.events.cmp(&a.events).then_with(|| a.key.cmp(&b.key)));
+            Ok((properties, read))
+        };
+        self.run(limit, work).await
+    }
+}
+
+impl Question {
+    fn scan(&self) -> Scan {
+        let mut scan = Scan::of(&self.range);
+        if !self.filter.is_empty() {
+            let condition = scan.filter(&self.filter);
+            scan.keep(condition);
+        }
+        scan
+    }
+}
+
+#[derive(Debug, Default)]
+struct Names(HashMap<String, (u64, i64, i64), FixedState>);
+
+impl Names {
+    fn note(&mut self, name: &str, (count, first, last): (u64, i64, i64)) {
+        let room = self.0.len() < MAX_KEYS;
+        match self.0.get_mut(name) {
+            Some(known) => *known = (known.0 + count, known.1.min(first), known.2.max(last)),
+            None if room => drop(self.0.insert(name.to_owned(), (count, first, last))),
+            None => {}
+        }
+    }
+}
+
+impl Sink for Names {
+    fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        let names = batch.column(0).as_string_view();
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
+        for (row, time) in times.iter().enumerate() {
+            self.note(names.value(row), (1, *time, *time));
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        300 * self.0.len()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    kinds: [u64; Kind::ALL.len()],
+    values: HashMap<String, u64, FixedState>,
+    more: bool,
+}
+
+impl Counted {
+    fn note(&mut self, kind: Kind, value: Option<&str>) {
+        self.kinds[Kind::ALL.iter().position(|one| *one == kind).expect("ALL has every kind")] += 1;
+        match (kind, value) {
+            (Kind::Text | Kind::Number | Kind::Boolean, Some(value)) => self.count(value, 1),
+            (Kind::Text | Kind::Number | Kind::Boolean | Kind::Json | Kind::Null, _) => {}
+        }
+    }
+
+    fn count(&mut self, value: &str, count: u64) {
+        let room = self.values.len() < MAX_VALUES && value.len() <= MAX_VALUE_BYTES;
+        match self.values.get_mut(value) {
+            Some(known) => *known += count,
+            None if room => {
+                self.values.insert(value.to_owned(), count);
+            }
+            None => self.more = true,
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.kinds.iter_mut().zip(other.kinds).for_each(|(mine, theirs)| *mine += theirs);
+        self.more |= other.more;
+        other.values.iter().for_each(|(value, count)| self.count(value, *count));
+    }
+
+    fn into_property(self, key: String, top: usize) -> Property {
+        let kinds = Kind::ALL.into_iter().zip(self.kinds).filter(|(_, count)| *count > 0).collect();
+        let mut values: Vec<_> = self.values.into_iter().collect();
+        values.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
+        values.truncate(top);
+        Property { key, events: self.kinds.iter().sum(), kinds, values, more_values: self.more }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Keys(HashMap<String, Counted, FixedState>);
+
+impl Keys {
+    fn entry(&mut self, key: &str) -> Option<&mut Counted> {
+        if !self.0.contains_key(key) {
+            if self.0.len() >= MAX_KEYS {
+                return None;
+            }
+            self.0.insert(key.to_owned(), Counted::default());
+        }
+        self.0.get_mut(key)
+    }
+}
+
+impl Sink for Keys {
+    fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        each_property(batch.column(0), batch.column(1), |_, key, kind, value| {
+            if let Some(counted) = self.entry(key) {
+                counted.note(kind, value);
+            }
+        });
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|(key, counted)| key.len() + 200 + 80 * counted.values.capacity()).sum()
+    }
+}

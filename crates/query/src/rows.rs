@@ -1,0 +1,108 @@
+//! Answers that are streams of rows.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+
+use crate::{
+    Engine, Error,
+    engine::{Read, StopOnDrop, read},
+};
+
+/// Batches that wait for a slow reader. Two: one to read, one to come.
+const WAITING: usize = 2;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
+    read: Read,
+    truncated: bool,
+}
+
+/// A stream of rows. Work stops when it is dropped, and waits while nobody reads.
+#[derive(Debug)]
+pub struct Rows {
+    schema: SchemaRef,
+    batches: mpsc::Receiver<Result<RecordBatch, Error>>,
+    end: Arc<Mutex<End>>,
+    _stop: StopOnDrop,
+}
+
+impl Rows {
+    /// The columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// What was read so far; of the whole answer once the stream has ended.
+    pub fn read(&self) -> Read {
+        lock(&self.end).read
+    }
+
+    /// Whether there were more rows than wanted, once the stream has ended.
+    pub fn truncated(&self) -> bool {
+        lock(&self.end).truncated
+    }
+}
+
+fn lock(end: &Mutex<End>) -> MutexGuard<'_, End> {
+    end.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stream for Rows {
+    type Item = Result<RecordBatch, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.batches.poll_recv(context)
+    }
+}
+
+impl Engine {
+    /// Runs a plan for at most this long, waiting for the reader included, and for at most this many rows: the rest is cut off.
+    pub(crate) fn rows(&self, plan: Arc<dyn ExecutionPlan>, limit: Duration, max_rows: usize) -> Rows {
+        let (send, batches) = mpsc::channel(WAITING);
+        let (engine, schema) = (self.clone(), plan.schema());
+        let end = Arc::new(Mutex::new(End::default()));
+        let note = Arc::clone(&end);
+        let work = async move {
+            let all = async {
+                let context = engine.context().task_ctx();
+                let mut stream =
+                    execute_stream(Arc::clone(&plan), context).map_err(|error| engine.failure(error))?;
+                let mut left = max_rows;
+                while let Some(batch) = stream.next().await {
+                    let batch = batch.map_err(|error| engine.failure(error))?;
+                    lock(&note).read = read(&plan);
+                    let wanted = batch.num_rows().min(left);
+                    left -= wanted;
+                    if wanted > 0 && send.send(Ok(batch.slice(0, wanted))).await.is_err() {
+                        break;
+                    }
+                    if wanted < batch.num_rows() {
+                        lock(&note).truncated = true;
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                lock(&note).read = read(&plan);
+                Ok(())
+            };
+            let ended = match tokio::time::timeout(limit, all).await {
+                Ok(ended) => ended,
+                Err(_) => Err(Error::TooSlow(limit)),
+            };
+            if let Err(error) = ended {
+                // Whoever has stopped reading does not want to know.
+                let _ = send.send(Err(error)).await;
+            }
+        };
+        Rows { schema, batches, end, _stop: self.start(work) }
+    }
+}

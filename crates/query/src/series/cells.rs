@@ -1,0 +1,389 @@
+//! What each stream adds up: by group and bucket, a cell of each measure.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, PrimitiveArray, RecordBatch, StringViewArray},
+    buffer::BooleanBuffer,
+    datatypes::{ArrowPrimitiveType, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType},
+};
+use datafusion::{common::ScalarValue, logical_expr::lit};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use weir_rollup::{
+    distinct::Union,
+    field::Field,
+    money::{Currency, Revenue},
+    numeric::Summary,
+};
+use weir_store::{schema::column as name, view::Column};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Precision, Question};
+use crate::{
+    Error,
+    buckets::Buckets,
+    fold::active::Sighting,
+    gather::{PARTS, holds, part},
+    measure::{Measure, Statistic},
+    scan::{Scan, Sink},
+    texts::Texts,
+};
+
+/// Billionths in a unit of money. Amounts were whole units of 64 bits and billionths before they were stored.
+const NANOS: i128 = 1_000_000_000;
+
+/// Where the parts of a measure are in the batches of a scan.
+#[derive(Debug, Clone)]
+struct Spec {
+    /// Only rows where this holds.
+    filter: Option<usize>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Visits need all events of a user together.
+    Elsewhere,
+    Events,
+    /// A column of hashes.
+    Hashes(usize, Precision),
+    /// A column of texts.
+    Texts(usize, Precision),
+    /// Columns of amounts and currencies.
+    Revenue(usize, usize),
+    /// A column of numbers, added up.
+    Summary(usize),
+    /// A column of numbers, all kept.
+    Values(usize),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    time: usize,
+    late: usize,
+    groups: Vec<usize>,
+    buckets: Arc<Buckets>,
+    /// Buckets before those of the answer: late events in them are not its.
+    lead: usize,
+    specs: Vec<Spec>,
+}
+
+/// What to read for a question.
+pub(super) fn scan(question: &Question, buckets: &[Range<i64>], lead: usize) -> (Scan, Layout) {
+    let start = if lead > 0 { buckets[0].start } else { question.range.start };
+    let mut scan = Scan::of(&(start..question.range.end));
+    if !question.filter.is_empty() {
+        let condition = scan.filter(&question.filter);
+        scan.keep(condition);
+    }
+    let time = scan.select_column(Column::Core(name::TIME));
+    let late = scan.select_column(Column::Core(name::LATE));
+    let groups = question.by.iter().map(|field| scan.select_column(Column::text(field))).collect();
+    let specs = question
+        .measures
+        .iter()
+        .map(|measured| {
+            let filter = (!measured.filter.is_empty()).then(|| {
+                let condition = scan.filter(&measured.filter);
+                scan.select(condition)
+            });
+            Spec { filter, kind: kind(&measured.measure, measured.precision, &mut scan) }
+        })
+        .collect();
+    (scan, Layout { time, late, groups, buckets: Arc::new(Buckets::new(buckets)), lead, specs })
+}
+
+fn kind(measure: &Measure, precision: Precision, scan: &mut Scan) -> Kind {
+    let mut numbers = |field: &Field| match Column::number(field) {
+        Some(column) => scan.select_column(column),
+        None => scan.select(lit(ScalarValue::Float64(None))),
+    };
+    match measure {
+        Measure::Events => Kind::Events,
+        Measure::Numeric(field, Statistic::Quantile(_)) if precision == Precision::Exact => {
+            Kind::Values(numbers(field))
+        }
+        Measure::Numeric(field, _) => Kind::Summary(numbers(field)),
+        Measure::UniqueUsers => Kind::Hashes(scan.select_column(Column::Core(name::USER_HASH)), precision),
+        Measure::Sessions => Kind::Texts(scan.select_column(Column::Core(name::SESSION_ID)), precision),
+        Measure::UniqueValues(field) => Kind::Texts(scan.select_column(Column::text(field)), precision),
+        Measure::Visits => Kind::Elsewhere,
+        Measure::Revenue(_) => {
+            let amount = scan.select_column(Column::Core(name::REVENUE));
+            Kind::Revenue(amount, scan.select_column(Column::Core(name::CURRENCY)))
+        }
+    }
+}
+
+/// By cell: what a measure adds up to there.
+#[derive(Debug)]
+pub(super) enum Measurements {
+    Events(Vec<u64>),
+    Revenue(Vec<Revenue>),
+    Summary(Vec<Summary>),
+    Values(Vec<Vec<f64>>),
+    Sketch(Vec<Union>),
+    Elsewhere,
+    /// Not by cell: by part of the actors, where they were seen.
+    Sightings(Vec<Vec<Sighting>>),
+}
+
+impl Measurements {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Elsewhere => Self::Elsewhere,
+            Kind::Events => Self::Events(Vec::new()),
+            Kind::Revenue(..) => Self::Revenue(Vec::new()),
+            Kind::Summary(_) => Self::Summary(Vec::new()),
+            Kind::Values(_) => Self::Values(Vec::new()),
+            Kind::Hashes(_, Precision::Sketch) | Kind::Texts(_, Precision::Sketch) => {
+                Self::Sketch(Vec::new())
+            }
+            Kind::Hashes(_, Precision::Exact) | Kind::Texts(_, Precision::Exact) => {
+                Self::Sightings((0..PARTS).map(|_| Vec::new()).collect())
+            }
+        }
+    }
+
+    /// Makes room for cells.
+    pub(super) fn resize(&mut self, cells: usize) {
+        match self {
+            Self::Events(all) => all.resize(cells, 0),
+            Self::Revenue(all) => all.resize(cells, Revenue::default()),
+            Self::Summary(all) => all.resize_with(cells, Summary::default),
+            Self::Values(all) => all.resize_with(cells, Vec::new),
+            Self::Sketch(all) => all.resize_with(cells, Union::for_query),
+            Self::Sightings(_) | Self::Elsewhere => {}
+        }
+    }
+
+    /// A column of the same kind, empty.
+    pub(super) fn alike(&self) -> Self {
+        match self {
+            Self::Elsewhere => Self::Elsewhere,
+            Self::Events(_) => Self::Events(Vec::new()),
+            Self::Revenue(_) => Self::Revenue(Vec::new()),
+            Self::Summary(_) => Self::Summary(Vec::new()),
+            Self::Values(_) => Self::Values(Vec::new()),
+            Self::Sketch(_) => Self::Sketch(Vec::new()),
+            Self::Sightings(_) => Self::Sightings(Vec::new()),
+        }
+    }
+
+    /// Adds the cells of another column of the same kind; `places` are their positions here. Sightings are left alone.
+    pub(super) fn absorb(&mut self, other: Self, places: &[u32]) {
+        match (self, other) {
+            (Self::Events(mine), Self::Events(theirs)) => {
+                places.iter().zip(theirs).for_each(|(place, more)| mine[*place as usize] += more);
+            }
+            (Self::Revenue(mine), Self::Revenue(theirs)) => {
+                places.iter().zip(&theirs).for_each(|(place, more)| mine[*place as usize].merge(more));
+            }
+            (Self::Summary(mine), Self::Summary(theirs)) => {
+                places.iter().zip(&theirs).for_each(|(place, more)| mine[*place as usize].merge(more));
+            }
+            (Self::Values(mine), Self::Values(theirs)) => {
+                places
+                    .iter()
+                    .zip(theirs)
+                    .for_each(|(place, mut more)| mine[*place as usize].append(&mut more));
+            }
+            (Self::Sketch(mine), Self::Sketch(theirs)) => {
+                places.iter().zip(&theirs).for_each(|(place, more)| mine[*place as usize].merge(more));
+            }
+            (
+                Self::Events(_)
+                | Self::Revenue(_)
+                | Self::Summary(_)
+                | Self::Values(_)
+                | Self::Sketch(_)
+                | Self::Sightings(_)
+                | Self::Elsewhere,
+                _,
+            ) => {}
+        }
+    }
+}
+
+/// The cells of one stream.
+#[derive(Debug)]
+pub(super) struct Cells {
+    layout: Layout,
+    pub(super) texts: Texts,
+    /// By group and bucket.
+    pub(super) index: HashMap<(u32, u32), u32, FixedState>,
+    pub(super) columns: Vec<Measurements>,
+    pub(super) late: u64,
+    /// Numbers kept, and an estimate of what sketches hold, bytes.
+    kept: usize,
+    /// Of the batch at hand: group, bucket and cell of each row.
+    places: Vec<(u32, u32, u32)>,
+    near: usize,
+}
+
+impl Cells {
+    pub(super) fn new(layout: Layout) -> Self {
+        let columns = layout.specs.iter().map(|spec| Measurements::new(spec.kind)).collect();
+        let (texts, index, places) = (Texts::default(), HashMap::default(), Vec::new());
+        Self { layout, texts, index, columns, late: 0, kept: 0, places, near: 0 }
+    }
+
+    fn place(&mut self, batch: &RecordBatch) {
+        let Self { layout, texts, index, places, near, late, .. } = self;
+        let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
+        let was_late = holds(batch.column(layout.late).as_boolean());
+        let groups: Vec<&StringViewArray> =
+            layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
+        places.clear();
+        let mut last = None;
+        for (row, time) in times.iter().enumerate() {
+            let group = if groups.is_empty() { 0 } else { texts.number(&groups, row) };
+            let bucket = layout.buckets.find(*time, near).expect("the scan keeps to the buckets");
+            if bucket >= layout.lead && was_late.value(row) {
+                *late += 1;
+            }
+            let key = (group, bucket as u32);
+            let cell = match last {
+                Some((known, cell)) if known == key => cell,
+                _ => {
+                    let next = index.len() as u32;
+                    *index.entry(key).or_insert(next)
+                }
+            };
+            last = Some((key, cell));
+            places.push((group, key.1, cell));
+        }
+    }
+}
+
+impl Sink for Cells {
+    fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        self.place(batch);
+        let cells = self.index.len();
+        let Self { layout, columns, places, kept, .. } = self;
+        for (spec, column) in layout.specs.iter().zip(columns) {
+            column.resize(cells);
+            let filter = spec.filter.map(|at| holds(batch.column(at).as_boolean()));
+            let rows = Rows { places, filter: filter.as_ref() };
+            match (spec.kind, column) {
+                (Kind::Events, Measurements::Events(counts)) => {
+                    rows.each(|_, (_, _, cell)| counts[cell as usize] += 1)
+                }
+                (Kind::Hashes(at, _), column) => {
+                    let hashes = batch.column(at).as_primitive::<Int64Type>().values();
+                    rows.each(|row, place| column.see(hashes[row] as u64, place, kept));
+                }
+                (Kind::Texts(at, _), column) => {
+                    let texts = batch.column(at).as_string_view();
+                    rows.each(|row, place| {
+                        if texts.is_valid(row) {
+                            column.see(xxh3_64(texts.value(row).as_bytes()), place, kept);
+                        }
+                    });
+                }
+                (Kind::Revenue(amount, currency), Measurements::Revenue(sums)) => {
+                    let amounts = batch.column(amount).as_primitive::<Decimal128Type>();
+                    let currencies = batch.column(currency).as_string_view();
+                    rows.values(amounts, |row, cell, nanos| {
+                        let code = currencies.is_valid(row).then(|| Currency::parse(currencies.value(row)));
+                        let currency = code.flatten().unwrap_or(Currency::NONE);
+                        sums[cell].add(currency, (nanos / NANOS) as i64, (nanos % NANOS) as i32);
+                    });
+                }
+                (Kind::Summary(at), Measurements::Summary(sums)) => {
+                    rows.values(batch.column(at).as_primitive::<Float64Type>(), |_, cell, value| {
+                        sums[cell].add(value);
+                    });
+                }
+                (Kind::Values(at), Measurements::Values(all)) => {
+                    rows.values(batch.column(at).as_primitive::<Float64Type>(), |_, cell, value| {
+                        if value.is_finite() {
+                            all[cell].push(value);
+                            // With the room that vectors keep for more.
+                            *kept += 12;
+                        }
+                    });
+                }
+                (Kind::Elsewhere, _) => {}
+                (Kind::Events | Kind::Revenue(..) | Kind::Summary(_) | Kind::Values(_), _) => {
+                    unreachable!("columns are made after their kinds")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let cells = self.index.capacity();
+        let columns: usize = self
+            .columns
+            .iter()
+            .map(|column| match column {
+                Measurements::Elsewhere => 0,
+                Measurements::Events(_) => 8 * cells,
+                Measurements::Revenue(_) => 64 * cells,
+                // A quantile sketch that has seen a few hundred values.
+                Measurements::Summary(_) => 1024 * cells,
+                Measurements::Values(_) => 24 * cells,
+                Measurements::Sketch(_) => 64 * cells,
+                Measurements::Sightings(parts) => {
+                    parts.iter().map(Vec::capacity).sum::<usize>() * size_of::<Sighting>()
+                }
+            })
+            .sum();
+        self.texts.bytes() + 16 * cells + columns + self.kept
+    }
+}
+
+impl Measurements {
+    fn see(&mut self, hash: u64, (group, bucket, cell): (u32, u32, u32), kept: &mut usize) {
+        match self {
+            Self::Sketch(sets) => {
+                // At most until each is a sketch; not worth finding out.
+                *kept += usize::from(*kept < sets.len() << 20) * 8;
+                sets[cell as usize].insert(hash);
+            }
+            Self::Sightings(parts) => {
+                let seen = Sighting { actor: hash as i64, group, bucket };
+                let part = &mut parts[part(seen.actor)];
+                // Stored events are sorted by user: most repetitions follow each other.
+                if part.last() != Some(&seen) {
+                    part.push(seen);
+                }
+            }
+            Self::Elsewhere | Self::Events(_) | Self::Revenue(_) | Self::Summary(_) | Self::Values(_) => {
+                unreachable!("columns are made after their kinds")
+            }
+        }
+    }
+}
+
+/// The rows of a batch that a measure is about.
+struct Rows<'b> {
+    places: &'b [(u32, u32, u32)],
+    filter: Option<&'b BooleanBuffer>,
+}
+
+impl Rows<'_> {
+    #[inline]
+    fn each(&self, mut take: impl FnMut(usize, (u32, u32, u32))) {
+        match self.filter {
+            None => self.places.iter().enumerate().for_each(|(row, place)| take(row, *place)),
+            Some(filter) => filter.set_indices().for_each(|row| take(row, self.places[row])),
+        }
+    }
+
+    #[inline]
+    fn values<T: ArrowPrimitiveType>(
+        &self,
+        values: &PrimitiveArray<T>,
+        mut take: impl FnMut(usize, usize, T::Native),
+    ) {
+        self.each(|row, (_, _, cell)| {
+            if values.is_valid(row) {
+                take(row, cell as usize, values.value(row));
+            }
+        });
+    }
+}

@@ -1,0 +1,254 @@
+//! The cells of all streams, merged, and sums of them.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use weir_rollup::{
+    Estimate,
+    distinct::Union,
+    money::{Amount, Currency, Revenue},
+    numeric::Summary,
+};
+
+use super::{
+    Actors, Figure,
+    cells::{Cells, Measurements},
+};
+use crate::{
+    Engine, Error,
+    fold::active::{Counts, Sighting, Span},
+    funnel::at_rank,
+    gather::{PARTS, each_part},
+    measure::{Measure, Statistic},
+    texts::Texts,
+};
+
+#[derive(Debug)]
+pub(super) struct Merged {
+    pub(super) texts: Texts,
+    index: HashMap<(u32, u32), u32, FixedState>,
+    /// How many there are; they are numbered from 0.
+    pub(super) groups: u32,
+    columns: Vec<Measurements>,
+    /// By measure, where it counts actors exactly.
+    actors: Vec<Option<Actors>>,
+    pub(super) late: u64,
+}
+
+impl Merged {
+    pub(super) async fn of(
+        engine: &Engine,
+        streams: Vec<Cells>,
+        span: Span,
+        lead: usize,
+    ) -> Result<Self, Error> {
+        let memory = engine.memory("series of a question");
+        let mut merged = Self {
+            texts: Texts::default(),
+            index: HashMap::default(),
+            groups: 0,
+            columns: Vec::new(),
+            actors: Vec::new(),
+            late: 0,
+        };
+        // By measure that counts actors, by part: what each stream saw, with groups as they are numbered here.
+        let mut sightings: Vec<Vec<Vec<Vec<Sighting>>>> = Vec::new();
+        for stream in streams {
+            let bytes = crate::scan::Sink::bytes(&stream);
+            memory.try_grow(bytes).map_err(|error| engine.failure(error))?;
+            merged.late += stream.late;
+            let numbers = merged.texts.absorb(&stream.texts);
+            let number = |group: u32| numbers.get(group as usize).copied().unwrap_or(0);
+            let mut places = vec![0; stream.index.len()];
+            for ((group, bucket), cell) in &stream.index {
+                merged.groups = merged.groups.max(number(*group) + 1);
+                let next = merged.index.len() as u32;
+                places[*cell as usize] = *merged.index.entry((number(*group), *bucket)).or_insert(next);
+            }
+            if merged.columns.is_empty() {
+                merged.columns = stream.columns.iter().map(Measurements::alike).collect();
+                sightings = merged.columns.iter().map(|_| (0..PARTS).map(|_| Vec::new()).collect()).collect();
+            }
+            let cells = merged.index.len();
+            for ((mine, seen), theirs) in merged.columns.iter_mut().zip(&mut sightings).zip(stream.columns) {
+                if let Measurements::Sightings(parts) = theirs {
+                    for (all, mut part) in seen.iter_mut().zip(parts) {
+                        part.iter_mut().for_each(|one| one.group = number(one.group));
+                        all.push(part);
+                    }
+                } else {
+                    mine.resize(cells);
+                    mine.absorb(theirs, &places);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        for (column, parts) in merged.columns.iter().zip(sightings) {
+            let counted = match column {
+                Measurements::Sightings(_) => Some(count(engine, parts, span, lead as u32).await?),
+                Measurements::Events(_)
+                | Measurements::Revenue(_)
+                | Measurements::Summary(_)
+                | Measurements::Values(_)
+                | Measurements::Sketch(_)
+                | Measurements::Elsewhere => None,
+            };
+            merged.actors.push(counted);
+        }
+        Ok(merged)
+    }
+
+    pub(super) fn cell(&self, group: u32, bucket: u32) -> Option<u32> {
+        self.index.get(&(group, bucket)).copied()
+    }
+
+    /// All cells of some buckets.
+    pub(super) fn cells(&self, of: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
+        let chosen = self.index.iter().filter(move |((_, bucket), _)| of(*bucket));
+        chosen.map(|(_, cell)| *cell)
+    }
+
+    /// The counts of a measure that counts actors exactly.
+    pub(super) fn actors(&self, column: usize) -> Option<&Actors> {
+        self.actors.get(column)?.as_ref()
+    }
+
+    /// Takes in what was counted elsewhere for a measure.
+    pub(super) fn set_actors(&mut self, column: usize, actors: Actors) {
+        if let Some(place) = self.actors.get_mut(column) {
+            *place = Some(actors);
+        }
+    }
+
+    /// The currencies of a measure of revenue.
+    pub(super) fn currencies(&self, column: usize) -> Vec<Currency> {
+        let mut all = Revenue::default();
+        if let Some(Measurements::Revenue(sums)) = self.columns.get(column) {
+            sums.iter().for_each(|sum| all.merge(sum));
+        }
+        let known = all.amounts().iter().map(|amount| amount.currency);
+        known.filter(|currency| *currency != Currency::NONE).collect()
+    }
+}
+
+async fn count(
+    engine: &Engine,
+    parts: Vec<Vec<Vec<Sighting>>>,
+    span: Span,
+    lead: u32,
+) -> Result<Actors, Error> {
+    let nobody = move || Actors { spans: Counts::new(span), totals: Counts::new(Span::Buckets(1)) };
+    let add = move |counts: &mut Actors, streams: Vec<Vec<Sighting>>| {
+        let mut all = streams.concat();
+        drop(streams);
+        all.sort();
+        all.dedup();
+        counts.spans.add(&all);
+        if lead > 0 {
+            all.retain(|one| one.bucket >= lead);
+            counts.totals.add(&all);
+        }
+    };
+    let mut counted = nobody();
+    for part in each_part(engine, parts, nobody, add).await? {
+        counted.spans.merge(part.spans);
+        counted.totals.merge(part.totals);
+    }
+    if lead == 0 {
+        counted.totals.all = counted.spans.all;
+        counted.totals.groups = counted.spans.groups.clone();
+    }
+    Ok(counted)
+}
+
+/// Cells of a measure, added up.
+#[derive(Debug, Clone)]
+pub(super) enum Sum {
+    Events(u64),
+    Revenue(Revenue),
+    Summary(Box<Summary>),
+    Values(Vec<f64>),
+    Sketch(Union),
+    /// No events were read, or actors are counted elsewhere.
+    Nothing,
+}
+
+impl Sum {
+    /// Of no cells.
+    pub(super) fn of(merged: &Merged, column: usize) -> Self {
+        match merged.columns.get(column) {
+            Some(Measurements::Events(_)) => Self::Events(0),
+            Some(Measurements::Revenue(_)) => Self::Revenue(Revenue::default()),
+            Some(Measurements::Summary(_)) => Self::Summary(Box::default()),
+            Some(Measurements::Values(_)) => Self::Values(Vec::new()),
+            Some(Measurements::Sketch(_)) => Self::Sketch(Union::for_query()),
+            Some(Measurements::Sightings(_) | Measurements::Elsewhere) | None => Self::Nothing,
+        }
+    }
+
+    pub(super) fn add(&mut self, merged: &Merged, column: usize, cell: u32) {
+        let cell = cell as usize;
+        match (self, &merged.columns[column]) {
+            (Self::Events(sum), Measurements::Events(cells)) => *sum += cells[cell],
+            (Self::Revenue(sum), Measurements::Revenue(cells)) => sum.merge(&cells[cell]),
+            (Self::Summary(sum), Measurements::Summary(cells)) => sum.merge(&cells[cell]),
+            (Self::Values(sum), Measurements::Values(cells)) => sum.extend_from_slice(&cells[cell]),
+            (Self::Sketch(sum), Measurements::Sketch(cells)) => sum.merge(&cells[cell]),
+            (
+                Self::Events(_)
+                | Self::Revenue(_)
+                | Self::Summary(_)
+                | Self::Values(_)
+                | Self::Sketch(_)
+                | Self::Nothing,
+                _,
+            ) => {}
+        }
+    }
+
+    /// The figure of the measure. Revenue of a measure that leaves the currency open is in the only one there is.
+    pub(super) fn figure(self, measure: &Measure) -> Figure {
+        let figure = |estimate: Option<Estimate>| Figure { estimate, money: None };
+        match self {
+            Self::Events(count) => Figure::exact(count as f64),
+            Self::Sketch(set) => figure(Some(set.estimate())),
+            Self::Revenue(sums) => {
+                let Measure::Revenue(currency) = measure else { return Figure::default() };
+                let amount = sums.amounts().iter().find(|amount| Some(amount.currency) == *currency).copied();
+                let nothing = currency.map(|currency| Amount { currency, nanos: 0, count: 0 });
+                let estimate = Some(Estimate::exact(amount.map_or(0.0, |amount| amount.to_f64())));
+                Figure { estimate, money: amount.or(nothing) }
+            }
+            Self::Values(mut values) => {
+                let Measure::Numeric(_, Statistic::Quantile(rank)) = measure else {
+                    return Figure::default();
+                };
+                let rank = if rank.is_nan() { 0.5 } else { rank.clamp(0.0, 1.0) };
+                figure(at_rank(&mut values, rank).map(Estimate::exact))
+            }
+            Self::Summary(summary) => {
+                let Measure::Numeric(_, statistic) = measure else { return Figure::default() };
+                figure(match statistic {
+                    Statistic::Sum => Some(Estimate::exact(summary.sum())),
+                    Statistic::Min => summary.min().map(Estimate::exact),
+                    Statistic::Max => summary.max().map(Estimate::exact),
+                    Statistic::Average => summary.average().map(Estimate::exact),
+                    Statistic::Quantile(rank) => summary.quantile(*rank),
+                })
+            }
+            // Without events: nothing of everything that counts.
+            Self::Nothing => match measure {
+                Measure::Events
+                | Measure::UniqueUsers
+                | Measure::Sessions
+                | Measure::Visits
+                | Measure::UniqueValues(_)
+                | Measure::Revenue(_)
+                | Measure::Numeric(_, Statistic::Sum) => Figure::exact(0.0),
+                Measure::Numeric(
+                    _,
+                    Statistic::Min | Statistic::Max | Statistic::Average | Statistic::Quantile(_),
+                ) => Figure::default(),
+            },
+        }
+    }
+}

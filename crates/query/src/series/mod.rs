@@ -1,0 +1,424 @@
+//! Measures over time and by the values of fields.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use weir_rollup::{
+    Estimate,
+    calendar::{Interval, Zone},
+    field::Field,
+    money::{Amount, Currency},
+};
+
+use crate::{
+    Engine, Error, Events,
+    engine::Read,
+    filter::Filter,
+    fold::active::{Counts, Span},
+    formula::Formula,
+    measure::Measure,
+    texts::Values,
+};
+
+mod cells;
+mod merged;
+mod visits;
+
+use cells::Cells;
+use merged::{Merged, Sum};
+
+/// A measure of some of the events.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// What is measured.
+    pub measure: Measure,
+    /// Of which events, among those that the question is about.
+    pub filter: Filter,
+    /// How exactly.
+    pub precision: Precision,
+}
+
+/// How different users, sessions and texts are counted, and quantiles found. Everything else is exact in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Exactly (different texts by 64-bit hashes).
+    Exact,
+    /// By the sketches that rollups have too, in less memory.
+    Sketch,
+}
+
+/// What a point of a series is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Its bucket.
+    Plain,
+    /// Its bucket and those before it, this many in all: 7 with buckets of a day for users active in a week.
+    Rolling(u32),
+    /// Everything from the beginning of the range to the end of its bucket.
+    Cumulative,
+}
+
+/// The question.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The events that are looked at, microseconds since the Unix epoch.
+    pub range: Range<i64>,
+    /// Width of the buckets; `None`: the range is one bucket, which makes the answer a breakdown.
+    pub interval: Option<Interval>,
+    /// By whose clock.
+    pub zone: Zone,
+    /// What is measured, at least one thing.
+    pub measures: Vec<Measured>,
+    /// What is computed from the measures.
+    pub formulas: Vec<Formula>,
+    /// The events that the question is about.
+    pub filter: Filter,
+    /// Fields to break the answer down by.
+    pub by: Vec<Field>,
+    /// What a point is about.
+    pub shape: Shape,
+    /// Series of the answer at most: the greatest by the first measure.
+    pub max_series: usize,
+    /// Points of the answer at most, and buckets.
+    pub max_points: usize,
+}
+
+/// The value of a measure or formula.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figure {
+    /// `None` where there is none: no number to average, a division by zero.
+    pub estimate: Option<Estimate>,
+    /// Of revenue: the exact amount.
+    pub money: Option<Amount>,
+}
+
+/// Measures at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Position of the bucket in [`Answer::buckets`].
+    pub bucket: usize,
+    /// Of the measures, then of the formulas.
+    pub figures: Vec<Figure>,
+}
+
+/// Measures of the events that have the same values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The values of the fields of the breakdown.
+    pub values: Values,
+    /// By time. A plain series has no points where it has no events.
+    pub points: Vec<Point>,
+    /// Over the whole range.
+    pub totals: Vec<Figure>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The measures, with currencies where they were left open.
+    pub measures: Vec<Measure>,
+    /// The buckets that the range touches.
+    pub buckets: Vec<Range<i64>>,
+    /// The greatest series first.
+    pub series: Vec<Series>,
+    /// Series left out.
+    pub omitted_series: usize,
+    /// Over all series and the whole range.
+    pub totals: Vec<Figure>,
+    /// Events that the answer is about that were late.
+    pub late: u64,
+    /// What was read.
+    pub read: Read,
+}
+
+/// Widest rolling window, buckets.
+const MAX_ROLLING: u32 = 1000;
+
+impl Question {
+    /// The same question about the period before: as long, ending where this one begins.
+    pub fn preceding(&self) -> Self {
+        let Range { start, end } = self.range;
+        Self { range: start.saturating_sub(end.saturating_sub(start))..start, ..self.clone() }
+    }
+
+    /// The buckets to read, and how many of them come before those of the answer.
+    fn buckets(&self) -> Result<(Vec<Range<i64>>, usize), Error> {
+        if self.measures.is_empty() {
+            return Err(Error::question("measures", "must be at least one"));
+        }
+        if self.range.is_empty() {
+            return Err(Error::question("time range", "must end after its start"));
+        }
+        let buckets = match self.interval {
+            None => vec![self.range.clone()],
+            Some(interval) => {
+                let buckets = self.zone.buckets(interval, self.range.clone(), self.max_points);
+                buckets.map_err(|error| match error {
+                    weir_rollup::Error::TooManyBuckets(limit) => {
+                        let mend = "widen the interval or shorten the range";
+                        Error::TooLarge { what: "buckets", limit, mend }
+                    }
+                    other => Error::question("time range", other),
+                })?
+            }
+        };
+        let lead = match (self.shape, self.interval) {
+            (Shape::Plain | Shape::Cumulative, _) => return Ok((buckets, 0)),
+            (Shape::Rolling(width), Some(_)) if (1..=MAX_ROLLING).contains(&width) => width as usize - 1,
+            (Shape::Rolling(_), Some(_)) => {
+                return Err(Error::question(
+                    "rolling window",
+                    format_args!("must be 1 to {MAX_ROLLING} buckets"),
+                ));
+            }
+            (Shape::Rolling(_), None) => return Err(Error::question("rolling window", "needs an interval")),
+        };
+        let interval = self.interval.expect("checked above");
+        let mut all = Vec::with_capacity(lead + buckets.len());
+        let mut at = self.range.start;
+        if let Some(first) = buckets.first() {
+            at = first.start;
+        }
+        for _ in 0..lead {
+            let before = self.zone.bucket(interval, at - 1);
+            let before = before.map_err(|error| Error::question("time range", error))?;
+            at = before.start;
+            all.push(before);
+        }
+        all.reverse();
+        all.extend(buckets);
+        Ok((all, lead))
+    }
+
+    fn span(&self) -> Span {
+        match self.shape {
+            Shape::Plain => Span::Buckets(1),
+            Shape::Rolling(width) => Span::Buckets(width),
+            Shape::Cumulative => Span::Forever,
+        }
+    }
+}
+
+impl Engine {
+    /// Answers a question about series.
+    ///
+    /// # Errors
+    /// When the question breaks a rule, or is not answered within `limit` or in the memory there is.
+    pub async fn series(
+        &self,
+        events: Arc<dyn Events>,
+        question: Question,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
+        let (buckets, lead) = question.buckets()?;
+        let engine = self.clone();
+        self.run(limit, async move { answer(&engine, &*events, question, buckets, lead).await }).await
+    }
+}
+
+async fn answer(
+    engine: &Engine,
+    events: &dyn Events,
+    question: Question,
+    buckets: Vec<Range<i64>>,
+    lead: usize,
+) -> Result<Answer, Error> {
+    let (scan, layout) = cells::scan(&question, &buckets, lead);
+    let (streams, mut read) = scan.run(engine, events, || Cells::new(layout.clone())).await?;
+    let mut merged = Merged::of(engine, streams, question.span(), lead).await?;
+    for (column, measured) in question.measures.iter().enumerate() {
+        if measured.measure == Measure::Visits {
+            read += visits::count(engine, events, &question, measured, &buckets, lead, column, &mut merged)
+                .await?;
+        }
+    }
+    let measures = settle_currencies(&question, &merged)?;
+    let view =
+        View { question: &question, measures: &measures, merged: &merged, buckets: buckets.len(), lead };
+
+    // Without a breakdown there is one series, even of nothing.
+    let mut groups: Vec<(f64, u32)> = (0..merged.groups.max(u32::from(question.by.is_empty())))
+        .map(|group| (view.total_of(group, 0).estimate.map_or(f64::NEG_INFINITY, |first| first.value), group))
+        .collect();
+    if !question.by.is_empty() {
+        groups.sort_by_cached_key(|(_, group)| merged.texts.values(*group));
+    }
+    groups.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let omitted_series = groups.len().saturating_sub(question.max_series);
+    groups.truncate(question.max_series);
+    let mut points = 0;
+    let mut series = Vec::with_capacity(groups.len());
+    for (_, group) in groups {
+        let one = view.series(group);
+        points += one.points.len();
+        if points > question.max_points {
+            let mend = "widen the interval, shorten the range or ask for fewer series";
+            return Err(Error::TooLarge { what: "points", limit: question.max_points, mend });
+        }
+        series.push(one);
+        tokio::task::yield_now().await;
+    }
+    let totals = view.totals();
+    let late = merged.late;
+    Ok(Answer { measures, buckets: buckets[lead..].to_vec(), series, omitted_series, totals, late, read })
+}
+
+/// Fills in the currency where a measure leaves it open, or asks which is meant.
+fn settle_currencies(question: &Question, merged: &Merged) -> Result<Vec<Measure>, Error> {
+    let settle = |(column, measured): (usize, &Measured)| match &measured.measure {
+        Measure::Revenue(None) => {
+            let currencies = merged.currencies(column);
+            match currencies.as_slice() {
+                [] => Ok(Measure::Revenue(None)),
+                [only] => Ok(Measure::Revenue(Some(*only))),
+                several => {
+                    let codes: Vec<_> = several.iter().map(Currency::as_str).collect();
+                    let problem =
+                        format_args!("of revenue must be given: there is revenue in {}", codes.join(", "));
+                    Err(Error::question("currency", problem))
+                }
+            }
+        }
+        other => Ok(other.clone()),
+    };
+    question.measures.iter().enumerate().map(settle).collect()
+}
+
+/// What the answer is read from.
+struct View<'a> {
+    question: &'a Question,
+    measures: &'a [Measure],
+    merged: &'a Merged,
+    /// Buckets read.
+    buckets: usize,
+    /// Those of them before the answer's.
+    lead: usize,
+}
+
+impl View<'_> {
+    fn series(&self, group: u32) -> Series {
+        // By bucket, its cell.
+        let cells: Vec<Option<u32>> =
+            (0..self.buckets as u32).map(|bucket| self.merged.cell(group, bucket)).collect();
+        let by_measure: Vec<Vec<Figure>> = (0..self.measures.len())
+            .map(|column| match self.merged.actors(column) {
+                Some(actors) => {
+                    let counts = actors.spans.series(group, self.buckets as u32).into_iter();
+                    counts.map(|count| Figure::exact(count as f64)).collect()
+                }
+                None => self.added(column, &cells),
+            })
+            .collect();
+        let shown = |bucket: &usize| self.question.shape != Shape::Plain || cells[*bucket].is_some();
+        let points = (self.lead..self.buckets).filter(shown).map(|bucket| {
+            let figures = by_measure.iter().map(|figures| figures[bucket]).collect();
+            Point { bucket: bucket - self.lead, figures: self.with_formulas(figures) }
+        });
+        let totals = (0..self.measures.len()).map(|column| self.total_of(group, column)).collect();
+        let values =
+            if self.question.by.is_empty() { Values::new() } else { self.merged.texts.values(group) };
+        Series { values, points: points.collect(), totals: self.with_formulas(totals) }
+    }
+
+    /// By bucket: what a measure adds up to.
+    fn added(&self, column: usize, cells: &[Option<u32>]) -> Vec<Figure> {
+        let measure = &self.measures[column];
+        let mut running = Sum::of(self.merged, column);
+        (0..cells.len())
+            .map(|bucket| {
+                let from = match self.question.shape {
+                    Shape::Cumulative => {
+                        cells[bucket].into_iter().for_each(|cell| running.add(self.merged, column, cell));
+                        return running.clone().figure(measure);
+                    }
+                    Shape::Plain => bucket,
+                    Shape::Rolling(width) => (bucket + 1).saturating_sub(width as usize),
+                };
+                let mut sum = Sum::of(self.merged, column);
+                cells[from..=bucket].iter().flatten().for_each(|cell| sum.add(self.merged, column, *cell));
+                sum.figure(measure)
+            })
+            .collect()
+    }
+
+    fn total_of(&self, group: u32, column: usize) -> Figure {
+        if let Some(actors) = self.merged.actors(column) {
+            return Figure::exact(actors.totals.groups.get(&group).copied().unwrap_or(0) as f64);
+        }
+        let mut sum = Sum::of(self.merged, column);
+        for bucket in self.lead..self.buckets {
+            if let Some(cell) = self.merged.cell(group, bucket as u32) {
+                sum.add(self.merged, column, cell);
+            }
+        }
+        sum.figure(&self.measures[column])
+    }
+
+    fn totals(&self) -> Vec<Figure> {
+        let total = |column: usize| match self.merged.actors(column) {
+            Some(actors) => Figure::exact(actors.totals.all as f64),
+            None => {
+                let mut sum = Sum::of(self.merged, column);
+                let shown = |bucket: u32| bucket as usize >= self.lead;
+                self.merged.cells(shown).for_each(|cell| sum.add(self.merged, column, cell));
+                sum.figure(&self.measures[column])
+            }
+        };
+        self.with_formulas((0..self.measures.len()).map(total).collect())
+    }
+
+    fn with_formulas(&self, mut figures: Vec<Figure>) -> Vec<Figure> {
+        let computed: Vec<_> =
+            self.question.formulas.iter().map(|formula| combined(formula, &figures)).collect();
+        figures.extend(computed);
+        figures
+    }
+}
+
+/// Inexact measures in a formula at most for which bounds are found: each doubles the work.
+const MAX_INEXACT: usize = 8;
+
+/// The value of a formula; its bounds are its least and greatest value where each measure is at a bound of its own, which is
+/// right wherever no measure appears twice.
+fn combined(formula: &Formula, figures: &[Figure]) -> Figure {
+    let value = formula.evaluate(&|index| figures[index].estimate.map(|estimate| estimate.value));
+    let Some(value) = value else { return Figure::default() };
+    let uses = |index: &usize| formula.measures() >> index & 1 != 0;
+    let inexact: Vec<_> = (0..figures.len())
+        .filter(|index| uses(index) && figures[*index].estimate.is_some_and(|estimate| !estimate.exact))
+        .collect();
+    if inexact.is_empty() {
+        return Figure::exact(value);
+    }
+    let (mut lower, mut upper) = (value, value);
+    if inexact.len() > MAX_INEXACT {
+        (lower, upper) = (f64::NEG_INFINITY, f64::INFINITY);
+    }
+    for corner in 0..1u32 << inexact.len().min(MAX_INEXACT) {
+        let at_corner = |index: usize| {
+            let estimate = figures[index].estimate?;
+            Some(match inexact.iter().position(|one| *one == index) {
+                Some(bit) if corner >> bit & 1 != 0 => estimate.upper,
+                Some(_) => estimate.lower,
+                None => estimate.value,
+            })
+        };
+        match formula.evaluate(&at_corner) {
+            Some(value) => (lower, upper) = (lower.min(value), upper.max(value)),
+            None => (lower, upper) = (f64::NEG_INFINITY, f64::INFINITY),
+        }
+    }
+    Figure { estimate: Some(Estimate { value, exact: false, lower, upper }), money: None }
+}
+
+impl Figure {
+    fn exact(value: f64) -> Self {
+        Self { estimate: Some(Estimate::exact(value)), money: None }
+    }
+}
+
+/// Exact counts of actors: for points, and for totals over the range of the answer.
+#[derive(Debug)]
+struct Actors {
+    spans: Counts,
+    totals: Counts,
+}

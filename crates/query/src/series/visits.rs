@@ -1,0 +1,87 @@
+//! Visits: where a user's events have no session, they are found between all such events of the user, whatever a filter lets
+//! through; so they take a scan of their own.
+
+use std::{ops::Range, sync::Arc};
+
+use weir_store::{schema::column as name, view::Column};
+
+use super::{Actors, Measured, Question, merged::Merged};
+use crate::{
+    Engine, Error, Events,
+    buckets::Buckets,
+    engine::Read,
+    fold::{
+        Action,
+        active::{Counts, Sighting, Span},
+    },
+    gather::{self, Actor, Fold, Layout},
+    scan::Scan,
+};
+
+/// Mark of an event that is measured.
+const MEASURED: u32 = 1;
+
+/// Counts the visits of a measure, and puts them among what is merged.
+#[allow(clippy::too_many_arguments, reason = "the parts of a question that is being answered")]
+pub(super) async fn count(
+    engine: &Engine,
+    events: &dyn Events,
+    question: &Question,
+    measured: &Measured,
+    buckets: &[Range<i64>],
+    lead: usize,
+    column: usize,
+    merged: &mut Merged,
+) -> Result<Read, Error> {
+    let start = if lead > 0 { buckets[0].start } else { question.range.start };
+    let mut scan = Scan::of(&(start..question.range.end));
+    let mut layout = Layout::new(&mut scan, Actor::Session);
+    let condition = scan.filter(&question.filter).and(scan.filter(&measured.filter));
+    let silent = scan.column(Column::Core(name::SESSION_ID)).is_null();
+    scan.keep(condition.clone().or(silent));
+    layout.mark(&mut scan, condition, MEASURED);
+    layout.group(&mut scan, &question.by, MEASURED);
+    let (streams, read) = scan.run(engine, events, || gather::Actions::new(layout.clone())).await?;
+    let (span, buckets) = (question.span(), Arc::new(Buckets::new(buckets)));
+    let new = move || Visits {
+        buckets: Arc::clone(&buckets),
+        lead: lead as u32,
+        seen: Vec::new(),
+        actors: Actors { spans: Counts::new(span), totals: Counts::new(Span::Buckets(1)) },
+    };
+    let (visits, texts) = gather::fold(engine, streams, Actor::Session, new).await?;
+    let numbers = merged.texts.absorb(&texts);
+    let number = |group: u32| numbers.get(group as usize).copied().unwrap_or(0);
+    let Actors { spans, totals } = visits.actors;
+    merged.set_actors(column, Actors { spans: spans.renumbered(number), totals: totals.renumbered(number) });
+    Ok(read)
+}
+
+struct Visits {
+    buckets: Arc<Buckets>,
+    lead: u32,
+    /// Where the visit at hand has events.
+    seen: Vec<Sighting>,
+    actors: Actors,
+}
+
+impl Fold for Visits {
+    fn add(&mut self, actions: &[Action]) {
+        self.seen.clear();
+        let mut near = 0;
+        for action in actions.iter().filter(|action| action.marks & MEASURED != 0) {
+            if let Some(bucket) = self.buckets.find(action.time, &mut near) {
+                self.seen.push(Sighting { actor: 0, group: action.group, bucket: bucket as u32 });
+            }
+        }
+        self.seen.sort();
+        self.actors.spans.add(&self.seen);
+        self.seen.retain(|one| one.bucket >= self.lead);
+        self.actors.totals.add(&self.seen);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.actors.spans.merge(other.actors.spans);
+        self.actors.totals.merge(other.actors.totals);
+    }
+}

@@ -1,0 +1,191 @@
+//! SQL over one table, `events`: the events of one project.
+//!
+//! What a statement can do follows from what there is, not from its text: a catalog with that table and nothing else, functions that
+//! compute, no table functions, no file formats, no information schema; and of statements only queries are planned, `EXPLAIN` of them, and
+//! `DESCRIBE events`.
+//!
+//! The table has the columns of [`weir_store::schema`]. `property('plan')` is the text of a property and `property_number('price')`
+//! its number; in a join, `property(a, 'plan')` says of which table. Beside DataFusion's functions there are `funnel_depth` and
+//! `retention`, see [`functions`].
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use datafusion::{
+    catalog::TableProvider,
+    error::DataFusionError,
+    execution::{
+        SessionStateBuilder, SessionStateDefaults, context::SQLOptions, session_state::SessionState,
+    },
+    physical_plan::ExecutionPlan,
+    prelude::SessionContext,
+    sql::{
+        parser::{DFParser, Statement},
+        sqlparser::ast::{
+            Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+            Statement as SqlStatement, visit_expressions_mut,
+        },
+    },
+};
+use weir_store::view::Column;
+
+use crate::{Engine, Error, Events, Rows, export::all_columns};
+
+pub mod functions;
+
+/// Longest statement, bytes.
+const MAX_BYTES: usize = 64 << 10;
+/// Properties that one statement can use.
+const MAX_PROPERTIES: usize = 200;
+
+/// Functions that make large values out of small ones, without accounting for the memory.
+const LEFT_OUT: [&str; 8] =
+    ["repeat", "lpad", "rpad", "array_repeat", "array_resize", "range", "generate_series", "gen_series"];
+
+/// What a statement may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Time until the last row is read.
+    pub time: Duration,
+    /// Rows of the answer at most; the rest is cut off.
+    pub rows: usize,
+}
+
+impl Engine {
+    /// Runs a query.
+    ///
+    /// # Errors
+    /// [`Error::Sql`] for a statement that can't be planned. Errors of its execution end the stream of rows.
+    pub async fn sql(&self, events: Arc<dyn Events>, text: String, limits: Limits) -> Result<Rows, Error> {
+        let engine = self.clone();
+        let plan = self.run(limits.time, async move { plan(&engine, &*events, &text).await }).await?;
+        Ok(self.rows(plan, limits.time, limits.rows))
+    }
+}
+
+async fn plan(engine: &Engine, events: &dyn Events, text: &str) -> Result<Arc<dyn ExecutionPlan>, Error> {
+    let (statement, properties) = parse(text)?;
+    let mut columns = all_columns();
+    columns.extend(properties);
+    let state = state(engine, events.table(&columns)?)?;
+    let planned = async {
+        let plan = state.statement_to_plan(statement).await?;
+        let nothing =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        nothing.verify_plan(&plan)?;
+        state.create_physical_plan(&plan).await
+    };
+    planned.await.map_err(|error| match error.find_root() {
+        DataFusionError::ResourcesExhausted(_)
+        | DataFusionError::ObjectStore(_)
+        | DataFusionError::External(_) => engine.failure(error),
+        _ => Error::Sql(error.strip_backtrace()),
+    })
+}
+
+/// A session that knows nothing but the table and functions.
+fn state(engine: &Engine, table: Arc<dyn TableProvider>) -> Result<SessionState, Error> {
+    let left_out = |name: &str, aliases: &[String]| {
+        LEFT_OUT.contains(&name) || aliases.iter().any(|alias| LEFT_OUT.contains(&alias.as_str()))
+    };
+    let mut scalars = SessionStateDefaults::default_scalar_functions();
+    scalars.retain(|function| !left_out(function.name(), function.aliases()));
+    let mut aggregates = SessionStateDefaults::default_aggregate_functions();
+    aggregates.extend(functions::all());
+    let config =
+        engine.context().copied_config().set_bool("datafusion.execution.enable_recursive_ctes", false);
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(Arc::clone(engine.environment()))
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(scalars)
+        .with_aggregate_functions(aggregates)
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .build();
+    let context = SessionContext::new_with_state(state);
+    context.register_table("events", table).map_err(|error| engine.failure(error))?;
+    Ok(context.state())
+}
+
+/// Reads a statement, and the properties that it uses as columns.
+fn parse(text: &str) -> Result<(Statement, Vec<Column>), Error> {
+    if text.len() > MAX_BYTES {
+        return Err(Error::Sql(format!("a statement has at most {MAX_BYTES} bytes")));
+    }
+    let mut statements =
+        DFParser::parse_sql(text).map_err(|error| Error::Sql(error.strip_backtrace().to_string()))?;
+    let first = statements.pop_front().filter(|first| statements.is_empty() && is_query(first));
+    let Some(mut statement) = first else {
+        let problem = "one query can be run: `select …`, `with … select …` or `explain` of such over the table `events`, or \
+                       `describe events`";
+        return Err(Error::Sql(problem.to_owned()));
+    };
+    let inner = match &mut statement {
+        Statement::Explain(explain) => &mut *explain.statement,
+        other => other,
+    };
+    let Statement::Statement(query) = inner else {
+        return Err(Error::Sql("`explain` takes a query".to_owned()));
+    };
+    let mut columns = Vec::new();
+    let found = visit_expressions_mut(query, |expr| {
+        if let Some((table, column)) = property(expr) {
+            let name = Ident::with_quote('"', column.name());
+            *expr = match table {
+                Some(table) => Expr::CompoundIdentifier(vec![table, name]),
+                None => Expr::Identifier(name),
+            };
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+            if columns.len() > MAX_PROPERTIES {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    if found.is_break() {
+        return Err(Error::Sql(format!("a statement can use at most {MAX_PROPERTIES} properties")));
+    }
+    Ok((statement, columns))
+}
+
+/// Whether a statement only reads.
+fn is_query(statement: &Statement) -> bool {
+    match statement {
+        Statement::Statement(statement) => {
+            matches!(**statement, SqlStatement::Query(_) | SqlStatement::ExplainTable { .. })
+        }
+        Statement::Explain(explain) => {
+            matches!(&*explain.statement, Statement::Statement(inner) if matches!(**inner, SqlStatement::Query(_)))
+        }
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
+    }
+}
+
+/// The column that a call of `property` or `property_number` stands for, and the table's alias.
+fn property(expr: &Expr) -> Option<(Option<Ident>, Column)> {
+    let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else {
+        return None;
+    };
+    let column: fn(String) -> Column = match name.to_string().to_ascii_lowercase().as_str() {
+        "property" => Column::Text,
+        "property_number" => Column::Number,
+        _ => return None,
+    };
+    let argument = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    let (table, key) = match list.args.as_slice() {
+        [key] => (None, argument(key)?),
+        [table, key] => match argument(table)? {
+            Expr::Identifier(table) => (Some(table), argument(key)?),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match key {
+        Expr::Value(value) => Some((table, column(value.value.into_string()?))),
+        _ => None,
+    }
+}

@@ -1,0 +1,121 @@
+//! Texts, and lists of texts, as small numbers.
+
+use arrow::array::{Array, StringViewArray};
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+
+/// The values of a group, `None` where an event has none.
+pub type Values = Vec<Option<String>>;
+
+/// Numbers every different list of texts from 0 on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Texts {
+    numbers: HashTable<u32>,
+    /// All keys, one after the other.
+    arena: Vec<u8>,
+    /// Where each key ends.
+    ends: Vec<usize>,
+    scratch: Vec<u8>,
+}
+
+fn hash(key: &[u8]) -> u64 {
+    FixedState::default().hash_one(key)
+}
+
+impl Texts {
+    /// The number of a row of some columns.
+    pub(crate) fn number(&mut self, columns: &[&StringViewArray], row: usize) -> u32 {
+        let mut key = std::mem::take(&mut self.scratch);
+        key.clear();
+        for column in columns {
+            if column.is_null(row) {
+                key.push(0);
+            } else {
+                let text = column.value(row).as_bytes();
+                key.push(1);
+                key.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                key.extend_from_slice(text);
+            }
+        }
+        let number = self.number_of(&key);
+        self.scratch = key;
+        number
+    }
+
+    fn number_of(&mut self, key: &[u8]) -> u32 {
+        let Self { numbers, arena, ends, .. } = self;
+        let at = |number: u32| {
+            let number = number as usize;
+            &arena[number.checked_sub(1).map_or(0, |before| ends[before])..ends[number]]
+        };
+        let hashed = hash(key);
+        if let Some(number) = numbers.find(hashed, |number| at(*number) == key) {
+            return *number;
+        }
+        let number = ends.len() as u32;
+        numbers.insert_unique(hashed, number, |number| hash(at(*number)));
+        arena.extend_from_slice(key);
+        ends.push(arena.len());
+        number
+    }
+
+    fn key(&self, number: u32) -> &[u8] {
+        let number = number as usize;
+        &self.arena[number.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[number]]
+    }
+
+    /// The texts of a number.
+    pub(crate) fn values(&self, number: u32) -> Values {
+        let mut rest = self.key(number);
+        let mut values = Vec::new();
+        while let Some((kind, after)) = rest.split_first() {
+            if *kind == 0 {
+                values.push(None);
+                rest = after;
+            } else {
+                let (length, after) = after.split_first_chunk::<4>().expect("keys are written whole");
+                let (text, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+                values.push(Some(String::from_utf8_lossy(text).into_owned()));
+                rest = after;
+            }
+        }
+        values
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Takes another's texts in; their numbers here, by their numbers there.
+    pub(crate) fn absorb(&mut self, other: &Self) -> Vec<u32> {
+        (0..other.len() as u32).map(|number| self.number_of(other.key(number))).collect()
+    }
+
+    /// Memory it uses, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.arena.capacity() + 8 * self.ends.capacity() + 5 * self.numbers.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_tell_missing_from_empty_and_columns_apart() {
+        let first: StringViewArray =
+            [Some("ab"), Some("a"), None, Some(""), Some("ab")].into_iter().collect();
+        let second: StringViewArray =
+            [Some("c"), Some("bc"), Some(""), None, Some("c")].into_iter().collect();
+        let mut texts = Texts::default();
+        let numbers: Vec<_> = (0..5).map(|row| texts.number(&[&first, &second], row)).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 0]);
+        assert_eq!(texts.values(2), [None, Some(String::new())]);
+        let mut other = Texts::default();
+        other.number(&[&first, &second], 3);
+        assert_eq!(other.absorb(&texts), [1, 2, 3, 0]);
+        assert_eq!(other.values(0), texts.values(3));
+    }
+}

@@ -1,0 +1,115 @@
+//! Bad questions and limits: clear errors, bounded memory, work that stops.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use weir_query::{
+    Engine, Error, Events,
+    engine::Settings,
+    filter::Filter,
+    fold::{funnel::Order, retention::Cohorts},
+    funnel::{Exclusion, MAX_WINDOW},
+    measure::Measure,
+    retention,
+    sql::Limits,
+};
+use weir_rollup::calendar::{Interval, Zone};
+
+use crate::events::{Event, Held, LIMIT, engine, funnel, named, run, series};
+
+fn many(count: i64) -> Arc<dyn Events> {
+    let event = |number: i64| Event {
+        user: format!("u{}", number % 1000),
+        name: if number % 3 == 0 { "a" } else { "b" }.to_owned(),
+        time: number,
+        ..Event::default()
+    };
+    Held::of(&(0..count).map(event).collect::<Vec<_>>(), 8192)
+}
+
+#[test]
+fn broken_rules_of_questions_are_named() {
+    let (engine, none) = (engine(), many(0));
+    let refused = |question| run(engine.funnel(Arc::clone(&none), question, LIMIT)).unwrap_err().to_string();
+    let steps = ["a"; 21];
+    assert!(refused(funnel(0..10, &steps, 5)).contains("1 to 20, not 21"));
+    assert!(refused(funnel(0..10, &[], 5)).contains("1 to 20, not 0"));
+    assert!(refused(funnel(0..10, &["a"], 0)).contains("366 days"));
+    assert!(refused(funnel(0..10, &["a"], MAX_WINDOW + 1)).contains("366 days"));
+    let mut between = funnel(0..10, &["a", "b"], 5);
+    between.exclusions = vec![Exclusion { filter: named("x"), between: Some((1, 1)) }];
+    assert!(refused(between.clone()).contains("a later one of the 2"));
+    between.order = Order::Any;
+    assert!(refused(between).contains("there is no between"));
+
+    let hourly = retention::Question {
+        range: 0..10,
+        interval: Interval::Hour,
+        zone: Zone::UTC,
+        cohorts: Cohorts::First,
+        start: Filter::default(),
+        returns: Filter::default(),
+        watched: 5,
+        by: Vec::new(),
+        max_cohorts: 10,
+    };
+    let error = run(engine.retention(Arc::clone(&none), hourly, LIMIT)).unwrap_err();
+    assert!(error.to_string().contains("a day, a week or a month"), "{error}");
+
+    let mut endless = series(0..i64::MAX / 4, vec![Measure::Events]);
+    endless.interval = Some(Interval::Second);
+    let error = run(engine.series(none, endless, LIMIT)).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { what: "buckets", .. }), "{error}");
+}
+
+#[test]
+fn a_question_that_needs_too_much_memory_is_refused() {
+    let engine = Engine::new(Settings { memory_bytes: 1 << 20, threads: 2 }).unwrap();
+    let error = run(engine.funnel(many(100_000), funnel(0..1_000_000, &["a", "b"], 50), LIMIT)).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory { limit: 1_048_576 }), "{error}");
+    // What it had is given back.
+    assert_eq!(engine.environment().memory_pool.reserved(), 0);
+    let limits = Limits { time: LIMIT, rows: 10 };
+    let text =
+        "select a.user_hash, count(*) from events a join events b on a.event_name = b.event_name group by 1";
+    let failed = run(async {
+        match engine.sql(many(100_000), text.to_owned(), limits).await {
+            Ok(mut rows) => rows.next().await.unwrap().map(drop).unwrap_err(),
+            Err(error) => error,
+        }
+    });
+    assert!(matches!(failed, Error::OutOfMemory { .. }), "{failed}");
+}
+
+#[test]
+fn a_question_that_takes_too_long_is_ended_and_its_work_stops() {
+    let engine = engine();
+    let text =
+        "select count(*) from events a, events b where a.time < b.time and a.log_offset > b.log_offset";
+    let limits = Limits { time: Duration::from_millis(200), rows: 10 };
+    let failed = run(async {
+        let mut rows = engine.sql(many(300_000), text.to_owned(), limits).await.unwrap();
+        rows.next().await.unwrap().unwrap_err()
+    });
+    assert!(matches!(failed, Error::TooSlow(_)), "{failed}");
+    assert!(failed.is_retryable());
+    // The threads are free for the next question.
+    let answer = run(engine.series(many(1000), series(0..1000, vec![Measure::Events]), LIMIT)).unwrap();
+    assert_eq!(answer.totals[0].estimate.unwrap().value, 1000.0);
+}
+
+#[test]
+fn dropping_rows_stops_the_work() {
+    let engine = engine();
+    let text = "select a.time from events a, events b, events c";
+    let limits = Limits { time: LIMIT, rows: usize::MAX };
+    run(async {
+        let mut rows = engine.sql(many(30_000), text.to_owned(), limits).await.unwrap();
+        rows.next().await.unwrap().unwrap();
+        drop(rows);
+        // The stream's memory comes back when its task has ended.
+        while engine.environment().memory_pool.reserved() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}

@@ -1,0 +1,126 @@
+//! SQL: what it can do, and what it can't.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, util::pretty::pretty_format_batches};
+use futures::StreamExt as _;
+use weir_query::{Error, Events, sql::Limits};
+
+use crate::events::{Event, Held, LIMIT, engine, run};
+
+fn events() -> Arc<dyn Events> {
+    let event = |(time, user, name, plan, price): (i64, &str, &str, Option<&str>, Option<f64>)| Event {
+        user: user.to_owned(),
+        name: name.to_owned(),
+        time: time * 1_000_000,
+        texts: plan.map(|plan| ("plan".to_owned(), plan.to_owned())).into_iter().collect(),
+        numbers: price.map(|price| ("price".to_owned(), price)).into_iter().collect(),
+        ..Event::default()
+    };
+    let all = [
+        (1, "ann", "visit", Some("pro"), None),
+        (2, "ann", "buy", Some("pro"), Some(9.5)),
+        (3, "bob", "visit", None, None),
+        (4, "bob", "visit", Some("free"), None),
+        (90, "bob", "buy", None, Some(0.5)),
+        (91, "cyd", "buy", None, Some(7.0)),
+    ];
+    Held::of(&all.map(event), 4)
+}
+
+fn ask(text: &str) -> Result<Vec<RecordBatch>, Error> {
+    run(async {
+        let limits = Limits { time: LIMIT, rows: 100 };
+        let rows = engine().sql(events(), text.to_owned(), limits).await?;
+        rows.collect::<Vec<_>>().await.into_iter().collect()
+    })
+}
+
+fn shown(text: &str) -> String {
+    let table = pretty_format_batches(&ask(text).unwrap_or_else(|error| panic!("{text}: {error}")))
+        .unwrap()
+        .to_string();
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(1);
+    let cells = |row: &str| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(",");
+    rows.map(cells).collect::<Vec<_>>().join(";")
+}
+
+#[test]
+fn properties_are_columns() {
+    let text = "select property('plan') plan, count(*), sum(property_number('price')) from events \
+                group by 1 order by plan nulls last";
+    assert_eq!(shown(text), "free,1,;pro,2,9.5;,3,7.5");
+    let joined = "select count(*) from events a join events b on property(a, 'plan') = property(b, 'plan')";
+    assert_eq!(shown(joined), "5");
+    assert_eq!(shown("with v as (select * from events) select max(extract(minute from time)) from v"), "1");
+}
+
+#[test]
+fn funnels_and_retention_are_functions() {
+    let text = "select user_id, funnel_depth(time, 60, event_name = 'visit', event_name = 'buy') depth \
+                from events group by user_id order by user_id";
+    assert_eq!(shown(text), "ann,2;bob,1;cyd,0");
+    let text = "select user_id, retention(event_name = 'visit', event_name = 'buy') \
+                from events group by user_id order by user_id";
+    assert_eq!(shown(text), "ann,[true, true];bob,[true, true];cyd,[false, false]");
+}
+
+#[test]
+fn nothing_but_queries_over_events_can_be_planned() {
+    for text in [
+        "drop table events",
+        "create table t as select 1",
+        "create external table t stored as csv location '/etc/passwd'",
+        "insert into events values (1)",
+        "copy events to 'x.csv'",
+        "copy (select 1) to 'x.csv' stored as csv",
+        "set datafusion.execution.batch_size = 1",
+        "explain drop table events",
+        "explain insert into events values (1)",
+        "explain analyze copy events to 'x.csv'",
+        "describe other",
+        "show tables",
+        "show all",
+        "describe events",
+        "select 1; select 2",
+        "select * from '/etc/passwd'",
+        "select * from \"/etc/passwd\"",
+        "select * from read_csv('/etc/passwd')",
+        "select * from generate_series(1, 1000000000)",
+        "select * from information_schema.tables",
+        "select * from other_project.public.events",
+        "select repeat('x', 1000000000)",
+        "with recursive r as (select 1 as n union all select n + 1 from r) select * from r",
+        "prepare p as select 1",
+        "execute p",
+        "begin",
+        "select funnel_depth(time, 60) from events",
+        "",
+        "select",
+    ] {
+        match ask(text) {
+            Err(Error::Sql(message)) => assert!(!message.is_empty()),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn plans_and_columns_can_be_shown() {
+    assert!(shown("explain select property('plan') from events").contains("properties.plan"));
+    assert!(shown("describe events").contains("log_offset"));
+}
+
+#[test]
+fn rows_beyond_the_limit_are_cut_off() {
+    run(async {
+        let limits = Limits { time: LIMIT, rows: 100 };
+        let text = "select a.time from events a, events b, events c".to_owned();
+        let mut rows = engine().sql(events(), text, limits).await.unwrap();
+        let mut count = 0;
+        while let Some(batch) = rows.next().await {
+            count += batch.unwrap().num_rows();
+        }
+        assert!(count == 100 && rows.truncated(), "{count}");
+    });
+}
