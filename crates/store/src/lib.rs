@@ -1,3 +1,31 @@
 //! The event store.
 
+mod clock;
+mod compact;
+mod decode;
+mod delete_user;
+pub mod encode;
+mod error;
+mod gc;
+mod hot;
+pub mod manifest;
+mod objects;
+mod reader;
+mod retain;
 pub mod schema;
+mod segment;
+pub mod shape;
+mod store;
+pub mod table;
+mod upkeep;
+pub mod view;
+mod writer;
+
+pub use decode::Decoder;
+pub use delete_user::Erased;
+pub use error::{Error, Result};
+pub use hot::{CleanBatch, HotRead, Part};
+pub use objects::{Bucket, Created, Location, Object, Objects, Upload};
+pub use reader::{HotSource, Reader, Snapshot};
+pub use store::{EventStore, Settings, Store};
+pub use writer::{Status, Writer};

@@ -1,0 +1,220 @@
+//! Compaction: few large segments instead of many small ones, with the same events.
+//!
+//! Segments of similar size are merged, so that an event is written again only a logarithmic number of times. Anybody may compact
+//! at any time: whose inputs are no longer live when he publishes has worked in vain, and his files are orphans.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    clock,
+    error::{Error, Result},
+    gc::PUBLISH_WITHIN,
+    manifest::{Chain, Change, Published, Reason, Segment},
+    objects::apart,
+    segment::{Keep, Merge},
+    store::Store,
+};
+
+/// A segment of this size stays as it is: queries gain little from larger ones. Bytes.
+const FULL: u64 = 64 << 20;
+/// Bytes that are merged at a time: about the largest segment there will be.
+const MERGED: u64 = 256 << 20;
+/// Segments that are merged at a time; bounds the memory, some 5 MB for each.
+const INPUTS: usize = 64;
+/// Segments are of similar size when they are between two consecutive powers of this.
+const SIMILAR: u64 = 4;
+const DAY_MICROS: i64 = 86_400 * 1_000_000;
+
+/// What to merge next.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Choice {
+    pub(crate) project: String,
+    pub(crate) inputs: Vec<Arc<Segment>>,
+    /// Midnights (UTC) at which a new segment begins.
+    pub(crate) splits: Vec<i64>,
+}
+
+/// What is most worth merging: the largest group of at least `files` segments of a project that are of similar size.
+pub(crate) fn choose<'s>(
+    live: impl Iterator<Item = &'s Arc<Segment>>,
+    files: usize,
+    except: &HashSet<Uuid>,
+) -> Option<Choice> {
+    let mut groups: BTreeMap<(&str, u32), Vec<&Arc<Segment>>> = BTreeMap::new();
+    for segment in live.filter(|segment| segment.bytes < FULL && !except.contains(&segment.id)) {
+        let size = segment.bytes.max(1).ilog(SIMILAR);
+        groups.entry((&segment.project, size)).or_default().push(segment);
+    }
+    let ((project, _), mut group) = groups.into_iter().max_by_key(|(_, group)| group.len())?;
+    if group.len() < files.max(2) {
+        return None;
+    }
+    // Neighbours in the log are neighbours in time.
+    group.sort_by_key(|segment| segment.offsets.min);
+    let mut bytes = 0;
+    let fits = |segment: &&&Arc<Segment>| {
+        bytes += segment.bytes;
+        bytes <= MERGED
+    };
+    let inputs: Vec<_> =
+        group.iter().take(INPUTS).take_while(fits).map(|segment| Arc::clone(segment)).collect();
+    let splits = splits(&inputs);
+    Some(Choice { project: project.to_owned(), inputs, splits })
+}
+
+/// Midnights that part the events into pieces of whole days, none smaller than a full segment: questions about a day then read
+/// less. Bytes are taken to be spread evenly over the days of their segment.
+fn splits(inputs: &[Arc<Segment>]) -> Vec<i64> {
+    let mut days: BTreeMap<i64, u64> = BTreeMap::new();
+    for segment in inputs {
+        let (first, last) =
+            (segment.times.min.div_euclid(DAY_MICROS), segment.times.max.div_euclid(DAY_MICROS));
+        let share = segment.bytes / (last - first + 1).cast_unsigned();
+        for day in first..=last {
+            *days.entry(day).or_default() += share;
+        }
+    }
+    let mut rest: u64 = days.values().sum();
+    let mut piece = 0;
+    let mut splits = Vec::new();
+    for (day, bytes) in days {
+        if piece >= FULL && rest >= FULL {
+            splits.push(day * DAY_MICROS);
+            piece = 0;
+        }
+        piece += bytes;
+        rest -= bytes;
+    }
+    splits
+}
+
+/// Merges what is most worth it; returns how many segments fewer there are, `None` when nothing is worth it.
+///
+/// Inputs that can't be read are added to `passed_over`, so that they don't keep the others from being compacted.
+pub(crate) async fn once(
+    store: &Store,
+    chain: &mut Chain,
+    writer: Uuid,
+    from_micros: Option<i64>,
+    passed_over: &mut HashSet<Uuid>,
+) -> Result<Option<usize>> {
+    let _turn = store.turn_to_compact().await;
+    chain.follow().await?;
+    let settings = store.settings();
+    let Some(choice) = choose(chain.state().live.values(), settings.compact_files, passed_over) else {
+        return Ok(None);
+    };
+    let merge = Merge {
+        project: choice.project,
+        partition: chain.partition(),
+        inputs: choice.inputs,
+        keep: Keep { from_micros, not_of: None },
+        splits: choice.splits,
+        always: settings.columns.clone(),
+    };
+    let removed: Vec<Uuid> = merge.inputs.iter().map(|segment| segment.id).collect();
+    let before = removed.len();
+    let begun = clock::now_micros();
+    let objects = store.objects().clone();
+    let (merge, merged) = apart(async move {
+        let merged = merge.run(&objects).await;
+        (merge, merged)
+    })
+    .await;
+    let added = match merged {
+        Ok(added) => added,
+        Err(error) => {
+            if let Error::Segment { path, .. } = &error {
+                tracing::warn!(%error, "a segment is left out of compaction");
+                passed_over.extend(merge.inputs.iter().filter(|one| one.path == *path).map(|one| one.id));
+                // A torn one can be replaced with its copy, a missing one may have been removed by another.
+                return Ok(Some(0));
+            }
+            return Err(error);
+        }
+    };
+    if clock::now_micros() - begun > clock::micros(PUBLISH_WITHIN) {
+        return Err(Error::unavailable(
+            "publish a compaction",
+            "it took so long that its files may be taken for orphans",
+        ));
+    }
+    let after = added.len();
+    let change = Change::Replace { removed, added, reason: Reason::Compaction };
+    match chain.publish(writer, &change).await? {
+        Published::Done => Ok(Some(before.saturating_sub(after))),
+        Published::Refused(refusal) => {
+            tracing::debug!(%refusal, "another was faster; this compaction was in vain");
+            Ok(Some(0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Span;
+
+    fn segment(project: &str, megabytes: u64, days: std::ops::RangeInclusive<i64>) -> Arc<Segment> {
+        Arc::new(Segment {
+            id: Uuid::now_v7(),
+            project: project.to_owned(),
+            path: String::new(),
+            rows: 1,
+            bytes: megabytes << 20,
+            checksum: String::new(),
+            offsets: Span::of(0),
+            times: Span { min: days.start() * DAY_MICROS, max: (days.end() + 1) * DAY_MICROS - 1 },
+            users: Span::of(0),
+            late: 0,
+            columns: Vec::new(),
+            names: None,
+            properties: BTreeMap::new(),
+            more_properties: false,
+        })
+    }
+
+    fn choice(live: &[Arc<Segment>], files: usize) -> Option<Choice> {
+        choose(live.iter(), files, &HashSet::new())
+    }
+
+    #[test]
+    fn segments_of_similar_size_and_one_project_are_merged() {
+        let mut live: Vec<_> = (0..4).map(|_| segment("a", 2, 0..=0)).collect();
+        live.extend((0..3).map(|_| segment("b", 2, 0..=0)));
+        live.push(segment("a", 30, 0..=0));
+        let chosen = choice(&live, 4).unwrap();
+        assert_eq!((chosen.project.as_str(), chosen.inputs.as_slice()), ("a", &live[..4]));
+        assert_eq!(choice(&live, 5), None);
+        let except = HashSet::from([live[0].id]);
+        assert_eq!(choose(live.iter(), 4, &except), None, "what can't be read is left out");
+    }
+
+    #[test]
+    fn full_segments_stay_as_they_are() {
+        let live: Vec<_> = (0..40).map(|_| segment("a", 64, 0..=0)).collect();
+        assert_eq!(choice(&live, 2), None);
+    }
+
+    #[test]
+    fn a_merged_segment_is_not_larger_than_the_largest_there_is_to_be() {
+        let live: Vec<_> = (0..40).map(|_| segment("a", 60, 0..=0)).collect();
+        let bytes: u64 = choice(&live, 4).unwrap().inputs.iter().map(|segment| segment.bytes).sum();
+        assert!((FULL..=MERGED).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn large_outputs_are_parted_at_midnights() {
+        let small: Vec<_> = (0..4).map(|day| segment("a", 20, day..=day)).collect();
+        assert_eq!(choice(&small, 4).unwrap().splits, [0i64; 0], "less than two full segments");
+        let large: Vec<_> = (0..4).map(|day| segment("a", 60, day..=day)).collect();
+        assert_eq!(choice(&large, 4).unwrap().splits, [2 * DAY_MICROS]);
+        let wide: Vec<_> = (0..4).map(|_| segment("a", 60, -2..=1)).collect();
+        assert_eq!(choice(&wide, 4).unwrap().splits, [0]);
+    }
+}

@@ -1,0 +1,106 @@
+//! Forgetting a user: the segments that hold events of his are replaced by ones without them. The old files go after the grace
+//! period, as always.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::TryStreamExt;
+use uuid::Uuid;
+
+use crate::{
+    clock, encode,
+    error::{Error, Result},
+    gc::PUBLISH_WITHIN,
+    manifest::{Change, Published, Reason, Segment},
+    objects::{Objects, apart},
+    segment::{self, Keep, Merge},
+    store::Store,
+};
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Events of the user that were removed.
+    pub events: u64,
+    /// Segments that were rewritten.
+    pub segments: usize,
+    /// Nothing below this offset of the partition holds the user; what is accepted later may, and so may the hot part.
+    pub next_offset: u64,
+}
+
+/// Rewrites the live segments that hold the user: his `user_id`, or his `anonymous_id` in events without a `user_id`.
+pub(crate) async fn run(store: &Store, partition: u32, project: &str, user: &str) -> Result<Erased> {
+    let mut chain = store.chain(partition).await?;
+    if let Some(damage) = chain.damage() {
+        return Err(damage);
+    }
+    let hash = encode::user_hash(user);
+    let writer = Uuid::now_v7();
+    let mut erased = Erased { next_offset: chain.state().next_offset, ..Erased::default() };
+    let mut without: BTreeSet<Uuid> = BTreeSet::new();
+    loop {
+        let suspect = |segment: &&Arc<Segment>| segment.users.holds(hash) && !without.contains(&segment.id);
+        let Some(segment) = chain.state().of_project(project).find(suspect).cloned() else {
+            return Ok(erased);
+        };
+        let begun = clock::now_micros();
+        let Some((events, added)) = rewrite(store, partition, &segment, user).await? else {
+            without.insert(segment.id);
+            continue;
+        };
+        if clock::now_micros() - begun > clock::micros(PUBLISH_WITHIN) {
+            return Err(Error::unavailable(
+                "publish an erasure",
+                "it took so long that its files may be taken for orphans",
+            ));
+        }
+        let rewritten: Vec<Uuid> = added.iter().map(|segment| segment.id).collect();
+        let change = Change::Replace { removed: vec![segment.id], added, reason: Reason::Erasure };
+        match chain.publish(writer, &change).await? {
+            Published::Done => {
+                erased.events += events;
+                erased.segments += 1;
+                without.extend(rewritten);
+            }
+            // It was compacted meanwhile: the segment in its place is a suspect now.
+            Published::Refused(_) => {}
+        }
+    }
+}
+
+/// The user's events in a segment, and what the segment is without them; `None` when it has none.
+async fn rewrite(
+    store: &Store,
+    partition: u32,
+    segment: &Arc<Segment>,
+    user: &str,
+) -> Result<Option<(u64, Vec<Segment>)>> {
+    let (segment, user, store) = (Arc::clone(segment), user.to_owned(), store.clone());
+    apart(async move {
+        if !holds(store.objects(), &segment, &user).await? {
+            return Ok(None);
+        }
+        let merge = Merge {
+            project: segment.project.clone(),
+            partition,
+            inputs: vec![Arc::clone(&segment)],
+            keep: Keep { from_micros: None, not_of: Some(user) },
+            splits: Vec::new(),
+            always: store.settings().columns.clone(),
+        };
+        let added = merge.run(store.objects()).await?;
+        let kept: u64 = added.iter().map(|segment| segment.rows).sum();
+        Ok(Some((segment.rows - kept, added)))
+    })
+    .await
+}
+
+/// Whether a segment has events of the user; reads only the row groups and columns that can tell.
+async fn holds(objects: &Objects, segment: &Segment, user: &str) -> Result<bool> {
+    let mut batches = segment::open_users(objects, segment, encode::user_hash(user)).await?;
+    while let Some(batch) = batches.try_next().await.map_err(|error| segment::unreadable(segment, error))? {
+        if segment::others(&batch, user)?.false_count() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

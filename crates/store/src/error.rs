@@ -1,0 +1,111 @@
+//! What can go wrong.
+
+use arrow::error::ArrowError;
+
+/// Why something could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A batch or segment has not the columns that it should have.
+    #[error("the column {column} {problem}")]
+    Column {
+        /// Its name.
+        column: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Arrow could not do what it was asked to do.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    /// The folder or bucket of the store can't be used as configured.
+    #[error("the event store at {place} can't be opened: {problem}")]
+    Location {
+        /// The folder or bucket.
+        place: String,
+        /// What is wrong with it and what to write instead.
+        problem: String,
+    },
+    /// The folder or bucket did not answer as it should. Retry with backoff.
+    #[error("the event store can't {what}: {source}")]
+    Unavailable {
+        /// What was being done, with the object's path.
+        what: String,
+        /// The answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A manifest can't be read, so what follows it in its partition is unknown.
+    #[error(
+        "{path} {problem}: put it back from a copy, or, if it is the last of its partition, delete it: its events are then read \
+         from the log again"
+    )]
+    Manifest {
+        /// The manifest's path.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A segment is missing, torn or not what its manifest says. All other segments can be read.
+    #[error(
+        "segment {path} {problem}: put it back from a copy; until then its {rows} events are missing from answers that need it"
+    )]
+    Segment {
+        /// The segment's path.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+        /// Events in it.
+        rows: u64,
+    },
+    /// This process does not own the partition, so it has no recent events of it.
+    #[error("partition {partition} has no owner in this process: ask the process whose claim is the last")]
+    NotOwner {
+        /// The partition.
+        partition: u32,
+    },
+    /// The partition's owner moves on faster than its manifests could be followed. Ask again.
+    #[error(
+        "the recent events of partition {partition} begin at offset {start}, its manifests end at {end}: ask again"
+    )]
+    Outrun {
+        /// The partition.
+        partition: u32,
+        /// Where the owner's recent events begin.
+        start: u64,
+        /// Where the manifests end.
+        end: u64,
+    },
+    /// The writer's background work has stopped: the process is shutting down.
+    #[error(
+        "the store's writer of partition {partition} has stopped: its unflushed events are read from the log again"
+    )]
+    Stopped {
+        /// The partition.
+        partition: u32,
+    },
+}
+
+impl Error {
+    /// An [`Error::Unavailable`]: `what` names the object and what was being done to it.
+    pub(crate) fn unavailable(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Error::Unavailable { what: what.into(), source: source.into() }
+    }
+
+    /// Whether the same call can succeed later without anyone changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Unavailable { .. } | Error::Outrun { .. } => true,
+            Error::Column { .. }
+            | Error::Arrow(_)
+            | Error::Location { .. }
+            | Error::Manifest { .. }
+            | Error::Segment { .. }
+            | Error::NotOwner { .. }
+            | Error::Stopped { .. } => false,
+        }
+    }
+}
+
+/// A result with this crate's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

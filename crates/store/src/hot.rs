@@ -1,0 +1,337 @@
+//! The hot part of a partition: accepted events that no published segment holds yet. Queries see them at once.
+//!
+//! A value that its owner replaces: nothing here waits or locks. Parts are shared, never changed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, RecordBatch},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::Int64Type,
+};
+
+use crate::schema::column;
+
+/// Rows up to which parts are joined: few parts to read, and at most some 10 MB copied at a time.
+const JOIN_UP_TO: usize = 32 << 10;
+
+/// Clean events of a range of the log's offsets: what is accepted at a time.
+#[derive(Clone, Debug)]
+pub struct CleanBatch {
+    /// First offset.
+    pub start: u64,
+    /// Offset after the last.
+    pub end: u64,
+    /// No event before this moment is expected anymore, microseconds since the Unix epoch.
+    pub watermark_micros: i64,
+    /// The events by project, as [`encode`](crate::encode) makes them; empty where no offset holds one that counts.
+    pub events: Vec<(Arc<str>, RecordBatch)>,
+}
+
+/// Events of a range of offsets, in memory.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// First offset.
+    pub start: u64,
+    /// Offset after the last.
+    pub end: u64,
+    /// No event before this moment is expected anymore, microseconds since the Unix epoch.
+    pub watermark_micros: i64,
+    /// The events by project, in the schema of memory; batches without rows are left out.
+    pub events: BTreeMap<Arc<str>, RecordBatch>,
+}
+
+impl Part {
+    fn rows(&self) -> usize {
+        self.events.values().map(RecordBatch::num_rows).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.events.values().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// The part without offsets below `from`.
+    fn from(self: &Arc<Self>, from: u64) -> Arc<Self> {
+        if from <= self.start {
+            return Arc::clone(self);
+        }
+        let events =
+            self.events.iter().map(|(project, batch)| (Arc::clone(project), events_from(batch, from)));
+        Arc::new(Self {
+            start: from,
+            end: self.end.max(from),
+            watermark_micros: self.watermark_micros,
+            events: events.filter(|(_, batch)| batch.num_rows() > 0).collect(),
+        })
+    }
+
+    fn join(&self, next: &Part) -> Option<Self> {
+        let mut events = self.events.clone();
+        for (project, batch) in &next.events {
+            let joined = match events.get(project) {
+                Some(before) => compact(&concat_batches(batch.schema_ref(), [before, batch]).ok()?),
+                None => batch.clone(),
+            };
+            events.insert(Arc::clone(project), joined);
+        }
+        Some(Self {
+            start: self.start,
+            end: next.end,
+            watermark_micros: self.watermark_micros.max(next.watermark_micros),
+            events,
+        })
+    }
+}
+
+/// The batch without the spare room of its texts' buffers: a builder reserves kilobytes for a few rows.
+fn compact(batch: &RecordBatch) -> RecordBatch {
+    let columns = batch.columns().iter().map(|array| match array.as_string_view_opt() {
+        Some(texts) => Arc::new(texts.gc()) as ArrayRef,
+        None => Arc::clone(array),
+    });
+    RecordBatch::try_new(batch.schema(), columns.collect()).expect("the same rows and types")
+}
+
+fn events_from(batch: &RecordBatch, from: u64) -> RecordBatch {
+    let offsets =
+        batch.column_by_name(column::LOG_OFFSET).expect("events have offsets").as_primitive::<Int64Type>();
+    let kept: BooleanArray =
+        offsets.values().iter().map(|offset| Some(offset.cast_unsigned() >= from)).collect();
+    filter_record_batch(batch, &kept).expect("one decision for each row")
+}
+
+/// A reader's look at the hot part of a partition.
+#[derive(Clone, Debug)]
+pub struct HotRead {
+    /// Where it begins: every event below is in published segments.
+    pub start: u64,
+    /// Offset after the last accepted event.
+    pub end: u64,
+    /// No event before this moment is expected anymore, microseconds since the Unix epoch.
+    pub watermark_micros: i64,
+    /// An entry of the manifest by which the segments below `start` are published; there may be later ones.
+    pub manifest_version: u64,
+    /// The parts from the offset that was asked for, in order, without gaps.
+    pub parts: Vec<Arc<Part>>,
+}
+
+impl HotRead {
+    /// The same without what is below an offset.
+    pub(crate) fn beyond(mut self, from: u64) -> Self {
+        self.parts.retain(|part| part.end > from);
+        for part in &mut self.parts {
+            *part = part.from(from);
+        }
+        self
+    }
+}
+
+/// The hot part of one partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Hot {
+    start: u64,
+    end: u64,
+    watermark_micros: i64,
+    manifest_version: u64,
+    parts: Vec<Arc<Part>>,
+    /// Parts in front that are being flushed: they stay as they are.
+    sealed: usize,
+    bytes: usize,
+}
+
+impl Hot {
+    /// Nothing yet, after a manifest's end.
+    pub(crate) fn new(start: u64, watermark_micros: i64, manifest_version: u64) -> Self {
+        Self { start, end: start, watermark_micros, manifest_version, parts: Vec::new(), sealed: 0, bytes: 0 }
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes that the events take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the next batch; what it has below the end is here or published already. Offsets between the end and the batch's
+    /// start, which the log has no longer or never had, count as empty.
+    pub(crate) fn push(&mut self, batch: CleanBatch) {
+        let CleanBatch { start, end, watermark_micros, events } = batch;
+        self.watermark_micros = self.watermark_micros.max(watermark_micros);
+        if end <= self.end {
+            return;
+        }
+        let mut part = Part { start, end, watermark_micros, events: BTreeMap::new() };
+        for (project, batch) in events.into_iter().filter(|(_, batch)| batch.num_rows() > 0) {
+            part.events.insert(project, batch);
+        }
+        let mut part =
+            if start < self.end { Arc::unwrap_or_clone(Arc::new(part).from(self.end)) } else { part };
+        part.start = self.end;
+        self.end = end;
+        self.bytes += part.bytes();
+        // As a binary counter carries: each event is copied a logarithmic number of times.
+        while self.parts.len() > self.sealed {
+            let before = self.parts.last().expect("more than the sealed ones");
+            let (rows, more) = (before.rows(), part.rows());
+            if rows > 2 * more || rows + more > JOIN_UP_TO {
+                break;
+            }
+            let Some(joined) = before.join(&part) else { break };
+            self.bytes -= before.bytes() + part.bytes();
+            self.bytes += joined.bytes();
+            part = joined;
+            self.parts.pop();
+        }
+        self.parts.push(Arc::new(part));
+    }
+
+    /// The first parts, up to about so many bytes and at least one if there are any: they stay as they are from now on.
+    pub(crate) fn seal(&mut self, bytes: usize) -> Vec<Arc<Part>> {
+        let mut sum = 0;
+        let within = |part: &&Arc<Part>| {
+            let first = sum == 0;
+            sum += part.bytes();
+            first || sum <= bytes
+        };
+        let sealed: Vec<_> = self.parts.iter().take_while(within).cloned().collect();
+        self.sealed = self.sealed.max(sealed.len());
+        sealed
+    }
+
+    /// Forgets what is below an offset because segments hold it, published by this entry of the manifest.
+    pub(crate) fn published(&mut self, below: u64, watermark_micros: i64, manifest_version: u64) {
+        self.manifest_version = self.manifest_version.max(manifest_version);
+        self.watermark_micros = self.watermark_micros.max(watermark_micros);
+        if below <= self.start {
+            return;
+        }
+        let before = self.parts.len();
+        self.parts.retain(|part| part.end > below);
+        if let Some(first) = self.parts.first_mut() {
+            *first = first.from(below);
+        }
+        self.sealed = self.sealed.saturating_sub(before - self.parts.len());
+        self.bytes = self.parts.iter().map(|part| part.bytes()).sum();
+        self.start = below;
+        self.end = self.end.max(below);
+    }
+
+    /// What there is from an offset on.
+    pub(crate) fn read(&self, from: u64) -> HotRead {
+        let parts = self.parts.iter().filter(|part| part.end > from).map(|part| part.from(from)).collect();
+        HotRead {
+            start: self.start,
+            end: self.end,
+            watermark_micros: self.watermark_micros,
+            manifest_version: self.manifest_version,
+            parts,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::encode::{Encoder, Row};
+
+    fn batch(start: u64, end: u64) -> CleanBatch {
+        let mut encoder = Encoder::default();
+        let record = weir_proto::event::v1::EventRecord {
+            event: Some(weir_proto::event::v1::Event {
+                event_id: uuid::Uuid::nil().to_string(),
+                event_name: "an event with a name of more than twelve bytes".to_owned(),
+                user_id: "u".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        for offset in start..end {
+            encoder.push(&Row::of(&record, offset, false).unwrap(), std::iter::empty());
+        }
+        CleanBatch {
+            start,
+            end,
+            watermark_micros: end.cast_signed(),
+            events: vec![("p".into(), encoder.finish())],
+        }
+    }
+
+    fn offsets(read: &HotRead) -> Vec<u64> {
+        let batches = read.parts.iter().flat_map(|part| part.events.values());
+        let columns = batches
+            .map(|batch| batch.column_by_name(column::LOG_OFFSET).unwrap().as_primitive::<Int64Type>());
+        columns.flat_map(|column| column.values().iter().map(|offset| offset.cast_unsigned())).collect()
+    }
+
+    #[test]
+    fn small_parts_are_joined_and_their_spare_room_given_back() {
+        let mut hot = Hot::new(0, i64::MIN, 0);
+        for start in 0..1000 {
+            hot.push(batch(start, start + 1));
+        }
+        assert!(hot.parts.len() < 12, "{} parts", hot.parts.len());
+        assert!(hot.bytes() < 1000 * 1000, "{} bytes", hot.bytes());
+        assert_eq!(offsets(&hot.read(0)), (0..1000).collect::<Vec<_>>());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A batch that begins so far before the end, with so many offsets.
+        Push(u64, u64),
+        Seal(usize),
+        /// The chain reaches so far beyond the start.
+        Published(u64),
+        Read(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u64..4, 0u64..9).prop_map(|(before, count)| Step::Push(before, count)),
+            1 => (0usize..40_000).prop_map(Step::Seal),
+            1 => (0u64..12).prop_map(Step::Published),
+            1 => (0u64..30).prop_map(Step::Read),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_accepted_offset_is_there_once_until_it_is_published(steps in prop::collection::vec(step(), 0..40)) {
+            let mut hot = Hot::new(0, i64::MIN, 0);
+            let mut sealed: Vec<Arc<Part>> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Push(before, count) => {
+                        let start = hot.end().saturating_sub(before);
+                        hot.push(batch(start, start + count));
+                    }
+                    Step::Seal(bytes) => {
+                        sealed = hot.seal(bytes);
+                        prop_assert_eq!(sealed.is_empty(), hot.start == hot.end);
+                    }
+                    Step::Published(beyond) => {
+                        let below = hot.start + beyond;
+                        hot.published(below, 0, 1);
+                        sealed.retain(|part| part.start >= below);
+                    }
+                    Step::Read(from) => {
+                        let read = hot.read(from);
+                        prop_assert_eq!(offsets(&read), (from.max(hot.start)..hot.end).collect::<Vec<_>>());
+                    }
+                }
+                let ends: Vec<u64> = hot.parts.iter().map(|part| part.end).collect();
+                let starts: Vec<u64> = hot.parts.iter().map(|part| part.start).collect();
+                let gapless: Vec<u64> = std::iter::once(hot.start).chain(ends.iter().copied()).collect();
+                prop_assert_eq!(&gapless[..starts.len()], &starts[..]);
+                prop_assert_eq!(*gapless.last().unwrap(), hot.end);
+                for part in &sealed {
+                    prop_assert!(hot.parts.iter().any(|held| Arc::ptr_eq(held, part)), "sealed parts stay as they are");
+                }
+                prop_assert_eq!(hot.bytes, hot.parts.iter().map(|part| part.bytes()).sum::<usize>());
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What an entry of the chain says.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::schema::Kind;
+
+/// One numbered file of a partition's chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// [`FORMAT`](super::FORMAT) when it was written.
+    pub format: u32,
+    /// Its number in the chain, from 1.
+    pub version: u64,
+    /// Who wrote it.
+    pub writer: Uuid,
+    /// When, microseconds since the Unix epoch by the writer's clock.
+    pub time_micros: i64,
+    /// What changes.
+    pub change: Change,
+}
+
+/// A change of the set of live segments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Change {
+    /// Events of the log's offsets `start..end` of the partition: all of them, and no others. Valid only where the chain ends at
+    /// `start`.
+    Append {
+        /// First offset.
+        start: u64,
+        /// Offset after the last.
+        end: u64,
+        /// No event before this moment is expected anymore, microseconds since the Unix epoch.
+        watermark_micros: i64,
+        /// Where the events are; empty where none of the offsets held one that counts.
+        segments: Vec<Segment>,
+    },
+    /// Other segments in place of some. Valid only while all removed ones are live.
+    Replace {
+        /// Segments that are no longer live.
+        removed: Vec<Uuid>,
+        /// Segments that hold what is to stay of their events.
+        added: Vec<Segment>,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Why segments were replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// To have fewer, larger ones with the same events.
+    Compaction,
+    /// Because their events are older than they are kept.
+    Retention,
+    /// Because a user is to be forgotten.
+    Erasure,
+}
+
+/// An immutable Parquet file with events of one project and partition, in the order (user hash, time, log offset).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Its identity; UUIDv7, so that names sort by time of writing.
+    pub id: Uuid,
+    /// The project.
+    pub project: String,
+    /// The object's name, relative to the store's root.
+    pub path: String,
+    /// Events.
+    pub rows: u64,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// XXH3 (64 bit) of the file, 16 hexadecimal digits.
+    pub checksum: String,
+    /// First and last offset of its events in the log.
+    pub offsets: Span<u64>,
+    /// Earliest and latest time of its events, microseconds since the Unix epoch.
+    pub times: Span<i64>,
+    /// Least and greatest user hash.
+    pub users: Span<i64>,
+    /// Events that came late.
+    pub late: u64,
+    /// Names of the columns of chosen properties: `p_plan`, `n_price`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Events by name, unless there are too many names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<BTreeMap<String, u64>>,
+    /// How often each property occurs, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, Kinds>,
+    /// Whether further properties occur that are not in `properties`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more_properties: bool,
+}
+
+impl Segment {
+    /// Names in [`Segment::names`] at most: the rest of a product's events is counted from the file.
+    pub const MAX_NAMES: usize = 200;
+    /// Keys in [`Segment::properties`] at most; the most frequent ones are named.
+    pub const MAX_PROPERTIES: usize = 200;
+}
+
+/// Least and greatest of some values, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span<T> {
+    /// The least.
+    pub min: T,
+    /// The greatest.
+    pub max: T,
+}
+
+impl<T: Ord + Copy> Span<T> {
+    /// The span of one value.
+    pub fn of(value: T) -> Self {
+        Self { min: value, max: value }
+    }
+
+    /// The span that holds both.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        Self { min: self.min.min(other.min), max: self.max.max(other.max) }
+    }
+
+    /// Whether it holds the value.
+    pub fn holds(&self, value: T) -> bool {
+        self.min <= value && value <= self.max
+    }
+}
+
+/// Values of a property by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kinds {
+    /// Texts.
+    #[serde(skip_serializing_if = "zero")]
+    pub text: u64,
+    /// Numbers.
+    #[serde(skip_serializing_if = "zero")]
+    pub number: u64,
+    /// Booleans.
+    #[serde(skip_serializing_if = "zero")]
+    pub boolean: u64,
+    /// Lists and structs.
+    #[serde(skip_serializing_if = "zero")]
+    pub json: u64,
+    /// Nulls.
+    #[serde(skip_serializing_if = "zero")]
+    pub null: u64,
+}
+
+impl Kinds {
+    /// The count of one kind.
+    pub fn of(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::Text => &mut self.text,
+            Kind::Number => &mut self.number,
+            Kind::Boolean => &mut self.boolean,
+            Kind::Json => &mut self.json,
+            Kind::Null => &mut self.null,
+        }
+    }
+
+    /// Values of any kind.
+    pub fn total(&self) -> u64 {
+        self.text + self.number + self.boolean + self.json + self.null
+    }
+
+    /// Adds another segment's counts.
+    pub fn add(&mut self, mut other: Kinds) {
+        for kind in Kind::ALL {
+            *self.of(kind) += *other.of(kind);
+        }
+    }
+}
+
+fn zero(count: &u64) -> bool {
+    *count == 0
+}

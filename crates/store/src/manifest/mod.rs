@@ -1,0 +1,42 @@
+//! Which segments count: one chain of numbered entries for each partition of the log.
+//!
+//! `manifest/<partition>/<version>.json` is an [`Entry`], created only if it is absent: version `v + 1` says what changed after
+//! `v`. Whoever publishes checks his change against the state at `v`, so every entry that exists is valid, whoever wrote it, and
+//! two processes that both believe they own a partition can't both publish an offset. `manifest/<partition>/checkpoint/<version>.json`
+//! is the [`State`] after an entry, so that nobody has to read them all.
+//!
+//! [`State::apply`] is the whole rule, and pure; [`Chain`] mirrors one partition's chain and adds to it.
+
+mod chain;
+mod entry;
+mod state;
+
+pub(crate) use chain::GRACE;
+pub use chain::{Chain, Published};
+pub use entry::{Change, Entry, Kinds, Reason, Segment, Span};
+pub use state::{Refusal, Removed, State};
+
+/// Version of the format of entries and checkpoints; readers refuse newer ones.
+pub const FORMAT: u32 = 1;
+
+pub(crate) fn folder(partition: u32) -> String {
+    format!("manifest/{partition}")
+}
+
+pub(crate) fn entry_path(partition: u32, version: u64) -> String {
+    format!("manifest/{partition}/{version:020}.json")
+}
+
+pub(crate) fn checkpoint_folder(partition: u32) -> String {
+    format!("manifest/{partition}/checkpoint")
+}
+
+pub(crate) fn checkpoint_path(partition: u32, version: u64) -> String {
+    format!("manifest/{partition}/checkpoint/{version:020}.json")
+}
+
+/// The version in the name of an entry or checkpoint directly in `folder`.
+pub(crate) fn version_of(folder: &str, path: &str) -> Option<u64> {
+    let digits = path.strip_prefix(folder)?.strip_prefix('/')?.strip_suffix(".json")?;
+    (digits.len() == 20).then(|| digits.parse().ok())?
+}

@@ -1,0 +1,298 @@
+//! The store of a process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use object_store::ObjectStore;
+use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
+
+use crate::{
+    clock, compact,
+    delete_user::{self, Erased},
+    error::{Error, Result},
+    hot::{CleanBatch, Hot, HotRead, Part},
+    manifest::{Chain, Change, Published, Refusal, Segment, State},
+    objects::{Bucket, Created, Location, Objects, apart},
+    reader::{HotSource, Snapshot},
+    retain, segment,
+    writer::Writer,
+};
+
+/// How a store works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it lies.
+    pub location: Location,
+    /// How long events stay in memory only, at most.
+    pub flush_interval: Duration,
+    /// Bytes of events in memory that are written at once, without waiting for the interval. For each partition.
+    pub flush_bytes: usize,
+    /// Bytes of events in memory from which on a writer has no room. For each partition.
+    pub max_hot_bytes: usize,
+    /// How long events are kept by their time; `None` for ever.
+    pub retention: Option<Duration>,
+    /// Properties that become columns wherever they occur; frequent ones do by themselves.
+    pub columns: Vec<String>,
+    /// So many segments of similar size are compacted into one.
+    pub compact_files: usize,
+}
+
+impl Settings {
+    /// Defaults: flushed every 45 s or 64 MB, 512 MB in memory at most, kept for ever, compacted by 16.
+    pub fn new(location: Location) -> Self {
+        Self {
+            location,
+            flush_interval: Duration::from_secs(45),
+            flush_bytes: 64 << 20,
+            max_hot_bytes: 512 << 20,
+            retention: None,
+            columns: Vec::new(),
+            compact_files: 16,
+        }
+    }
+
+    /// Defaults for a local folder.
+    pub fn folder(path: impl Into<PathBuf>) -> Self {
+        Self::new(Location::Folder(path.into()))
+    }
+
+    /// Defaults for a bucket.
+    pub fn bucket(bucket: Bucket) -> Self {
+        Self::new(Location::Bucket(bucket))
+    }
+}
+
+/// The event store, as a process sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    objects: Objects,
+    settings: Settings,
+    /// The hot parts of the partitions that this process owns.
+    owned: Mutex<HashMap<u32, Arc<watch::Sender<Hot>>>>,
+    /// One compaction at a time bounds what they take of memory and of the machine.
+    compacting: Semaphore,
+}
+
+impl Store {
+    /// Opens a store; creates the folder if it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Location`] when it can't be used, also for a bucket whose server ignores `If-None-Match`;
+    /// [`Error::Unavailable`] when the bucket does not answer.
+    pub async fn open(settings: Settings) -> Result<Self> {
+        let objects = Objects::open(&settings.location)?;
+        if let Location::Bucket(bucket) = &settings.location {
+            probe(&objects, &bucket.name).await?;
+        }
+        Ok(Self::over(objects, settings))
+    }
+
+    /// A store on objects that are open already.
+    pub fn over(objects: Objects, settings: Settings) -> Self {
+        let (owned, compacting) = (Mutex::default(), Semaphore::new(1));
+        Self(Arc::new(Inner { objects, settings, owned, compacting }))
+    }
+
+    /// The side of a partition's owner. One that this process had before is no longer asked by readers.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] when the partition's chain is damaged, [`Error::Unavailable`].
+    pub async fn writer(&self, partition: u32, owner: Uuid) -> Result<Writer> {
+        Writer::begin(self, partition, owner).await
+    }
+
+    /// The objects, for DataFusion to read segments by the paths in the manifest.
+    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
+        self.0.objects.object_store()
+    }
+
+    /// The URL under which to register [`Store::object_store`] with DataFusion.
+    pub fn object_store_url(&self) -> ObjectStoreUrl {
+        ObjectStoreUrl::parse("weir://events").expect("it has a scheme and a host")
+    }
+
+    /// The objects of the store.
+    pub fn objects(&self) -> &Objects {
+        &self.0.objects
+    }
+
+    /// How it works.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// A partition's chain as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] when none of it can be read, [`Error::Unavailable`].
+    pub async fn chain(&self, partition: u32) -> Result<Chain> {
+        Chain::load(&self.0.objects, partition).await
+    }
+
+    /// Reads a segment to its end and compares it with its manifest.
+    ///
+    /// # Errors
+    /// [`Error::Segment`] with the difference, [`Error::Unavailable`].
+    pub async fn verify(&self, segment: &Segment) -> Result<()> {
+        let (objects, segment) = (self.0.objects.clone(), segment.clone());
+        apart(async move { segment::verify(&objects, &segment).await }).await
+    }
+
+    pub(crate) fn own(&self, partition: u32, hot: &Arc<watch::Sender<Hot>>) {
+        self.owned().insert(partition, Arc::clone(hot));
+    }
+
+    pub(crate) fn disown(&self, partition: u32, hot: &Arc<watch::Sender<Hot>>) {
+        let mut owned = self.owned();
+        if owned.get(&partition).is_some_and(|owner| Arc::ptr_eq(owner, hot)) {
+            owned.remove(&partition);
+        }
+    }
+
+    fn owned(&self) -> MutexGuard<'_, HashMap<u32, Arc<watch::Sender<Hot>>>> {
+        self.0.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no other compaction of this process runs.
+    pub(crate) async fn turn_to_compact(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.0.compacting.acquire().await.expect("it is never closed")
+    }
+
+    /// Writes the segments of some parts, on a thread of its own.
+    pub(crate) async fn write_parts(&self, partition: u32, parts: &[Arc<Part>]) -> Result<Vec<Segment>> {
+        let mut events: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (project, batch) in parts.iter().flat_map(|part| &part.events) {
+            events.entry(Arc::clone(project)).or_default().push(batch.clone());
+        }
+        let store = self.clone();
+        apart(async move {
+            segment::write_all(store.objects(), partition, events, &store.settings().columns).await
+        })
+        .await
+    }
+}
+
+/// Whether a bucket creates only what is absent.
+async fn probe(objects: &Objects, name: &str) -> Result<()> {
+    let path = format!("manifest/probe/{}", Uuid::now_v7());
+    let first = objects.create(&path, Bytes::from_static(b"{}")).await?;
+    let second = objects.create(&path, Bytes::from_static(b"{}")).await?;
+    objects.delete(&path).await?;
+    match (first, second) {
+        (Created::New, Created::Exists) => Ok(()),
+        (Created::New | Created::Exists, _) => Err(Error::Location {
+            place: format!("s3://{name}"),
+            problem: "its server ignores `If-None-Match: *`, so two consumers could overwrite each other: use one with conditional writes"
+                .to_owned(),
+        }),
+    }
+}
+
+/// What a store of events must offer. [`Store`] does it on Parquet; others may do it in a database.
+///
+/// A partition's events are appended in the log's order, each range of offsets once; whoever appends has to continue where
+/// [`EventStore::next_offset`] says.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// The offset after the last event that is durable.
+    async fn next_offset(&self, partition: u32) -> Result<u64>;
+
+    /// Appends a batch and returns when it is durable, with the next offset; that is beyond the batch's end when another process
+    /// was faster. What the store has already of the batch is skipped. (A [`Writer`] does this for many small batches.)
+    async fn append(&self, partition: u32, owner: Uuid, batch: CleanBatch) -> Result<u64>;
+
+    /// The durable events of a project in the partitions below a number, as they are now.
+    async fn scan(&self, project: &str, partitions: u32) -> Result<Snapshot>;
+
+    /// Removes all durable events of a user in a partition.
+    async fn delete_user(&self, partition: u32, project: &str, user: &str) -> Result<Erased>;
+
+    /// Compacts what is worth it in a partition; returns how many segments fewer there are.
+    async fn compact(&self, partition: u32) -> Result<usize>;
+
+    /// Drops the segments of a partition whose events are all before a moment (microseconds since the Unix epoch); returns how
+    /// many those were.
+    async fn retain(&self, partition: u32, from_micros: i64) -> Result<usize>;
+}
+
+#[async_trait]
+impl EventStore for Store {
+    async fn next_offset(&self, partition: u32) -> Result<u64> {
+        let chain = self.chain(partition).await?;
+        chain.damage().map_or_else(|| Ok(chain.state().next_offset), Err)
+    }
+
+    async fn append(&self, partition: u32, owner: Uuid, batch: CleanBatch) -> Result<u64> {
+        let mut chain = self.chain(partition).await?;
+        loop {
+            let State { next_offset, watermark_micros, version, .. } = **chain.state();
+            let mut hot = Hot::new(next_offset, watermark_micros, version);
+            hot.push(batch.clone());
+            let parts = hot.seal(usize::MAX);
+            if parts.is_empty() {
+                return Ok(next_offset);
+            }
+            let segments = self.write_parts(partition, &parts).await?;
+            let (end, watermark_micros) = (hot.end(), batch.watermark_micros);
+            let change = Change::Append { start: next_offset, end, watermark_micros, segments };
+            match chain.publish(owner, &change).await? {
+                Published::Done => return Ok(end),
+                Published::Refused(Refusal::NotNext { .. }) => {}
+                Published::Refused(refusal) => {
+                    return Err(Error::unavailable(format!("append to partition {partition}"), refusal));
+                }
+            }
+        }
+    }
+
+    async fn scan(&self, project: &str, partitions: u32) -> Result<Snapshot> {
+        let mut states = Vec::new();
+        for partition in 0..partitions {
+            let chain = self.chain(partition).await?;
+            let trouble = chain.damage().map(|damage| damage.to_string());
+            states.push((partition, Arc::clone(chain.state()), None, trouble));
+        }
+        Ok(Snapshot::of(project, states))
+    }
+
+    async fn delete_user(&self, partition: u32, project: &str, user: &str) -> Result<Erased> {
+        delete_user::run(self, partition, project, user).await
+    }
+
+    async fn compact(&self, partition: u32) -> Result<usize> {
+        let mut chain = self.chain(partition).await?;
+        let writer = Uuid::now_v7();
+        let mut fewer = 0;
+        let mut passed_over = Default::default();
+        let from_micros = self.settings().retention.map(|kept| clock::now_micros() - clock::micros(kept));
+        while let Some(one) = compact::once(self, &mut chain, writer, from_micros, &mut passed_over).await? {
+            fewer += one;
+        }
+        Ok(fewer)
+    }
+
+    async fn retain(&self, partition: u32, from_micros: i64) -> Result<usize> {
+        let mut chain = self.chain(partition).await?;
+        retain::run(&mut chain, Uuid::now_v7(), from_micros).await
+    }
+}
+
+#[async_trait]
+impl HotSource for Store {
+    async fn read(&self, partition: u32, from: u64) -> Result<HotRead> {
+        let hot = self.owned().get(&partition).cloned().ok_or(Error::NotOwner { partition })?;
+        let read = hot.borrow().read(from);
+        Ok(read)
+    }
+}

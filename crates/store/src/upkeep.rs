@@ -1,0 +1,78 @@
+//! What is done for a partition behind its writer: retention, compaction, checkpoints, deleting files that nobody needs.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+use uuid::Uuid;
+
+use crate::{
+    clock, compact, error::Result, gc, hot::Hot, manifest::Chain, retain, store::Store, writer::Progress,
+};
+
+/// A round begins after each flush, and at least so often: others may have added to the chain.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Files are listed so often for ones that nobody needs.
+const GC_INTERVAL: Duration = Duration::from_secs(300);
+
+pub(crate) struct Upkeep {
+    store: Store,
+    owner: Uuid,
+    chain: Chain,
+    hot: Arc<watch::Sender<Hot>>,
+    reports: Arc<watch::Sender<Progress>>,
+    /// Segments that can't be read; compaction goes on without them.
+    passed_over: HashSet<Uuid>,
+    next_gc: Instant,
+}
+
+impl Upkeep {
+    pub(crate) fn new(
+        store: &Store,
+        owner: Uuid,
+        chain: Chain,
+        hot: Arc<watch::Sender<Hot>>,
+        reports: Arc<watch::Sender<Progress>>,
+    ) -> Self {
+        let (store, passed_over, next_gc) = (store.clone(), HashSet::new(), Instant::now());
+        Self { store, owner, chain, hot, reports, passed_over, next_gc }
+    }
+
+    pub(crate) async fn run(mut self, wake: Arc<Notify>) {
+        loop {
+            // Woken or not, it is time.
+            let _ = timeout(INTERVAL, wake.notified()).await;
+            let tended = self.round().await;
+            if let Err(error) = &tended {
+                tracing::warn!(partition = self.chain.partition(), %error, "segments can't be tended; trying again");
+            }
+            let trouble = tended.err().map(|error| error.to_string());
+            self.reports.send_if_modified(|progress| {
+                let news = progress.upkeep_trouble != trouble;
+                progress.upkeep_trouble = trouble;
+                news
+            });
+        }
+    }
+
+    async fn round(&mut self) -> Result<()> {
+        let kept = self.store.settings().retention;
+        let from_micros = kept.map(|kept| clock::now_micros().saturating_sub(clock::micros(kept)));
+        if let Some(from) = from_micros {
+            retain::run(&mut self.chain, self.owner, from).await?;
+        }
+        let (store, passed_over) = (&self.store, &mut self.passed_over);
+        while compact::once(store, &mut self.chain, self.owner, from_micros, passed_over).await?.is_some() {}
+        // Readers learn that there are newer manifests.
+        let version = self.chain.state().version;
+        self.hot.send_modify(|hot| hot.published(0, i64::MIN, version));
+        self.chain.checkpoint_if_due().await?;
+        if Instant::now() >= self.next_gc {
+            gc::run(self.store.objects(), &mut self.chain).await?;
+            self.next_gc = Instant::now() + GC_INTERVAL;
+        }
+        Ok(())
+    }
+}

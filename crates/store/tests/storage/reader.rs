@@ -1,0 +1,125 @@
+//! Readers: what was accepted is there once, at every moment.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+use weir_store::{Error, EventStore, HotRead, HotSource, Reader};
+
+use crate::{
+    depot::depots,
+    fixture::{PROJECT, assert_whole, batch},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn snapshots_have_no_gap_and_no_overlap_while_flushes_and_compactions_race() {
+    for depot in depots() {
+        let store = depot
+            .store(|settings| {
+                settings.flush_interval = Duration::from_millis(3);
+                settings.compact_files = 3;
+            })
+            .await;
+        let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+        let reader = Arc::new(Reader::new(store.clone(), 1, Arc::new(store.clone())));
+        let (done, stop) = tokio::sync::watch::channel(false);
+        let looking: Vec<_> = (0..2)
+            .map(|_| {
+                let (store, reader, stop) = (store.clone(), Arc::clone(&reader), stop.clone());
+                tokio::spawn(async move {
+                    let mut looks = 0;
+                    let mut last = 0;
+                    while !*stop.borrow() {
+                        let snapshot = reader.snapshot(PROJECT).await.unwrap();
+                        assert_eq!(snapshot.stale, []);
+                        assert!(last <= snapshot.next_offsets[&0], "time does not run backwards");
+                        last = snapshot.next_offsets[&0];
+                        assert_whole(&store, &snapshot).await;
+                        looks += 1;
+                    }
+                    looks
+                })
+            })
+            .collect();
+        for start in (0..1500).step_by(10) {
+            writer.append(batch(start..start + 10));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        writer.drain().await.unwrap();
+        done.send(true).unwrap();
+        for looking in looking {
+            assert!(looking.await.unwrap() > 3, "it looked while all that happened");
+        }
+        let snapshot = reader.snapshot(PROJECT).await.unwrap();
+        assert_eq!(snapshot.next_offsets[&0], 1500);
+        assert_whole(&store, &snapshot).await;
+    }
+}
+
+#[derive(Debug)]
+struct Unreachable;
+
+#[async_trait]
+impl HotSource for Unreachable {
+    async fn read(&self, partition: u32, _: u64) -> Result<HotRead, Error> {
+        Err(Error::Unavailable {
+            what: format!("ask the owner of {partition}"),
+            source: "connection refused".into(),
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_owner_that_can_not_be_asked_is_named_and_the_rest_answers() {
+    for depot in depots() {
+        let store = depot.store(|_| ()).await;
+        store.append(0, Uuid::now_v7(), batch(0..20)).await.unwrap();
+        let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
+        assert_eq!(reader.snapshot(PROJECT).await.unwrap().next_offsets[&0], 20);
+        store.append(0, Uuid::now_v7(), batch(20..40)).await.unwrap();
+        let snapshot = reader.snapshot(PROJECT).await.unwrap();
+        assert_eq!(snapshot.next_offsets[&0], 40, "manifests are followed all the same");
+        let (partition, why) = &snapshot.stale[0];
+        assert_eq!(*partition, 0);
+        assert!(why.contains("connection refused"), "{why}");
+        assert_whole(&store, &snapshot).await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_partition_is_named_and_the_others_answer() {
+    for depot in depots() {
+        let store = depot.store(|_| ()).await;
+        for partition in 0..2 {
+            store.append(partition, Uuid::now_v7(), batch(0..20)).await.unwrap();
+            store.append(partition, Uuid::now_v7(), batch(20..30)).await.unwrap();
+        }
+        let torn = format!("manifest/1/{:020}.json", 2);
+        store.objects().delete(&torn).await.unwrap();
+        let _ = store.objects().create(&torn, "{".into()).await.unwrap();
+        let reader = Reader::new(store.clone(), 2, Arc::new(store.clone()));
+        let snapshot = reader.snapshot(PROJECT).await.unwrap();
+        assert_eq!(snapshot.next_offsets.values().copied().collect::<Vec<_>>(), [30, 20]);
+        assert!(snapshot.stale.iter().any(|(partition, why)| *partition == 1 && why.contains(&torn)));
+    }
+}
+
+#[tokio::test]
+async fn a_segment_whose_file_is_gone_is_named_and_the_rest_can_be_read() {
+    for depot in depots() {
+        let store = depot.store(|_| ()).await;
+        for start in [0, 10, 20] {
+            store.append(0, Uuid::now_v7(), batch(start..start + 10)).await.unwrap();
+        }
+        let snapshot = store.scan(PROJECT, 1).await.unwrap();
+        assert_eq!(snapshot.unreadable(&store).await.len(), 0);
+        let lost = Arc::clone(&snapshot.segments[1]);
+        store.objects().delete(&lost.path).await.unwrap();
+        let unreadable = snapshot.unreadable(&store).await;
+        assert_eq!(unreadable.len(), 1);
+        assert_eq!(unreadable[0].0.id, lost.id);
+        assert!(unreadable[0].1.to_string().contains(&lost.path));
+        let rest = snapshot.without(&[lost]);
+        assert_eq!(crate::fixture::events(&store, &rest).await.len(), 16);
+    }
+}

@@ -1,0 +1,186 @@
+//! Compaction, retention, erasure and verification: the events that are to stay do, as they were.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+use weir_store::{
+    Error, EventStore, Reader, Store,
+    manifest::{Change, Published, Reason, Segment},
+};
+
+use crate::{
+    depot::depots,
+    fixture::{PROJECT, START_MICROS, assert_whole, batch, event, events, project, user},
+};
+
+/// A store with so many appended batches of 30 offsets.
+async fn filled(store: &Store, batches: u64) {
+    for start in (0..batches * 30).step_by(30) {
+        store.append(0, Uuid::now_v7(), batch(start..start + 30)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn compaction_keeps_every_event_under_concurrent_readers() {
+    for depot in depots() {
+        let store = depot.store(|settings| settings.compact_files = 4).await;
+        filled(&store, 30).await;
+        let before = store.scan(PROJECT, 1).await.unwrap();
+        let (done, stop) = tokio::sync::watch::channel(false);
+        let reading = tokio::spawn({
+            let store = store.clone();
+            async move {
+                let reader = Reader::new(store.clone(), 1, Arc::new(store.clone()));
+                while !*stop.borrow() {
+                    let snapshot = reader.snapshot(PROJECT).await.unwrap();
+                    assert_whole(&store, &snapshot).await;
+                }
+            }
+        });
+        // Two compactors at a time: the work of one may be in vain, but nothing else.
+        let others = depot.store(|settings| settings.compact_files = 4).await;
+        let (some, more) = tokio::join!(store.compact(0), others.compact(0));
+        assert!(some.unwrap() + more.unwrap() > 0);
+        done.send(true).unwrap();
+        reading.await.unwrap();
+
+        let after = store.scan(PROJECT, 1).await.unwrap();
+        assert!(after.segments.len() < before.segments.len() / 2, "{} segments", after.segments.len());
+        assert_whole(&store, &after).await;
+        assert_eq!(
+            events(&store, &after).await,
+            events(&store, &before).await,
+            "old snapshots can still be read"
+        );
+        for segment in &after.segments {
+            store.verify(segment).await.unwrap();
+        }
+        let columns = &after.segments.iter().max_by_key(|segment| segment.rows).unwrap().columns;
+        assert_eq!(*columns, ["b_trial", "n_price", "p_plan"]);
+    }
+}
+
+#[tokio::test]
+async fn compaction_passes_over_a_torn_segment_and_names_it() {
+    for depot in depots() {
+        let store = depot.store(|settings| settings.compact_files = 4).await;
+        filled(&store, 8).await;
+        let snapshot = store.scan(PROJECT, 1).await.unwrap();
+        let torn = Arc::clone(&snapshot.segments[2]);
+        let whole = store.objects().get(&torn.path).await.unwrap().unwrap();
+        let mut bytes = whole.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        for problem in [Bytes::from(bytes), whole.slice(..whole.len() - 9)] {
+            store.objects().delete(&torn.path).await.unwrap();
+            let _ = store.objects().create(&torn.path, problem).await.unwrap();
+            let error = store.verify(&torn).await.unwrap_err();
+            assert!(matches!(&error, Error::Segment { path, .. } if *path == torn.path), "{error}");
+        }
+        store.compact(0).await.unwrap();
+        let after = store.scan(PROJECT, 1).await.unwrap();
+        assert!(after.segments.len() < snapshot.segments.len());
+        assert!(after.segments.iter().any(|segment| segment.id == torn.id), "the torn one stays as it is");
+
+        store.objects().delete(&torn.path).await.unwrap();
+        let error = store.verify(&torn).await.unwrap_err().to_string();
+        assert!(error.contains(&torn.path) && error.contains("missing"), "{error}");
+        let _ = store.objects().create(&torn.path, whole).await.unwrap();
+        store.verify(&torn).await.unwrap();
+        assert_whole(&store, &after).await;
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_says_something_else_is_found_out() {
+    for depot in depots() {
+        let store = depot.store(|_| ()).await;
+        filled(&store, 1).await;
+        let segment = Arc::clone(&store.scan(PROJECT, 1).await.unwrap().segments[0]);
+        let lies: [fn(&mut Segment); 5] = [
+            |segment| segment.rows += 1,
+            |segment| segment.offsets.max += 1,
+            |segment| segment.times.min -= 1,
+            |segment| segment.late += 1,
+            |segment| segment.names = None,
+        ];
+        for lie in lies {
+            let mut lying = (*segment).clone();
+            lie(&mut lying);
+            assert!(matches!(store.verify(&lying).await, Err(Error::Segment { .. })));
+        }
+    }
+}
+
+#[tokio::test]
+async fn segments_that_are_too_old_are_dropped_whole() {
+    for depot in depots() {
+        let store = depot.store(|_| ()).await;
+        filled(&store, 4).await;
+        // In the middle of the third batch: it stays.
+        let dropped = store.retain(0, START_MICROS + 70_000_000).await.unwrap();
+        assert_eq!(dropped, 4, "two batches of two projects");
+        let found = events(&store, &store.scan(PROJECT, 1).await.unwrap()).await;
+        let offsets: Vec<u64> = found.into_iter().map(|(offset, _)| offset).collect();
+        let expected: Vec<u64> = (60..120).filter(|offset| project(*offset) == PROJECT).collect();
+        assert_eq!(offsets, expected);
+        assert_eq!(store.next_offset(0).await.unwrap(), 120);
+        assert_eq!(store.retain(0, START_MICROS + 70_000_000).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_user_is_gone_and_all_others_stay() {
+    for depot in depots() {
+        let store = depot.store(|settings| settings.compact_files = 4).await;
+        filled(&store, 5).await;
+        store.compact(0).await.unwrap();
+        for forgotten in [3, 6] {
+            let before = events(&store, &store.scan(PROJECT, 1).await.unwrap()).await;
+            let (gone, stay): (Vec<_>, Vec<_>) =
+                before.into_iter().partition(|(offset, _)| user(*offset) == user(forgotten));
+            let erased = store.delete_user(0, PROJECT, &user(forgotten)).await.unwrap();
+            assert_eq!((erased.events, erased.next_offset), (gone.len() as u64, 150));
+            let after = store.scan(PROJECT, 1).await.unwrap();
+            assert_eq!(events(&store, &after).await, stay);
+            for segment in &after.segments {
+                store.verify(segment).await.unwrap();
+            }
+        }
+        assert_eq!(store.delete_user(0, PROJECT, "nobody").await.unwrap().segments, 0);
+        let other = store.scan(project(0), 1).await.unwrap();
+        assert_whole(&store, &other).await;
+        assert!(events(&store, &other).await.iter().any(|(offset, _)| user(*offset) == user(3)));
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_replace_the_same_segments_one_wins() {
+    for depot in depots() {
+        let store = depot.store(|_| ()).await;
+        filled(&store, 2).await;
+        let mut chains = [store.chain(0).await.unwrap(), store.chain(0).await.unwrap()];
+        let removed: Vec<Uuid> = chains[0].state().of_project(PROJECT).map(|segment| segment.id).collect();
+        let change =
+            Change::Replace { removed: removed.clone(), added: Vec::new(), reason: Reason::Retention };
+        assert_eq!(chains[0].publish(Uuid::now_v7(), &change).await.unwrap(), Published::Done);
+        let Published::Done = chains[1].publish(Uuid::now_v7(), &change).await.unwrap() else {
+            panic!("what it wants is so already")
+        };
+        let mut merged = event_segment();
+        merged.id = Uuid::now_v7();
+        let change = Change::Replace { removed, added: vec![merged], reason: Reason::Compaction };
+        let published = chains[1].publish(Uuid::now_v7(), &change).await.unwrap();
+        assert!(matches!(published, Published::Refused(_)), "{published:?}");
+    }
+}
+
+fn event_segment() -> Segment {
+    let time = event(0).corrected_time_micros;
+    serde_json::from_value(serde_json::json!({
+        "id": Uuid::nil(), "project": PROJECT, "path": "events/x.parquet", "rows": 1, "bytes": 1,
+        "offsets": {"min": 0, "max": 0}, "times": {"min": time, "max": time}, "users": {"min": 0, "max": 0}, "late": 0, "checksum": "",
+    }))
+    .unwrap()
+}
