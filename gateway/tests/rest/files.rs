@@ -14,7 +14,7 @@ async fn a_file_is_the_body_as_it_is() {
     assert!(f.last_asked().contains("format: Csv"), "{}", f.last_asked());
 
     let filter = json!({"filter": {"condition": {"field": "plan", "operator": "OPERATOR_EXISTS"}}});
-    let response = f.post("/v1/events:export", &filter.to_string()).send().await.unwrap();
+    let response = f.post("/v1/events:export", filter.to_string()).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "a,b\n1,2\n");
     assert!(f.last_asked().contains("plan"), "{}", f.last_asked());
 }
