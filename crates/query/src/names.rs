@@ -8,10 +8,16 @@ use arrow::{
 };
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use weir_rollup::{
+    Estimate,
+    distinct::Union,
+    field::{ContextField, Field},
+};
 use weir_store::{
-    schema::{Kind, column as name},
+    schema::{Kind, column as name, context_column},
     view::Column,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     Engine, Error, Events,
@@ -51,11 +57,11 @@ pub struct Name {
     pub last_seen: i64,
 }
 
-/// A property.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A property, or a text of the context.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Property {
-    /// Its key.
-    pub key: String,
+    /// Which one.
+    pub field: Field,
     /// Events that have it.
     pub events: u64,
     /// By type of its values.
@@ -64,6 +70,8 @@ pub struct Property {
     pub values: Vec<(String, u64)>,
     /// Whether there are more values than were counted, so that some may be missing.
     pub more_values: bool,
+    /// Different values (texts, numbers and booleans).
+    pub distinct: Estimate,
 }
 
 /// Calls `take` with row, key, kind and text of every property.
@@ -128,16 +136,27 @@ impl Engine {
             let mut scan = question.scan();
             scan.select_column(Column::Core(name::PROPERTIES));
             scan.select_column(Column::Core(name::PROPERTY_KINDS));
+            for field in ContextField::ALL {
+                scan.select_column(Column::Core(context_column(*field)));
+            }
             let (streams, read) = scan.run(&engine, &*events, Keys::default).await?;
             let mut all = Keys::default();
-            for (key, seen) in streams.into_iter().flat_map(|stream| stream.0) {
-                if let Some(known) = all.entry(&key) {
-                    known.merge(seen);
+            for stream in streams {
+                all.context.iter_mut().zip(stream.context).for_each(|(mine, theirs)| mine.merge(theirs));
+                for (key, seen) in stream.properties {
+                    if let Some(known) = all.property(&key) {
+                        known.merge(seen);
+                    }
                 }
             }
-            let mut properties: Vec<_> =
-                all.0.into_iter().map(|(key, seen)| seen.into_property(key, top)).collect();
-            properties.sort_by(|a, b| b.events.cmp(&a.events).then_with(|| a.key.cmp(&b.key)));
+            let context = ContextField::ALL.iter().map(|field| Field::Context(*field)).zip(all.context);
+            let properties = all.properties.into_iter().map(|(key, seen)| (Field::Property(key), seen));
+            let mut properties: Vec<_> = properties
+                .chain(context)
+                .map(|(field, seen)| seen.into_property(field, top))
+                .filter(|property| property.events > 0)
+                .collect();
+            properties.sort_by(|a, b| b.events.cmp(&a.events).then_with(|| a.field.cmp(&b.field)));
             Ok((properties, read))
         };
         self.run(limit, work).await
@@ -184,18 +203,29 @@ impl Sink for Names {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counted {
     kinds: [u64; Kind::ALL.len()],
     values: HashMap<String, u64, FixedState>,
     more: bool,
+    distinct: Union,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        let (kinds, values) = ([0; Kind::ALL.len()], HashMap::default());
+        Self { kinds, values, more: false, distinct: Union::for_cell() }
+    }
 }
 
 impl Counted {
     fn note(&mut self, kind: Kind, value: Option<&str>) {
         self.kinds[Kind::ALL.iter().position(|one| *one == kind).expect("ALL has every kind")] += 1;
         match (kind, value) {
-            (Kind::Text | Kind::Number | Kind::Boolean, Some(value)) => self.count(value, 1),
+            (Kind::Text | Kind::Number | Kind::Boolean, Some(value)) => {
+                self.distinct.insert(xxh3_64(value.as_bytes()));
+                self.count(value, 1);
+            }
             (Kind::Text | Kind::Number | Kind::Boolean | Kind::Json | Kind::Null, _) => {}
         }
     }
@@ -214,44 +244,65 @@ impl Counted {
     fn merge(&mut self, other: Self) {
         self.kinds.iter_mut().zip(other.kinds).for_each(|(mine, theirs)| *mine += theirs);
         self.more |= other.more;
+        self.distinct.merge(&other.distinct);
         other.values.iter().for_each(|(value, count)| self.count(value, *count));
     }
 
-    fn into_property(self, key: String, top: usize) -> Property {
+    fn into_property(self, field: Field, top: usize) -> Property {
         let kinds = Kind::ALL.into_iter().zip(self.kinds).filter(|(_, count)| *count > 0).collect();
         let mut values: Vec<_> = self.values.into_iter().collect();
         values.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
         values.truncate(top);
-        Property { key, events: self.kinds.iter().sum(), kinds, values, more_values: self.more }
+        let (events, distinct) = (self.kinds.iter().sum(), self.distinct.estimate());
+        Property { field, events, kinds, values, more_values: self.more, distinct }
     }
 }
 
-#[derive(Debug, Default)]
-struct Keys(HashMap<String, Counted, FixedState>);
+#[derive(Debug)]
+struct Keys {
+    properties: HashMap<String, Counted, FixedState>,
+    /// In the order of [`ContextField::ALL`].
+    context: Vec<Counted>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let context = ContextField::ALL.iter().map(|_| Counted::default()).collect();
+        Self { properties: HashMap::default(), context }
+    }
+}
 
 impl Keys {
-    fn entry(&mut self, key: &str) -> Option<&mut Counted> {
-        if !self.0.contains_key(key) {
-            if self.0.len() >= MAX_KEYS {
+    fn property(&mut self, key: &str) -> Option<&mut Counted> {
+        if !self.properties.contains_key(key) {
+            if self.properties.len() >= MAX_KEYS {
                 return None;
             }
-            self.0.insert(key.to_owned(), Counted::default());
+            self.properties.insert(key.to_owned(), Counted::default());
         }
-        self.0.get_mut(key)
+        self.properties.get_mut(key)
     }
 }
 
 impl Sink for Keys {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         each_property(batch.column(0), batch.column(1), |_, key, kind, value| {
-            if let Some(counted) = self.entry(key) {
+            if let Some(counted) = self.property(key) {
                 counted.note(kind, value);
             }
         });
+        for (counted, at) in self.context.iter_mut().zip(2..) {
+            for text in batch.column(at).as_string_view().iter().flatten() {
+                counted.note(Kind::Text, Some(text));
+            }
+        }
         Ok(())
     }
 
     fn bytes(&self) -> usize {
-        self.0.iter().map(|(key, counted)| key.len() + 200 + 80 * counted.values.capacity()).sum()
+        // A set of different values takes up to 8 KB.
+        let of = |counted: &Counted| 8 * counted.values.len().min(1000) + 80 * counted.values.capacity();
+        let properties = self.properties.iter().map(|(key, counted)| key.len() + 200 + of(counted));
+        properties.sum::<usize>() + self.context.iter().map(of).sum::<usize>()
     }
 }

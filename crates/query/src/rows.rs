@@ -3,12 +3,15 @@
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::{
+    error::DataFusionError,
+    physical_plan::{ExecutionPlan, execute_stream},
+};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
@@ -24,6 +27,8 @@ const WAITING: usize = 2;
 struct End {
     read: Read,
     truncated: bool,
+    /// Whether the last row was sent, or an error. A task that was stopped or has panicked gets to neither.
+    reached: bool,
 }
 
 /// A stream of rows. Work stops when it is dropped, and waits while nobody reads.
@@ -60,7 +65,13 @@ impl Stream for Rows {
     type Item = Result<RecordBatch, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.batches.poll_recv(context)
+        let next = ready!(self.batches.poll_recv(context));
+        if next.is_none() && !std::mem::replace(&mut lock(&self.end).reached, true) {
+            let stopped =
+                DataFusionError::Execution("the query engine stopped before the last row".to_owned());
+            return Poll::Ready(Some(Err(Error::Execution(stopped))));
+        }
+        Poll::Ready(next)
     }
 }
 
@@ -73,25 +84,26 @@ impl Engine {
         let note = Arc::clone(&end);
         let work = async move {
             let all = async {
+                let note = &note;
                 let context = engine.context().task_ctx();
                 let mut stream =
                     execute_stream(Arc::clone(&plan), context).map_err(|error| engine.failure(error))?;
                 let mut left = max_rows;
                 while let Some(batch) = stream.next().await {
                     let batch = batch.map_err(|error| engine.failure(error))?;
-                    lock(&note).read = read(&plan);
+                    lock(note).read = read(&plan);
                     let wanted = batch.num_rows().min(left);
                     left -= wanted;
                     if wanted > 0 && send.send(Ok(batch.slice(0, wanted))).await.is_err() {
                         break;
                     }
                     if wanted < batch.num_rows() {
-                        lock(&note).truncated = true;
+                        lock(note).truncated = true;
                         break;
                     }
                     tokio::task::yield_now().await;
                 }
-                lock(&note).read = read(&plan);
+                lock(note).read = read(&plan);
                 Ok(())
             };
             let ended = match tokio::time::timeout(limit, all).await {
@@ -102,6 +114,7 @@ impl Engine {
                 // Whoever has stopped reading does not want to know.
                 let _ = send.send(Err(error)).await;
             }
+            lock(&note).reached = true;
         };
         Rows { schema, batches, end, _stop: self.start(work) }
     }

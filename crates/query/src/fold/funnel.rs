@@ -44,8 +44,8 @@ pub struct Passage {
     pub depth: usize,
     /// Position of its first event among the actor's.
     pub first: usize,
-    /// By step, as far as reached: the earliest time at which a chain from that first event reaches it, in microseconds
-    /// after the first.
+    /// By step, as far as reached: the earliest time at which a chain from that first event reaches it (in any order: at which
+    /// it and all steps before it are done), in microseconds after the first.
     times: [i64; MAX_STEPS],
 }
 

@@ -20,6 +20,8 @@ fn by_trying(order: Order, steps: usize, window: i64, actions: &[Action], first:
         actions: &'a [Action],
         first: usize,
         times: Vec<i64>,
+        /// Of the chains that are the first steps, all of them, with the first event among theirs.
+        depth: usize,
     }
     impl Try<'_> {
         fn reach(&mut self, depth: usize, time: i64) {
@@ -32,8 +34,12 @@ fn by_trying(order: Order, steps: usize, window: i64, actions: &[Action], first:
         fn go(&mut self, last: usize, done: u32) {
             let depth = done.count_ones() as usize;
             let time = self.actions[last].time - self.actions[self.first].time;
-            if done.trailing_ones() as usize == depth {
-                self.reach(depth, time);
+            let in_a_row = done.trailing_ones() as usize;
+            if in_a_row > 0 {
+                self.reach(in_a_row, time);
+            }
+            if in_a_row == depth {
+                self.depth = self.depth.max(depth);
             }
             for next in last + 1..self.actions.len() {
                 let action = &self.actions[next];
@@ -59,12 +65,13 @@ fn by_trying(order: Order, steps: usize, window: i64, actions: &[Action], first:
             }
         }
     }
-    let mut all = Try { order, steps, window, actions, first, times: Vec::new() };
+    let mut all = Try { order, steps, window, actions, first, times: Vec::new(), depth: 0 };
     for step in 0..if order == Order::Any { steps } else { 1 } {
         if actions[first].marks >> step & 1 != 0 {
             all.go(first, 1 << step);
         }
     }
+    all.times.truncate(all.depth);
     all.times
 }
 

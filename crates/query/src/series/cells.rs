@@ -19,7 +19,7 @@ use weir_rollup::{
 use weir_store::{schema::column as name, view::Column};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Precision, Question};
+use super::{NANOS, Precision, Question};
 use crate::{
     Error,
     buckets::Buckets,
@@ -29,9 +29,6 @@ use crate::{
     scan::{Scan, Sink},
     texts::Texts,
 };
-
-/// Billionths in a unit of money. Amounts were whole units of 64 bits and billionths before they were stored.
-const NANOS: i128 = 1_000_000_000;
 
 /// Where the parts of a measure are in the batches of a scan.
 #[derive(Debug, Clone)]

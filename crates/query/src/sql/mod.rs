@@ -31,6 +31,7 @@ use weir_store::view::Column;
 use crate::{Engine, Error, Events, Rows, export::all_columns};
 
 pub mod functions;
+mod patience;
 
 /// Longest statement, bytes.
 const MAX_BYTES: usize = 64 << 10;
@@ -72,7 +73,7 @@ async fn plan(engine: &Engine, events: &dyn Events, text: &str) -> Result<Arc<dy
         let nothing =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         nothing.verify_plan(&plan)?;
-        state.create_physical_plan(&plan).await
+        patience::patient(state.create_physical_plan(&plan).await?)
     };
     planned.await.map_err(|error| match error.find_root() {
         DataFusionError::ResourcesExhausted(_)

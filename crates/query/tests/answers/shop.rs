@@ -189,9 +189,9 @@ fn a_timeline_in_pages() {
     }
     assert_eq!(json!(found), answers()["timeline_user_0007_first_10"]);
     let profile = run(engine.user(shop, "user_0007".to_owned(), LIMIT)).unwrap();
-    assert!(profile.events > 10 && profile.sessions > 0, "{profile:?}");
-    assert_eq!(profile.names.iter().map(|(_, count)| count).sum::<u64>(), profile.events);
-    assert_eq!(profile.properties.len(), 4);
+    assert!(profile.events > 10 && profile.visits > 0, "{profile:?}");
+    assert_eq!(profile.did.iter().map(|did| did.events).sum::<u64>(), profile.events);
+    assert_eq!(profile.did.iter().map(|did| did.last).max(), profile.last_seen);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn names_and_properties() {
     assert_eq!(names.iter().map(|name| (name.name.as_str(), name.events)).collect::<Vec<_>>(), expected);
     assert_eq!(read.rows, 31_106);
     let (properties, _) = run(engine.properties(shop, question(), LIMIT)).unwrap();
-    let platform = properties.iter().find(|property| property.key == "platform").unwrap();
+    let platform = properties.iter().find(|property| property.field == field("platform")).unwrap();
     assert_eq!((platform.events, platform.more_values), (31_106, false));
     assert_eq!(platform.kinds, BTreeMap::from([(weir_store::schema::Kind::Text, 31_106)]));
     assert!(platform.values.is_sorted_by_key(|(_, count)| std::cmp::Reverse(*count)));
