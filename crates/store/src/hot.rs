@@ -12,7 +12,9 @@ use arrow::{
 
 use crate::schema::column;
 
-/// Rows up to which parts are joined: few parts to read, and at most some 10 MB copied at a time.
+/// So many parts of similar size are joined: fewer would be copied more often, more would be many to read.
+const JOINED: usize = 8;
+/// Rows up to which parts are joined: at most some 15 MB copied at a time.
 const JOIN_UP_TO: usize = 32 << 10;
 
 /// Clean events of a range of the log's offsets: what is accepted at a time.
@@ -65,21 +67,20 @@ impl Part {
         })
     }
 
-    fn join(&self, next: &Part) -> Option<Self> {
-        let mut events = self.events.clone();
-        for (project, batch) in &next.events {
-            let joined = match events.get(project) {
-                Some(before) => compact(&concat_batches(batch.schema_ref(), [before, batch]).ok()?),
-                None => batch.clone(),
-            };
+    /// Consecutive parts as one; `None` of none, or when their batches differ in their columns.
+    fn join(parts: &[Arc<Part>]) -> Option<Self> {
+        let (first, last) = (parts.first()?, parts.last()?);
+        let mut batches: BTreeMap<&Arc<str>, Vec<&RecordBatch>> = BTreeMap::new();
+        for (project, batch) in parts.iter().flat_map(|part| &part.events) {
+            batches.entry(project).or_default().push(batch);
+        }
+        let mut events = BTreeMap::new();
+        for (project, batches) in batches {
+            let joined = compact(&concat_batches(batches[0].schema_ref(), batches).ok()?);
             events.insert(Arc::clone(project), joined);
         }
-        Some(Self {
-            start: self.start,
-            end: next.end,
-            watermark_micros: self.watermark_micros.max(next.watermark_micros),
-            events,
-        })
+        let watermark_micros = parts.iter().map(|part| part.watermark_micros).max()?;
+        Some(Self { start: first.start, end: last.end, watermark_micros, events })
     }
 }
 
@@ -117,7 +118,8 @@ pub struct HotRead {
 
 impl HotRead {
     /// The same without what is below an offset.
-    pub(crate) fn beyond(mut self, from: u64) -> Self {
+    #[must_use]
+    pub fn beyond(mut self, from: u64) -> Self {
         self.parts.retain(|part| part.end > from);
         for part in &mut self.parts {
             *part = part.from(from);
@@ -171,20 +173,27 @@ impl Hot {
         part.start = self.end;
         self.end = end;
         self.bytes += part.bytes();
-        // As a binary counter carries: each event is copied a logarithmic number of times.
-        while self.parts.len() > self.sealed {
-            let before = self.parts.last().expect("more than the sealed ones");
-            let (rows, more) = (before.rows(), part.rows());
-            if rows > 2 * more || rows + more > JOIN_UP_TO {
-                break;
-            }
-            let Some(joined) = before.join(&part) else { break };
-            self.bytes -= before.bytes() + part.bytes();
-            self.bytes += joined.bytes();
-            part = joined;
-            self.parts.pop();
-        }
         self.parts.push(Arc::new(part));
+        self.join_small();
+    }
+
+    /// Joins the last parts wherever enough are of one size or smaller, as a counter carries: each event is copied a few times, and
+    /// few parts are left.
+    fn join_small(&mut self) {
+        for size in 0..=JOIN_UP_TO.ilog(JOINED) {
+            let small = |part: &&Arc<Part>| part.rows().max(1).ilog(JOINED) <= size;
+            let count = self.parts[self.sealed..].iter().rev().take_while(small).count();
+            let joined = &self.parts[self.parts.len() - count..];
+            let rows: usize = joined.iter().map(|part| part.rows()).sum();
+            if count < JOINED || rows > JOIN_UP_TO {
+                continue;
+            }
+            let Some(part) = Part::join(joined) else { return };
+            self.bytes -= joined.iter().map(|part| part.bytes()).sum::<usize>();
+            self.bytes += part.bytes();
+            self.parts.truncate(self.parts.len() - count);
+            self.parts.push(Arc::new(part));
+        }
     }
 
     /// The first parts, up to about so many bytes and at least one if there are any: they stay as they are from now on.
@@ -273,7 +282,7 @@ mod tests {
         for start in 0..1000 {
             hot.push(batch(start, start + 1));
         }
-        assert!(hot.parts.len() < 12, "{} parts", hot.parts.len());
+        assert!(hot.parts.len() < 4 * JOINED, "{} parts", hot.parts.len());
         assert!(hot.bytes() < 1000 * 1000, "{} bytes", hot.bytes());
         assert_eq!(offsets(&hot.read(0)), (0..1000).collect::<Vec<_>>());
     }

@@ -21,7 +21,7 @@ mod upkeep;
 pub mod view;
 mod writer;
 
-pub use decode::Decoder;
+pub use decode::{Decoder, property};
 pub use delete_user::Erased;
 pub use error::{Error, Result};
 pub use hot::{CleanBatch, HotRead, Part};

@@ -9,7 +9,14 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    clock, compact, error::Result, gc, hot::Hot, manifest::Chain, retain, store::Store, writer::Progress,
+    clock, compact,
+    error::{Error, Result},
+    gc,
+    hot::Hot,
+    manifest::Chain,
+    retain,
+    store::Store,
+    writer::Progress,
 };
 
 /// A round begins after each flush, and at least so often: others may have added to the chain.
@@ -26,6 +33,14 @@ pub(crate) struct Upkeep {
     /// Segments that can't be read; compaction goes on without them.
     passed_over: HashSet<Uuid>,
     next_gc: Instant,
+}
+
+/// However it ends: whoever still looks learns that segments are not tended anymore.
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        let trouble = Error::Stopped { partition: self.chain.partition() }.to_string();
+        self.reports.send_modify(|progress| progress.upkeep_trouble = Some(trouble));
+    }
 }
 
 impl Upkeep {

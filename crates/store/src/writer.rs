@@ -175,6 +175,14 @@ struct Flusher {
     written: Option<Written>,
 }
 
+/// However it ends: whoever still looks learns that nothing becomes durable anymore.
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        let trouble = Error::Stopped { partition: self.chain.partition() }.to_string();
+        self.reports.send_modify(|progress| progress.flush_trouble = Some(trouble));
+    }
+}
+
 impl Flusher {
     async fn run(mut self, mut drains: mpsc::Receiver<oneshot::Sender<Result<()>>>) {
         let (interval, enough) = (self.store.settings().flush_interval, self.store.settings().flush_bytes);

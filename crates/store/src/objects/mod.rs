@@ -154,7 +154,7 @@ impl Objects {
     pub async fn upload(&self, path: &str) -> Result<Upload> {
         let Some(file) = self.file(path) else {
             let writer = BufWriter::with_capacity(self.object_store(), name(path)?, UPLOAD_PART);
-            return Ok(Upload::to(To::Bucket(writer)));
+            return Ok(Upload::to(To::Bucket(Some(writer))));
         };
         let staged = blocking(move || Staged::begin(&file)).await;
         let staged = staged.map_err(|error| Error::unavailable(format!("create {path}"), error))?;
@@ -302,10 +302,10 @@ pub struct Upload {
     checksum: Xxh3,
 }
 
+/// `None` once completed, whether that succeeded or not.
 enum To {
-    /// `None` once complete.
     Folder(Option<Staged>),
-    Bucket(BufWriter),
+    Bucket(Option<BufWriter>),
 }
 
 impl AsyncFileWriter for Upload {
@@ -314,7 +314,9 @@ impl AsyncFileWriter for Upload {
             self.checksum.update(&bytes);
             match &mut self.to {
                 To::Folder(staged) => staged.as_mut().expect("not complete yet").write(&bytes)?,
-                To::Bucket(writer) => writer.put(bytes).await.map_err(external)?,
+                To::Bucket(writer) => {
+                    writer.as_mut().expect("not complete yet").put(bytes).await.map_err(external)?;
+                }
             }
             Ok(())
         }
@@ -328,7 +330,7 @@ impl AsyncFileWriter for Upload {
                     Created::New => Ok(()),
                     Created::Exists => Err(ParquetError::General("an object of that name exists".to_owned())),
                 },
-                To::Bucket(writer) => Ok(writer.shutdown().await?),
+                To::Bucket(writer) => Ok(writer.take().expect("completed once").shutdown().await?),
             }
         }
         .boxed()
@@ -347,7 +349,7 @@ impl Upload {
 
     /// Gives up: nothing of the object stays.
     pub async fn abort(self) {
-        if let To::Bucket(mut writer) = self.to {
+        if let To::Bucket(Some(mut writer)) = self.to {
             // The server's rule for unfinished uploads cleans up where this can't.
             let _ = writer.abort().await;
         }

@@ -45,11 +45,11 @@ async fn snapshots_have_no_gap_and_no_overlap_while_flushes_and_compactions_race
             writer.append(batch(start..start + 10));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        writer.drain().await.unwrap();
         done.send(true).unwrap();
         for looking in looking {
             assert!(looking.await.unwrap() > 3, "it looked while all that happened");
         }
+        writer.drain().await.unwrap();
         let snapshot = reader.snapshot(PROJECT).await.unwrap();
         assert_eq!(snapshot.next_offsets[&0], 1500);
         assert_whole(&store, &snapshot).await;

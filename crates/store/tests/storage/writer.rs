@@ -162,7 +162,7 @@ async fn an_owner_that_was_overtaken_goes_on_where_the_chain_ends() {
 async fn a_store_that_takes_nothing_is_back_pressure_and_no_loss() {
     let (faults, store) = faulty(|settings| {
         at_once(settings);
-        settings.max_hot_bytes = 200_000;
+        settings.max_hot_bytes = 3_000_000;
     });
     let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
     faults.refuse(Some("events/"));
