@@ -234,10 +234,7 @@ impl Times {
 }
 
 /// The least value that at least this fraction of all is not greater than.
-pub(crate) fn at_rank<T: Copy>(values: &mut [T], rank: f64) -> Option<T>
-where
-    T: RankOrd,
-{
+pub(crate) fn at_rank<T: Copy + RankOrd>(values: &mut [T], rank: f64) -> Option<T> {
     let last = values.len().checked_sub(1)?;
     let at = ((rank * values.len() as f64).ceil() as usize).saturating_sub(1).min(last);
     Some(*values.select_nth_unstable_by(at, T::order).1)
