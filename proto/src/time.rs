@@ -18,6 +18,12 @@ pub fn duration_micros(duration: &Duration) -> i64 {
     whole(duration.seconds, duration.nanos)
 }
 
+/// The reverse of [`duration_micros`].
+pub fn duration(micros: i64) -> Duration {
+    let nanos = micros % 1_000_000 * 1_000;
+    Duration { seconds: micros / 1_000_000, nanos: i32::try_from(nanos).expect("less than 10^9") }
+}
+
 fn whole(seconds: i64, nanos: i32) -> i64 {
     seconds.saturating_mul(1_000_000).saturating_add(i64::from(nanos) / 1_000)
 }
@@ -32,6 +38,7 @@ mod tests {
             assert_eq!(micros(&timestamp(time)), time);
         }
         assert_eq!(timestamp(-1), Timestamp { seconds: -1, nanos: 999_999_000 });
+        assert_eq!(duration(-1_500_000), Duration { seconds: -1, nanos: -500_000_000 });
         assert_eq!(duration_micros(&Duration { seconds: -1, nanos: -500_000_000 }), -1_500_000);
         assert_eq!(micros(&Timestamp { seconds: i64::MAX, nanos: 0 }), i64::MAX);
     }

@@ -12,9 +12,12 @@ use weir_log::{
     kafka::{Sasl, Tls},
 };
 use weir_runtime::{Config, Context, Listeners, Shutdown, config::LogKind};
+use weir_store::{Bucket, Location, Store};
 
 /// Where the embedded log lies within the data directory.
 const LOG_FOLDER: &str = "log";
+/// Where the event store lies within the data directory unless told otherwise.
+const STORE_FOLDER: &str = "store";
 /// How long the log may be away at the start, and the pause between attempts.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
 const LOG_PAUSE: Duration = Duration::from_secs(2);
@@ -100,22 +103,25 @@ pub(crate) async fn start(mut config: Config, services: &[Service], shutdown: Sh
     }
     let needs_log = services.iter().any(|service| *service != Service::Gateway);
     let log = if needs_log { Some(open(&config, &shutdown).await?) } else { None };
+    let needs_store = services.iter().any(|service| matches!(service, Service::Consumer | Service::Analytics));
+    let store = if needs_store { Some(open_store(&config).await?) } else { None };
 
     let context = Context::new(config, shutdown);
     let mut tasks = JoinSet::new();
     for (service, listeners) in bound {
-        let (context, log) = (context.clone(), log.clone());
+        let (context, log, store) = (context.clone(), log.clone(), store.clone());
         tasks.spawn(async move {
             let log = || log.expect("every service but the gateway has the log");
+            let store = || store.expect("consumer and analytics have the store");
             let served = match service {
                 Service::Producer => {
                     weir_producer::serve(context, log(), listeners).await.map_err(Into::into)
                 }
                 Service::Consumer => {
-                    weir_consumer::serve(context, log(), listeners).await.map_err(Into::into)
+                    weir_consumer::serve(context, log(), store(), listeners).await.map_err(Into::into)
                 }
                 Service::Analytics => {
-                    weir_analytics::serve(context, log(), listeners).await.map_err(Into::into)
+                    weir_analytics::serve(context, log(), store(), listeners).await.map_err(Into::into)
                 }
                 Service::Gateway => weir_gateway::serve(context, listeners).await.map_err(Into::into),
             };
@@ -197,6 +203,45 @@ pub(crate) async fn open(config: &Config, shutdown: &Shutdown) -> Result<Arc<dyn
             () = shutdown.requested() => anyhow::bail!("stopped while waiting for the log"),
         }
     }
+}
+
+/// Opens the event store.
+///
+/// # Errors
+/// When its folder can't be made, or its bucket can't be used.
+pub(crate) async fn open_store(config: &Config) -> Result<Store> {
+    Store::open(store(config)?).await.context("cannot open the event store (see [store] of the configuration)")
+}
+
+fn store(config: &Config) -> Result<weir_store::Settings> {
+    let settings = &config.store;
+    let location = match settings.location.as_deref() {
+        None => Location::Folder(config.data_dir.join(STORE_FOLDER)),
+        Some(location) => match location.strip_prefix("s3://") {
+            None => Location::Folder(location.into()),
+            Some(bucket) => {
+                let (name, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
+                anyhow::ensure!(!name.is_empty(), "`store.location` = \"{location}\": expected s3://bucket/prefix");
+                Location::Bucket(Bucket {
+                    name: name.to_owned(),
+                    prefix: prefix.trim_matches('/').to_owned(),
+                    endpoint: settings.s3.endpoint.clone(),
+                    region: settings.s3.region.clone(),
+                    access_key_id: settings.s3.access_key_id.clone(),
+                    secret_access_key: settings.s3.secret_access_key.as_ref().map(|key| key.expose().to_owned()),
+                })
+            }
+        },
+    };
+    Ok(weir_store::Settings {
+        location,
+        flush_interval: settings.flush_interval,
+        flush_bytes: settings.flush_bytes,
+        max_hot_bytes: settings.max_hot_bytes,
+        retention: settings.retention,
+        columns: settings.columns.clone(),
+        compact_files: settings.compact_files,
+    })
 }
 
 /// What the topics must look like.

@@ -28,10 +28,18 @@ macro_rules! named {
 }
 
 named! {
+    prost_types::Struct = "google.protobuf.Struct",
     event::v1::Event = "weir.event.v1.Event",
     analytics::v1::GetSummaryResponse = "weir.analytics.v1.GetSummaryResponse",
     analytics::v1::QueryTimeSeriesResponse = "weir.analytics.v1.QueryTimeSeriesResponse",
     analytics::v1::QueryBreakdownResponse = "weir.analytics.v1.QueryBreakdownResponse",
+    analytics::v1::QueryFunnelResponse = "weir.analytics.v1.QueryFunnelResponse",
+    analytics::v1::QueryRetentionResponse = "weir.analytics.v1.QueryRetentionResponse",
+    analytics::v1::QueryPathsResponse = "weir.analytics.v1.QueryPathsResponse",
+    analytics::v1::GetUserResponse = "weir.analytics.v1.GetUserResponse",
+    analytics::v1::ListUserEventsResponse = "weir.analytics.v1.ListUserEventsResponse",
+    analytics::v1::ListEventNamesResponse = "weir.analytics.v1.ListEventNamesResponse",
+    analytics::v1::ListPropertiesResponse = "weir.analytics.v1.ListPropertiesResponse",
     analytics::v1::WatchQueryResponse = "weir.analytics.v1.WatchQueryResponse",
     analytics::v1::LiveEvent = "weir.analytics.v1.LiveEvent",
     processing::v1::Status = "weir.processing.v1.Status",

@@ -54,6 +54,28 @@ fn help_shows_every_command_with_an_example() {
 }
 
 #[test]
+fn every_question_has_an_example() {
+    let help = stdout(&["query", "--help"]);
+    for question in [
+        "time-series",
+        "breakdown",
+        "funnel",
+        "retention",
+        "paths",
+        "user",
+        "events",
+        "properties",
+        "export",
+        "sql",
+    ] {
+        assert!(help.contains(&format!("  {question} ")), "{question} is not in:\n{help}");
+        let own = stdout(&["query", question, "--help"]);
+        assert!(own.contains(&format!("weir query {question}")) && own.contains("Examples:"), "{own}");
+        assert!(!own.starts_with("How "), "help begins with what the command does:\n{own}");
+    }
+}
+
+#[test]
 fn completions_are_written_for_the_common_shells() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(stdout(&["completions", shell]).contains("simulate"), "{shell}");
@@ -83,4 +105,15 @@ fn errors_say_what_to_do() {
     assert!(said.contains("medain"), "{said}");
     let said = failure(&["query", "breakdown", "--by", "event_name", "--from", "yesterdy"]);
     assert!(said.contains("yesterdy"), "{said}");
+    let said = failure(&["query", "funnel"]);
+    assert!(said.contains("--steps"), "{said}");
+    let said = failure(&["query", "funnel", "--steps", "cart,purchase", "--window", "soon"]);
+    assert!(said.contains("soon") && said.contains("7d"), "{said}");
+    let said = failure(&["query", "paths", "--after", "cart where price"]);
+    assert!(said.contains("price"), "{said}");
+    let said = failure(&["query", "time-series", "--formula", "a over b"]);
+    assert!(said.contains("A / B"), "{said}");
+    // Standard input is empty.
+    let said = failure(&["query", "sql"]);
+    assert!(said.contains("empty"), "{said}");
 }

@@ -52,6 +52,8 @@ pub enum Reason {
     CreditsExceeded,
     /// The log cannot be reached.
     LogUnavailable,
+    /// The event store cannot be read.
+    StoreUnavailable,
     /// Another service cannot be reached.
     UpstreamUnavailable,
     /// The service is starting, or its partition is changing hands.
@@ -81,9 +83,11 @@ impl Reason {
             | Self::ConcurrencyExceeded
             | Self::ReaderTooSlow
             | Self::CreditsExceeded => Code::ResourceExhausted,
-            Self::LogUnavailable | Self::UpstreamUnavailable | Self::NotReady | Self::Draining => {
-                Code::Unavailable
-            }
+            Self::LogUnavailable
+            | Self::StoreUnavailable
+            | Self::UpstreamUnavailable
+            | Self::NotReady
+            | Self::Draining => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Internal => Code::Internal,
         }
@@ -109,6 +113,7 @@ impl Reason {
             Self::ReaderTooSlow => "READER_TOO_SLOW",
             Self::CreditsExceeded => "CREDITS_EXCEEDED",
             Self::LogUnavailable => "LOG_UNAVAILABLE",
+            Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
             Self::NotReady => "NOT_READY",
             Self::Draining => "DRAINING",
@@ -123,6 +128,7 @@ impl Reason {
         match self {
             Self::InFlightFull | Self::ConcurrencyExceeded => Some(Duration::from_millis(250)),
             Self::LogUnavailable
+            | Self::StoreUnavailable
             | Self::UpstreamUnavailable
             | Self::NotReady
             | Self::Draining

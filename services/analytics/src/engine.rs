@@ -25,6 +25,13 @@ const PLANS: usize = 3;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted(BTreeMap<u32, u64>);
 
+impl Wanted {
+    /// By partition the offset of the last event that is wanted.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.0.iter().map(|(partition, offset)| (*partition, *offset))
+    }
+}
+
 /// The partitions and what is needed to ask them.
 #[derive(Debug)]
 pub(crate) struct Engine {

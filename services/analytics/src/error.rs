@@ -12,9 +12,21 @@ pub(crate) enum Error {
     /// The request itself is wrong.
     #[error("the request is invalid")]
     Invalid(Violations),
-    /// The question is about events, which are not read here.
-    #[error("{0} is answered from the events themselves, which this service does not read yet")]
-    NeedsEvents(&'static str),
+    /// The question can be asked, but not watched.
+    #[error("this question can't be watched: {0}; ask it again and again instead")]
+    NotWatched(&'static str),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The events can't be read.
+    #[error("{0}; retry in a moment")]
+    StoreUnavailable(String),
+    /// The question needs more memory than there is.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// Evaluation failed for a reason that is ours.
+    #[error("{0}")]
+    Internal(String),
     /// No rollup has the dimensions or numeric properties that the question needs.
     #[error("{message}")]
     NotCovered {
@@ -85,7 +97,11 @@ impl Error {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
-            Self::NeedsEvents(_) => "needs_events",
+            Self::NotWatched(_) => "not_watched",
+            Self::NotFound(_) => "not_found",
+            Self::StoreUnavailable(_) => "store",
+            Self::OutOfMemory(_) => "out_of_memory",
+            Self::Internal(_) => "internal",
             Self::NotCovered { .. } => "not_covered",
             Self::TooFine(_) => "too_fine",
             Self::TooLarge { .. } => "too_large",
@@ -98,11 +114,56 @@ impl Error {
         }
     }
 
+    /// Why rollups don't answer the question, where the events can.
+    ///
+    /// # Errors
+    /// The error, where they can't help.
+    pub(crate) fn uncovered(self) -> Result<String, Self> {
+        match self {
+            Self::NotCovered { message, .. } => Ok(message),
+            Self::TooFine(message) => Ok(message),
+            other => Err(other),
+        }
+    }
+
     /// One field of the request that breaks a rule.
     pub(crate) fn invalid(at: &Path<'_>, description: impl std::fmt::Display) -> Self {
         let mut found = Violations::default();
         found.add(at, description);
         Self::Invalid(found)
+    }
+}
+
+impl From<weir_store::Error> for Error {
+    fn from(error: weir_store::Error) -> Self {
+        Self::StoreUnavailable(error.to_string())
+    }
+}
+
+impl From<weir_query::Error> for Error {
+    fn from(error: weir_query::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            weir_query::Error::Question { what, problem } => {
+                let root = Path::ROOT;
+                Self::invalid(&root.field(what), problem)
+            }
+            weir_query::Error::Formula { .. } => {
+                let root = Path::ROOT;
+                Self::invalid(&root.field("formulas"), message)
+            }
+            weir_query::Error::Sql(problem) => {
+                let root = Path::ROOT;
+                Self::invalid(&root.field("statement"), problem)
+            }
+            weir_query::Error::TooLarge { what, limit, mend } => {
+                Self::TooLarge { rows: format!("more than {limit} {what}"), limit: limit as u64, mend }
+            }
+            weir_query::Error::TooSlow(after) => Self::TooSlow(after),
+            weir_query::Error::OutOfMemory { .. } => Self::OutOfMemory(message),
+            weir_query::Error::Store(error) => error.into(),
+            weir_query::Error::Execution(_) => Self::Internal(message),
+        }
     }
 }
 
@@ -117,7 +178,11 @@ impl From<Error> for Status {
         let message = error.to_string();
         match error {
             Error::Invalid(violations) => status::invalid_argument(violations),
-            Error::NeedsEvents(_) => Self::unimplemented(message),
+            Error::NotWatched(_) => Self::unimplemented(message),
+            Error::NotFound(_) => Reason::ResourceNotFound.status(message),
+            Error::StoreUnavailable(_) => Reason::StoreUnavailable.status(message),
+            Error::OutOfMemory(_) => Reason::ResultTooLarge.status(message),
+            Error::Internal(_) => Reason::Internal.status(message),
             Error::NotCovered { dimensions, numerics, configuration, .. } => Reason::DimensionNotCovered
                 .error(message)
                 .with("missingDimensions", dimensions.join(","))

@@ -19,6 +19,7 @@
 //! | [`partition`] | the actor that owns it and reads the log |
 //! | [`lag`] | how far it is behind |
 //! | [`query`] | questions, plans, answers; pure |
+//! | [`events`] | questions about the events themselves |
 //! | [`engine`] | asks all partitions; waits for consistency tokens |
 //! | [`watch`] | `WatchQuery` |
 //! | [`live`] | `WatchEvents` |
@@ -52,8 +53,10 @@ use weir_rollup::{
     level::Retention,
 };
 use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, context::PROJECT, metrics};
+use weir_store::Store;
 
 use engine::Engine;
+use events::{Events, hot::Owners};
 use materialise::Limits;
 use partition::Pulse;
 use service::Analytics;
@@ -79,6 +82,9 @@ pub enum Error {
     /// The rollups of the configuration.
     #[error("[rollups]: {0}")]
     Rollups(#[from] weir_rollup::Error),
+    /// The threads that answer questions.
+    #[error("can't start the threads of [analytics] query_threads: {0}")]
+    Threads(std::io::Error),
     /// The log.
     #[error(transparent)]
     Log(#[from] weir_log::Error),
@@ -88,7 +94,12 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`], before anything is served.
-pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listeners) -> Result<(), Error> {
+pub async fn serve(
+    context: Context,
+    log: Arc<dyn EventLog>,
+    store: Store,
+    listeners: Listeners,
+) -> Result<(), Error> {
     let Context { config, metrics, shutdown, .. } = context;
     let catalog = Arc::new(catalog(&config.rollups)?);
     let partitions = partitions(&log, &config.topics.metrics, &shutdown).await?;
@@ -111,9 +122,10 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         let check = health.register(format!("{}/{number}", config.topics.metrics));
         partition::start(settings, log.clone(), check, &metrics, pulse.clone(), &stop_actors)
     });
+    let handles: Vec<_> = handles.collect();
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let engine = Arc::new(Engine {
-        partitions: handles.collect(),
+        partitions: handles,
         pulse: pulses,
         catalog,
         project: PROJECT.into(),
@@ -123,8 +135,19 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         gather_duration: metrics.event_processing_duration(SERVICE, "query_gather"),
         evaluate_duration: metrics.event_processing_duration(SERVICE, "query_evaluate"),
     });
+    let owners = engine.partitions.iter().map(|partition| partition.progress()).collect();
+    let owners = Arc::new(Owners::new(store.clone(), owners));
+    let computing = weir_query::Engine::new(weir_query::engine::Settings {
+        memory_bytes: config.analytics.query_memory_bytes,
+        threads: match config.analytics.query_threads {
+            0 => cores,
+            threads => threads,
+        },
+    });
+    let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?, PROJECT.into());
     let analytics = Analytics {
         engine,
+        events,
         tail: live::Tail::start(log, config.topics.events.clone(), partitions, &stop_actors),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),

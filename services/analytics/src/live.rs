@@ -22,12 +22,12 @@ use weir_proto::{
     time::timestamp,
     validate::{Path, Validate as _, Violations},
 };
+use weir_query::filter::{Filter, Operand, Truth};
 use weir_rollup::field::{Field, event_type_text, number_text};
 use weir_runtime::Shutdown;
 
 use crate::{
     error::Error,
-    query::filter::{Filter, Operand, Truth},
     watch::Place,
 };
 
@@ -211,7 +211,7 @@ impl Wish {
 }
 
 /// The text of a field, by the same rules as dimensions have it.
-fn value<'e>(event: &'e Event, field: &Field) -> Option<Cow<'e, str>> {
+pub(crate) fn value<'e>(event: &'e Event, field: &Field) -> Option<Cow<'e, str>> {
     let present = |text: &'e str| (!text.is_empty()).then_some(Cow::Borrowed(text));
     match field {
         Field::EventName => present(&event.event_name),

@@ -49,6 +49,8 @@ pub(crate) struct Progress {
     pub(crate) last_append_ms: i64,
     /// Whether the end that the log had at the start was reached: before that, answers would go back in time.
     pub(crate) caught_up: bool,
+    /// Where the consumer that owns the partition is reached, as its claim says; empty before the first.
+    pub(crate) owner_address: Arc<str>,
     /// Why the partition stopped for good.
     pub(crate) failed: Option<Arc<str>>,
 }
@@ -62,6 +64,7 @@ impl Default for Progress {
             next_metrics_offset: 0,
             last_append_ms: 0,
             caught_up: false,
+            owner_address: Arc::default(),
             failed: None,
         }
     }
@@ -416,6 +419,10 @@ impl Actor {
         self.progress.send_modify(|progress| {
             was_caught_up = progress.caught_up;
             moved = watermark != progress.watermark;
+            let owner_address = match &progress.owner_address {
+                same if **same == *chain.address => Arc::clone(same),
+                _ => chain.address.as_str().into(),
+            };
             *progress = Progress {
                 next_source_offset,
                 watermark,
@@ -423,6 +430,7 @@ impl Actor {
                 next_metrics_offset: next,
                 last_append_ms: self.last_append_ms,
                 caught_up,
+                owner_address,
                 failed: None,
             };
         });

@@ -82,7 +82,7 @@ impl System {
         let shutdown = Shutdown::new();
         let context = Context::new(config, shutdown.clone());
         let metrics = context.metrics.clone();
-        let serving = crate::serve(context, log.clone(), listeners);
+        let serving = crate::serve(context, log.clone(), store, listeners);
         let served = tokio::spawn(async move { serving.await.unwrap() });
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();
         let client = AnalyticsServiceClient::new(channel);

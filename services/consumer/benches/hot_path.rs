@@ -15,7 +15,7 @@ use weir_consumer::{
     decode::{self, Plan, Slot},
     dedup::{Arrival, Fingerprinter, Window},
     shard::{Decider, Shard},
-    sink::Rollups,
+    sink::{Events, Rollups},
 };
 use weir_log::{RecordBatch, RecordBatchBuilder};
 use weir_proto::event::v1 as proto;
@@ -127,7 +127,7 @@ fn shard(c: &mut Criterion) {
             || {
                 let window = Window::new(Duration::from_secs(3600), 1 << 40);
                 let rollups = Rollups::new(Arc::clone(&catalog), Duration::from_secs(60), 0, 0);
-                Shard::new(Decider::new(plan(&catalog), window), rollups)
+                Shard::new(Decider::new(plan(&catalog), window), rollups, Events::new(Duration::from_secs(60), 0))
             },
             |mut shard| {
                 for (i, batch) in batches.iter().enumerate() {

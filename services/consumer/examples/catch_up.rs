@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let partitions = *arguments.get(1).unwrap_or(&3) as u32;
 
     let dir = tempfile::tempdir()?;
-    let log: Arc<dyn EventLog> = EmbeddedLog::open(EmbeddedConfig::at(dir.path()))?;
+    let log: Arc<dyn EventLog> = EmbeddedLog::open(EmbeddedConfig::at(dir.path().join("log")))?;
     let mut config = Config::default();
     config.rollups.numeric = vec!["price".to_owned()];
     let topics = &config.topics;
@@ -58,8 +58,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let any = "127.0.0.1:0".parse()?;
     let listeners = Listeners::bind(any, Some(any), false).await?;
     let context = Context::new(config, Shutdown::new());
+    let store = weir_store::Store::open(weir_store::Settings::folder(dir.path().join("store"))).await?;
     let (cpu, started) = (cpu_seconds(), Instant::now());
-    let consumer = tokio::spawn(weir_consumer::serve(context.clone(), Arc::clone(&log), listeners));
+    let consumer = tokio::spawn(weir_consumer::serve(context.clone(), Arc::clone(&log), store, listeners));
     // The counters move when a micro-batch is durable; the committed position would only follow once a second.
     let outcomes = ["processed", "duplicate", "dead_lettered"]
         .map(|outcome| context.metrics.events_processed("consumer", &context.config.topics.events, outcome));

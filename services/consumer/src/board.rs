@@ -185,9 +185,10 @@ impl Board {
             let known = self.observed.borrow().get(&partition).cloned().unwrap_or_default();
             let end = self.end(partition).await.unwrap_or(known.end).max(view.position);
             let lag_micros = lag_micros(&view, &known, end, now_micros());
-            let sinks = view.sinks.iter().map(|(sink, next_offset)| SinkStatus {
-                sink: (*sink).to_owned(),
-                next_offset: *next_offset,
+            let sinks = view.sinks.iter().map(|progress| SinkStatus {
+                sink: progress.sink.to_owned(),
+                next_offset: progress.next,
+                durable_offset: progress.durable,
             });
             partitions.push(PartitionStatus {
                 partition,
@@ -225,7 +226,7 @@ mod tests {
         View {
             state,
             position: next,
-            sinks: vec![("rollups", next)],
+            sinks: vec![Progress::rollups(next)],
             watermark_micros: 5_000_000,
             ..View::default()
         }

@@ -8,6 +8,9 @@ pub enum Error {
     /// The log failed.
     #[error(transparent)]
     Log(#[from] weir_log::Error),
+    /// The event store failed.
+    #[error("the event store: {0}")]
+    Store(#[from] weir_store::Error),
     /// The rollups' configuration is refused.
     #[error("rollups: {0}")]
     Rollups(#[from] weir_rollup::Error),
@@ -70,6 +73,7 @@ impl Error {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Error::Log(_) => "log",
+            Error::Store(_) => "store",
             Error::Rollups(_) => "rollups",
             Error::Partitions { .. } => "partitions",
             Error::HistoryDeleted { .. } => "history_deleted",

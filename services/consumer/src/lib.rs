@@ -3,7 +3,8 @@
 //! What an event goes through, partition by partition:
 //!
 //! ```text
-//! analytics-events/p → decode → reject? → dedup → sink::Rollups → MicroBatch → metrics-data/p
+//! analytics-events/p → decode → reject? → dedup ┬→ sink::Rollups → MicroBatch → metrics-data/p
+//!                                  │             └→ sink::Events → event store
 //!                                  └→ analytics-events-dlq/p
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod decode;
 pub mod dedup;
 mod error;
 mod group;
+mod hot;
 mod meters;
 mod partition;
 pub mod reject;
@@ -36,13 +38,18 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::{codec::CompressionEncoding, service::Routes};
 use weir_log::EventLog;
-use weir_proto::processing::v1::processing_service_server::{ProcessingServiceServer, SERVICE_NAME};
+use weir_proto::{
+    processing::v1::processing_service_server::{ProcessingServiceServer, SERVICE_NAME},
+    store::v1::hot_service_server::HotServiceServer,
+};
 use weir_runtime::{Context, Health, Listeners, Server, metrics};
+use weir_store::Store;
 
 pub use error::Error;
 pub use settings::{Settings, catalog};
 
 use board::Board;
+use hot::Hot;
 use meters::Meters;
 use service::Processing;
 
@@ -50,6 +57,7 @@ use service::Processing;
 #[derive(Debug)]
 struct Shared {
     log: Arc<dyn EventLog>,
+    store: Store,
     settings: Settings,
     meters: Meters,
     instance: String,
@@ -59,12 +67,20 @@ struct Shared {
 ///
 /// # Errors
 /// When the configuration or the topics do not fit; while it runs, nothing ends it but the shutdown.
-pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listeners) -> Result<(), Error> {
+pub async fn serve(
+    context: Context,
+    log: Arc<dyn EventLog>,
+    store: Store,
+    listeners: Listeners,
+) -> Result<(), Error> {
     let Context { config, metrics, shutdown, instance } = context;
     let grpc = listeners.grpc_address().unwrap_or(config.consumer.grpc);
     let settings = Settings::new(&config, grpc)?;
     let meters = Meters::new(metrics.clone(), &settings);
-    let shared = Arc::new(Shared { log, settings, meters, instance });
+    let hot = HotServiceServer::new(Hot { store: store.clone() })
+        .send_compressed(CompressionEncoding::Zstd)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let shared = Arc::new(Shared { log, store, settings, meters, instance });
 
     let (publishing, shown) = watch::channel(group::Shown::default());
     let board = Board::new(Arc::clone(&shared), shown);
@@ -75,7 +91,7 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         ProcessingServiceServer::new(Processing { board: board.clone(), shutdown: shutdown.clone() })
             .send_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Gzip);
-    let routes = Routes::new(service).prepare();
+    let routes = Routes::new(service).add_service(hot).prepare();
     let http = weir_gateway::rest(
         weir_proto::DESCRIPTORS,
         &[SERVICE_NAME, metrics::SERVICE_NAME],

@@ -7,7 +7,7 @@ use crate::{
     decode::{self, Event, Plan, Slot},
     dedup::{Arrival, Fingerprinter, Window},
     reject::{self, Rejection},
-    sink::{Chunk, Outcome, Rollups, Sink},
+    sink::{Chunk, Events, Outcome, Rollups, Sink},
 };
 
 /// Records that go through all stages together: enough for lookups to overlap, few enough to stay in the cache.
@@ -102,14 +102,15 @@ fn arrival(record: &RecordRef<'_>, event: Option<&Event<'_>>, fingerprinter: &mu
 pub struct Shard {
     decider: Decider,
     rollups: Rollups,
+    events: Events,
     position: Offset,
 }
 
 impl Shard {
     /// Goes on where the sink that is furthest behind ended. `decider` has been through what was before.
-    pub fn new(decider: Decider, rollups: Rollups) -> Self {
-        let position = rollups.next_offset();
-        Self { decider, rollups, position }
+    pub fn new(decider: Decider, rollups: Rollups, events: Events) -> Self {
+        let position = rollups.next_offset().min(events.next_offset());
+        Self { decider, rollups, events, position }
     }
 
     /// Next source offset to be read.
@@ -127,6 +128,16 @@ impl Shard {
         &mut self.rollups
     }
 
+    /// The events on their way to the store.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The events on their way to the store, to cut a batch off.
+    pub fn events_mut(&mut self) -> &mut Events {
+        &mut self.events
+    }
+
     /// Processes some records of a batch, from the one at `index` on, and returns the index to continue with: `batch.len()`
     /// when it is through. In between the caller may cut.
     pub fn step(&mut self, batch: &RecordBatch, index: usize) -> usize {
@@ -137,15 +148,18 @@ impl Shard {
             ..Chunk::default()
         };
         self.decider.decide(&mut chunk);
-        self.rollups.take(&chunk);
         self.position = if end == batch.len() { batch.next_offset() } else { batch.get(end).offset };
-        self.rollups.advance(self.position);
+        for sink in [&mut self.rollups as &mut dyn Sink, &mut self.events] {
+            sink.take(&chunk);
+            sink.advance(self.position);
+        }
         end
     }
 
     /// Says that retention deleted the records below `until` before they could be read.
     pub fn lose(&mut self, until: Offset) {
         self.rollups.lose(until);
+        self.events.advance(until);
         self.position = self.position.max(until);
     }
 }
@@ -179,7 +193,7 @@ mod tests {
         let plan = Plan::new(catalog.dimension_fields(), catalog.numeric_fields());
         let window = Window::new(Duration::from_secs(10), 1000);
         let rollups = Rollups::new(catalog, Duration::from_secs(60), next, 0);
-        Shard::new(Decider::new(plan, window), rollups)
+        Shard::new(Decider::new(plan, window), rollups, Events::new(Duration::from_secs(60), 3))
     }
 
     fn event(id: u64) -> Vec<u8> {
@@ -225,11 +239,16 @@ mod tests {
     #[test]
     fn a_sink_skips_what_it_has() {
         let mut shard = shard(5);
-        let records: Vec<_> = (0..10).map(|n| (n, event(n))).collect();
+        assert_eq!(shard.position(), 3, "the least of both sinks");
+        let records: Vec<_> = (0..10).map(|n| (n, event(n % 9))).collect();
         run(&mut shard, &batch(&records, 10));
+        let stored = shard.events_mut().cut().unwrap();
+        assert_eq!((stored.start, stored.end, stored.events[0].1.num_rows()), (3, 10, 6));
+        assert!(shard.events_mut().cut().is_none());
         let cut = shard.rollups_mut().cut(Uuid::nil());
         assert_eq!((cut.batch.start_offset, cut.batch.end_offset), (5, 10));
-        assert_eq!(cut.batch.tally.unwrap().counted, 5);
+        let tally = cut.batch.tally.unwrap();
+        assert_eq!((tally.counted, tally.duplicates), (4, 1));
     }
 
     #[test]

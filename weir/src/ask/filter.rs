@@ -126,6 +126,79 @@ pub(crate) fn number(text: &str) -> Option<f64> {
     (number.to_string() == text).then_some(number)
 }
 
+/// Parses tests joined by `and`, all of which must hold. A quoted value may hold the word.
+pub(crate) fn parse_all(text: &str) -> Result<Filter, String> {
+    let mut tests = Vec::new();
+    let (mut begin, mut quoted) = (0, false);
+    for (index, c) in text.char_indices() {
+        quoted ^= c == '"';
+        if !quoted && index >= begin && text[index..].starts_with(AND) {
+            tests.push(parse(&text[begin..index])?);
+            begin = index + AND.len();
+        }
+    }
+    tests.push(parse(&text[begin..])?);
+    Ok(all_of(tests).expect("there is at least one test"))
+}
+
+/// Between tests that must all hold.
+const AND: &str = " and ";
+
+/// A filter as [`parse_all`] reads it.
+pub(crate) fn text(filter: &Filter) -> String {
+    match &filter.expression {
+        None => String::new(),
+        Some(Expression::Condition(condition)) => condition_text(condition, false),
+        Some(Expression::Not(inner)) => match &inner.expression {
+            Some(Expression::Condition(condition)) => condition_text(condition, true),
+            _ => format!("not ({})", text(inner)),
+        },
+        Some(Expression::AllOf(list)) => list.filters.iter().map(text).collect::<Vec<_>>().join(AND),
+        Some(Expression::AnyOf(list)) => {
+            format!("({})", list.filters.iter().map(text).collect::<Vec<_>>().join(" or "))
+        }
+    }
+}
+
+fn condition_text(condition: &Condition, negated: bool) -> String {
+    let field = &condition.field;
+    let is_pattern = matches!(condition.operator(), Operator::Matches | Operator::Contains);
+    let values = condition.values.iter().map(|value| match &value.kind {
+        // Quotes would be part of a pattern.
+        Some(Kind::StringValue(text)) if is_pattern => text.clone(),
+        Some(Kind::StringValue(text)) if self::value(field, text) != *value || text.contains(AND) => {
+            format!("\"{text}\"")
+        }
+        Some(Kind::NullValue(_)) | None => "null".to_owned(),
+        _ => crate::render::figure::value(value),
+    });
+    let values: Vec<String> = values.collect();
+    match (condition.operator(), negated, values.as_slice()) {
+        (Operator::Exists, false, _) => format!("{field} exists"),
+        (Operator::Exists, true, _) => format!("{field} missing"),
+        (Operator::In | Operator::Unspecified, _, [one]) => {
+            format!("{field}{}{one}", if negated { "!=" } else { "=" })
+        }
+        (Operator::In | Operator::Unspecified, _, all) => {
+            format!("{field} {}in {}", if negated { "not " } else { "" }, all.join(", "))
+        }
+        (operator, _, all) => {
+            let symbol = SYMBOLS.iter().find(|(_, known, not)| *known == operator && *not == negated);
+            let (symbol, prefix) = match symbol {
+                Some((symbol, ..)) => (*symbol, ""),
+                None => (
+                    SYMBOLS
+                        .iter()
+                        .find(|(_, known, _)| *known == operator)
+                        .map_or("=", |(symbol, ..)| symbol),
+                    "not ",
+                ),
+            };
+            format!("{prefix}{field}{symbol}{}", all.join(", "))
+        }
+    }
+}
+
 /// All of the tests; none for none.
 pub(crate) fn all_of(mut filters: Vec<Filter>) -> Option<Filter> {
     match filters.len() {
@@ -211,6 +284,23 @@ mod tests {
         coupon=null                                coupon OPERATOR_IN [null]
         title=a = b                                title OPERATOR_IN ["a = b"]
         "#);
+    }
+
+    #[test]
+    fn tests_are_joined_and_read_back() {
+        for text in [
+            "platform=ios",
+            "price>10 and plan in free, pro",
+            "plan not in a, b",
+            "name=\"this and that\"",
+            "zip=\"10\"",
+            "page!~admin",
+            "coupon missing and page~^/shop and title*=x",
+        ] {
+            assert_eq!(super::text(&parse_all(text).unwrap()), text);
+        }
+        assert!(parse_all("a=b and").is_ok_and(|filter| super::text(&filter) == "a=b and"));
+        assert!(parse_all("a=b and price").is_err());
     }
 
     #[test]

@@ -1,9 +1,36 @@
-//! `--measure`: what to measure, and its name as a column.
+//! `--measure` and `--formula`: what to measure and compute, and its name as a column.
 
-use weir_proto::analytics::v1::{Measure, measure::Kind};
+use weir_proto::analytics::v1::{Formula, Measure, measure::Kind};
 
-/// Parses `count`, `unique_users`, `sessions`, `revenue[:EUR]`, `sum|min|max|avg|median|pNN:FIELD`.
+use super::filter;
+
+/// Before the tests of a measure that is about some of the events only.
+const WHERE: &str = " where ";
+
+/// Parses `count`, `unique_users`, `sessions`, `visits`, `revenue[:EUR]`, `sum|min|max|avg|median|pNN|distinct:FIELD`, and any
+/// of them with ` where ` and tests.
 pub(crate) fn parse(text: &str) -> Result<Measure, String> {
+    let Some((measure, tests)) = text.split_once(WHERE) else { return parse_plain(text) };
+    Ok(Measure { filter: Some(filter::parse_all(tests)?), ..parse_plain(measure)? })
+}
+
+/// Parses `A / B` or `name = A / B`.
+pub(crate) fn formula(text: &str) -> Result<Formula, String> {
+    let (name, expression) = text.split_once('=').unwrap_or((text, text));
+    let (name, expression) = (name.trim(), expression.trim());
+    let is_expression = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || " .+-*/()".contains(c);
+    if name.is_empty()
+        || !expression.contains(|c: char| c.is_ascii_uppercase())
+        || !expression.chars().all(is_expression)
+    {
+        return Err(format!(
+            "`{text}`: expected a formula of the measures, A being the first, such as 'A / B' or 'conversion = 100 * A / B'"
+        ));
+    }
+    Ok(Formula { name: name.to_owned(), expression: expression.to_owned() })
+}
+
+fn parse_plain(text: &str) -> Result<Measure, String> {
     let (name, argument) = match text.trim().split_once(':') {
         Some((name, argument)) => (name, Some(argument.trim()).filter(|argument| !argument.is_empty())),
         None => (text.trim(), None),
@@ -22,6 +49,14 @@ pub(crate) fn parse(text: &str) -> Result<Measure, String> {
         "count" | "events" => plain(Kind::Events),
         "unique_users" | "users" => plain(Kind::UniqueUsers),
         "sessions" => plain(Kind::Sessions),
+        "visits" => plain(Kind::Visits),
+        "distinct" | "unique_values" => match argument {
+            Some(property) => {
+                let kind = Kind::UniqueValues.into();
+                Ok(Measure { kind, property: property.to_owned(), ..Measure::default() })
+            }
+            None => Err(format!("`{text}`: name a property, as in {name}:platform")),
+        },
         "revenue" => {
             let currency = argument.map(crate::money::currency).transpose()?.unwrap_or_default();
             Ok(Measure { kind: Kind::Revenue.into(), currency, ..Measure::default() })
@@ -34,8 +69,8 @@ pub(crate) fn parse(text: &str) -> Result<Measure, String> {
         _ => match name.strip_prefix('p').and_then(|percent| percent.parse::<f64>().ok()) {
             Some(percent) if (0.0..=100.0).contains(&percent) => of_property(Kind::Quantile, percent / 100.0),
             _ => Err(format!(
-                "`{text}`: expected count, unique_users, sessions, revenue[:CURRENCY], or sum, min, max, avg, median or \
-                 p0 to p100 with a property, as in p95:duration"
+                "`{text}`: expected count, unique_users, sessions, visits, revenue[:CURRENCY], or sum, min, max, avg, median, \
+                 p0 to p100 or distinct with a property, as in p95:duration"
             )),
         },
     }
@@ -43,11 +78,20 @@ pub(crate) fn parse(text: &str) -> Result<Measure, String> {
 
 /// The measure as [`parse`] reads it: a column's name.
 pub(crate) fn name(measure: &Measure) -> String {
+    match &measure.filter {
+        Some(filter) => format!("{}{WHERE}{}", plain_name(measure), filter::text(filter)),
+        None => plain_name(measure),
+    }
+}
+
+fn plain_name(measure: &Measure) -> String {
     let property = &measure.property;
     match measure.kind() {
         Kind::Unspecified | Kind::Events => "events".to_owned(),
         Kind::UniqueUsers => "unique_users".to_owned(),
         Kind::Sessions => "sessions".to_owned(),
+        Kind::Visits => "visits".to_owned(),
+        Kind::UniqueValues => format!("distinct:{property}"),
         Kind::Revenue if measure.currency.is_empty() => "revenue".to_owned(),
         Kind::Revenue => format!("revenue:{}", measure.currency),
         Kind::Sum => format!("sum:{property}"),
@@ -77,6 +121,9 @@ mod tests {
             "avg:a",
             "p7:a",
             "p99.9:a",
+            "visits",
+            "distinct:platform",
+            "events where event_name=purchase and price>10",
         ] {
             assert_eq!(name(&parse(text).unwrap()), text);
         }
@@ -86,8 +133,20 @@ mod tests {
 
     #[test]
     fn what_is_no_measure_says_what_is() {
-        for text in ["", "sum", "sum:", "p101:a", "count:a", "revenue:EURO", "speed"] {
+        for text in
+            ["", "sum", "sum:", "p101:a", "count:a", "revenue:EURO", "speed", "distinct", "count where x"]
+        {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn formulas_may_have_names() {
+        let read = |text: &str| formula(text).map(|formula| (formula.name, formula.expression));
+        assert_eq!(read("A / B"), Ok(("A / B".into(), "A / B".into())));
+        assert_eq!(read("conversion = 100*A/B"), Ok(("conversion".into(), "100*A/B".into())));
+        for text in ["", "= A", "1 + 1", "a / b", "x = A; B"] {
+            assert!(read(text).is_err_and(|error| error.contains("A / B")), "{text}");
         }
     }
 }

@@ -3,3 +3,4 @@
 pub(crate) mod filter;
 pub(crate) mod measure;
 pub(crate) mod range;
+pub(crate) mod selector;

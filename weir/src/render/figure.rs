@@ -69,6 +69,49 @@ pub(crate) fn plain(figure: &Figure) -> String {
     }
 }
 
+/// A share of 0 to 1: `66.7 %`.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// A length of time by its two greatest units: `2 d 4 h`, `3 m 20 s`, `450 ms`.
+pub(crate) fn duration(length: &prost_types::Duration) -> String {
+    let seconds = length.seconds.unsigned_abs();
+    let millis = length.nanos.unsigned_abs() / 1_000_000;
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(millis), "ms"),
+    ];
+    let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(parts.len() - 1);
+    // Nobody wants milliseconds of what takes seconds.
+    let last = if seconds >= 10 { parts.len() - 1 } else { parts.len() };
+    let shown = parts[first..last].iter().take(2).enumerate();
+    let shown = shown.filter(|(index, (count, _))| *index == 0 || *count > 0);
+    shown.map(|(_, (count, unit))| format!("{count} {unit}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The same in seconds, for programs; nothing for none.
+pub(crate) fn seconds(length: Option<&prost_types::Duration>) -> String {
+    length
+        .map(|length| (length.seconds as f64 + f64::from(length.nanos) / 1e9).to_string())
+        .unwrap_or_default()
+}
+
+/// A number of bytes: `1.2 MB`.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut size = count as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if size < 1000.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{size:.1} {unit}") };
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1} TB")
+}
+
 /// A value of a field.
 pub(crate) fn value(value: &Value) -> String {
     match &value.kind {
@@ -143,6 +186,20 @@ mod tests {
         let shown: Vec<String> =
             [0.0, 7.0, 31_106.0, -1_234_567.0, 0.5, 0.001_234, 12.345, 999.999, 1e18].map(number).to_vec();
         insta::assert_snapshot!(shown.join(" | "), @"0 | 7 | 31,106 | -1,234,567 | 0.500 | 0.00123 | 12.35 | 1,000.00 | 1e18");
+    }
+
+    #[test]
+    fn lengths_are_short() {
+        let shown =
+            [0, 450, 1_500, 10_450, 200_000, 7_200_000, 187_200_000, 86_401_000].map(|millis: i64| {
+                duration(&prost_types::Duration {
+                    seconds: millis / 1000,
+                    nanos: (millis % 1000) as i32 * 1_000_000,
+                })
+            });
+        insta::assert_snapshot!(shown.join(" | "), @"0 ms | 450 ms | 1 s 500 ms | 10 s | 3 m 20 s | 2 h | 2 d 4 h | 1 d");
+        assert_eq!([999, 1_234_567].map(bytes), ["999 B", "1.2 MB"]);
+        assert_eq!(percent(2.0 / 3.0), "66.7 %");
     }
 
     #[test]

@@ -12,7 +12,7 @@ fn is_topic_name(name: &str) -> bool {
 }
 
 pub(super) fn check(config: &Config) -> Result<(), Error> {
-    let Config { log, topics, producer, consumer, analytics, gateway, rollups, server, .. } = config;
+    let Config { log, topics, producer, consumer, analytics, gateway, rollups, server, store, .. } = config;
     let rule = |holds: bool, reason: &dyn Fn() -> String| {
         if holds { Ok(()) } else { Err(Error::Conflict { reason: reason() }) }
     };
@@ -78,6 +78,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
         ("analytics.max_watches", analytics.max_watches),
         ("analytics.watch_buffer", analytics.watch_buffer),
         ("analytics.max_result_rows", analytics.max_result_rows),
+        ("analytics.query_memory_bytes", analytics.query_memory_bytes),
+        ("store.flush_bytes", store.flush_bytes),
         ("rollups.max_values_per_dimension", rollups.max_values_per_dimension),
         ("server.max_connections", server.max_connections),
         ("server.max_concurrent_requests", server.max_concurrent_requests),
@@ -87,7 +89,11 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
         positive(key, value)?;
     }
 
+    rule(store.compact_files >= 2, &|| {
+        format!("`store.compact_files` = {}: expected 2 or more", store.compact_files)
+    })?;
     for (small, small_key, large, large_key) in [
+        (store.flush_bytes, "store.flush_bytes", store.max_hot_bytes, "store.max_hot_bytes"),
         (
             producer.max_batch_events,
             "producer.max_batch_events",

@@ -14,7 +14,11 @@ const ENV_PREFIX: &str = "WEIR__";
 /// The one table whose keys are not ours.
 const OPEN_TABLE: &str = "log.kafka.extra";
 /// Values of keys that end so are not repeated in errors.
-const SECRET_SUFFIX: &str = "password";
+const SECRET_SUFFIXES: [&str; 2] = ["password", "secret_access_key"];
+
+fn is_secret(key: &str) -> bool {
+    SECRET_SUFFIXES.iter().any(|suffix| key.ends_with(suffix))
+}
 
 /// The merged values and their origins.
 pub(super) struct Layers {
@@ -60,7 +64,7 @@ impl Layers {
     pub(super) fn to_toml(&self) -> String {
         let mut tree = Self { leaves: self.leaves.clone(), origins: BTreeMap::new() };
         for (key, value) in &mut tree.leaves {
-            if key.ends_with(SECRET_SUFFIX) && value.as_str().is_some_and(|secret| !secret.is_empty()) {
+            if is_secret(key) && value.as_str().is_some_and(|secret| !secret.is_empty()) {
                 *value = Value::String("(hidden)".to_owned());
             }
         }
@@ -80,7 +84,7 @@ impl Layers {
                 .max_by_key(|key| key.len())
                 .cloned()
                 .unwrap_or_else(|| path.clone());
-            if key.ends_with(SECRET_SUFFIX) {
+            if is_secret(&key) {
                 // serde's own words would repeat the value.
                 return self.invalid(&key, "expected text in quotes".to_owned());
             }
@@ -131,7 +135,7 @@ impl Layers {
 
     fn invalid(&self, key: &str, reason: String) -> Error {
         let value = match self.leaves.get(key) {
-            Some(_) if key.ends_with(SECRET_SUFFIX) => "(hidden)".to_owned(),
+            Some(_) if is_secret(key) => "(hidden)".to_owned(),
             Some(value) => value.to_string(),
             None => "(missing)".to_owned(),
         };

@@ -25,6 +25,8 @@ pub struct Config {
     pub consumer: Consumer,
     /// The analytics service.
     pub analytics: Analytics,
+    /// Where the events themselves are kept.
+    pub store: Store,
     /// The gateway.
     pub gateway: Gateway,
     /// What is aggregated as it arrives.
@@ -336,6 +338,55 @@ pub struct Analytics {
     pub consistency_timeout: Duration,
     /// Rows in an answer.
     pub max_result_rows: usize,
+    /// Memory for all questions that are answered from the events, bytes.
+    pub query_memory_bytes: usize,
+    /// Threads that answer them; 0: one for each core.
+    pub query_threads: usize,
+    /// Memory for answers that are kept, bytes.
+    pub cache_bytes: u64,
+}
+
+/// Where the events themselves are kept.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// A folder or `s3://bucket/prefix`; `None`: a folder in the data directory.
+    #[serde(deserialize_with = "optional::deserialize")]
+    pub location: Option<String>,
+    /// Age at which events are written to segments.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub flush_interval: Duration,
+    /// Size at which they are, bytes in one partition.
+    pub flush_bytes: usize,
+    /// Size from which on a partition waits, bytes.
+    pub max_hot_bytes: usize,
+    /// Age at which events go; `None`: never.
+    #[serde(deserialize_with = "retention::deserialize")]
+    pub retention: Option<Duration>,
+    /// Properties that always become columns.
+    pub columns: Vec<String>,
+    /// Segments that are compacted into one.
+    pub compact_files: usize,
+    /// Read when the location is a bucket.
+    pub s3: S3,
+}
+
+/// An S3-compatible server.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3 {
+    /// Its URL; `None`: Amazon's.
+    #[serde(deserialize_with = "optional::deserialize")]
+    pub endpoint: Option<String>,
+    /// The region.
+    #[serde(deserialize_with = "optional::deserialize")]
+    pub region: Option<String>,
+    /// The public part of the key.
+    #[serde(deserialize_with = "optional::deserialize")]
+    pub access_key_id: Option<String>,
+    /// The secret part.
+    #[serde(deserialize_with = "optional::deserialize")]
+    pub secret_access_key: Option<Secret>,
 }
 
 /// The gateway.

@@ -1,36 +1,29 @@
-//! Questions about the events themselves: refused in words until the engine that answers them is connected.
+//! Which requests rollups can't answer as asked, whatever there is of them.
 
 use weir_proto::analytics::v1::{Formula, Measure, QueryBreakdownRequest, QueryTimeSeriesRequest};
 
-use crate::error::Error;
-
-/// The answer to an RPC that needs events.
-pub(crate) fn unanswered<T>(what: &'static str) -> Result<T, Error> {
-    Err(Error::NeedsEvents(what))
-}
-
-/// Refuses what rollups can't answer, rather than leaving it out of the answer.
-pub(crate) fn check_time_series(request: &QueryTimeSeriesRequest) -> Result<(), Error> {
+/// What a time series has that only the events tell.
+pub(crate) fn of_series(request: &QueryTimeSeriesRequest) -> Option<&'static str> {
     if request.cumulative || request.rolling_buckets > 1 {
-        return unanswered("a cumulative or rolling series");
+        return Some("its points reach over several buckets");
     }
-    check(&request.measures, &request.formulas, request.compare_previous)
+    of(&request.measures, &request.formulas, request.compare_previous)
 }
 
-/// Likewise.
-pub(crate) fn check_breakdown(request: &QueryBreakdownRequest) -> Result<(), Error> {
-    check(&request.measures, &request.formulas, request.compare_previous)
+/// What a breakdown has that only the events tell.
+pub(crate) fn of_breakdown(request: &QueryBreakdownRequest) -> Option<&'static str> {
+    of(&request.measures, &request.formulas, request.compare_previous)
 }
 
-fn check(measures: &[Measure], formulas: &[Formula], compare_previous: bool) -> Result<(), Error> {
-    if measures.iter().any(|measure| measure.exact || measure.filter.is_some()) {
-        return unanswered("an exact or filtered measure");
+fn of(measures: &[Measure], formulas: &[Formula], compare_previous: bool) -> Option<&'static str> {
+    if measures.iter().any(|measure| measure.exact) {
+        return Some("exact figures are asked for");
+    }
+    if measures.iter().any(|measure| measure.filter.is_some()) {
+        return Some("a measure has a filter of its own");
     }
     if !formulas.is_empty() {
-        return unanswered("a formula");
+        return Some("it has formulas");
     }
-    if compare_previous {
-        return unanswered("a comparison with the range before");
-    }
-    Ok(())
+    compare_previous.then_some("it compares with the range before")
 }

@@ -6,11 +6,11 @@ use weir_proto::{
     analytics::v1::{self as pb, Figure},
     validate::{Path, Validate as _, Violations},
 };
+use weir_query::{fields, filter::Filter};
 use weir_rollup::{definition::Definition, field::Field};
 
 use super::{
-    Provenance, fields,
-    filter::Filter,
+    Provenance,
     greatest_first, group_values,
     measure::{Measure, Needs, Sum},
     range::TimeRange,

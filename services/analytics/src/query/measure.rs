@@ -1,9 +1,8 @@
-//! What is measured: kinds of measures, what they need of cells, and how cells add up to figures.
+//! What measures need of cells, and how cells add up to figures.
 
 use weir_proto::{
-    analytics::v1::{self as pb, Figure, measure::Kind},
+    analytics::v1::Figure,
     google::r#type::Money,
-    validate::{Path, Violations},
 };
 use weir_rollup::{
     Estimate,
@@ -14,92 +13,7 @@ use weir_rollup::{
     numeric::Summary,
 };
 
-use super::fields;
-
-/// Something to measure.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Measure {
-    /// Number of events.
-    Events,
-    /// Number of users.
-    UniqueUsers,
-    /// Number of sessions.
-    Sessions,
-    /// Revenue in a currency; `None`: in the only one there is.
-    Revenue(Option<Currency>),
-    /// About the values of a numeric property.
-    Numeric(Field, Statistic),
-}
-
-/// What to tell about numbers.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Statistic {
-    /// Their sum.
-    Sum,
-    /// The least.
-    Min,
-    /// The greatest.
-    Max,
-    /// Their mean.
-    Average,
-    /// The value at this rank, 0 to 1.
-    Quantile(f64),
-}
-
-impl Measure {
-    /// Reads the measures of a request; none means the number of events.
-    pub(crate) fn parse_all(measures: &[pb::Measure], at: &Path<'_>, found: &mut Violations) -> Vec<Self> {
-        if measures.is_empty() {
-            return vec![Self::Events];
-        }
-        let all = measures.iter().enumerate();
-        all.filter_map(|(index, measure)| Self::parse(measure, &at.index(index), found)).collect()
-    }
-
-    fn parse(measure: &pb::Measure, at: &Path<'_>, found: &mut Violations) -> Option<Self> {
-        let Ok(kind) = Kind::try_from(measure.kind) else {
-            found.add(&at.field("kind"), "must be one of the kinds");
-            return None;
-        };
-        let numeric = |statistic, found: &mut Violations| match fields::parse(&measure.property) {
-            Ok(field) => Some(Self::Numeric(field, statistic)),
-            Err(problem) => {
-                found.add(&at.field("property"), problem);
-                None
-            }
-        };
-        match kind {
-            Kind::Unspecified | Kind::Events => Some(Self::Events),
-            Kind::UniqueUsers => Some(Self::UniqueUsers),
-            Kind::Sessions => Some(Self::Sessions),
-            Kind::Revenue if measure.currency.is_empty() => Some(Self::Revenue(None)),
-            Kind::Revenue => match Currency::parse(&measure.currency) {
-                Some(currency) => Some(Self::Revenue(Some(currency))),
-                None => {
-                    found.add(&at.field("currency"), "must be an ISO 4217 code such as `EUR`");
-                    None
-                }
-            },
-            Kind::Sum => numeric(Statistic::Sum, found),
-            Kind::Min => numeric(Statistic::Min, found),
-            Kind::Max => numeric(Statistic::Max, found),
-            Kind::Average => numeric(Statistic::Average, found),
-            Kind::Quantile => numeric(Statistic::Quantile(measure.quantile), found),
-            Kind::UniqueValues | Kind::Visits => {
-                found.add(&at.field("kind"), "is counted from events, which this service does not read yet");
-                None
-            }
-        }
-    }
-
-    /// The numeric property that it is about.
-    pub(crate) fn numeric(&self) -> Option<&Field> {
-        match self {
-            Self::Numeric(field, _) => Some(field),
-            Self::Events | Self::UniqueUsers | Self::Sessions | Self::Revenue(_) => None,
-        }
-    }
-}
+pub(crate) use weir_query::measure::{Measure, Statistic};
 
 /// Which parts of cells are added up; the others cost nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -117,7 +31,7 @@ impl Needs {
         let mut needs = Self::default();
         for measure in measures {
             match measure {
-                Measure::Events => {}
+                Measure::Events | Measure::UniqueValues(_) | Measure::Visits => {}
                 Measure::UniqueUsers => needs.users = true,
                 Measure::Sessions => needs.sessions = true,
                 Measure::Revenue(_) => needs.revenue = true,
@@ -232,6 +146,9 @@ impl Sum {
                 let nothing = |code: Currency| Money { currency_code: code.to_string(), units: 0, nanos: 0 };
                 let money = amount.map_or_else(|| currency.map(nothing), Amount::to_money);
                 Figure { money, ..figure }
+            }
+            Measure::UniqueValues(_) | Measure::Visits => {
+                unreachable!("no plan with rollups is made for what they don't count")
             }
             Measure::Numeric(field, statistic) => {
                 let (_, _, summary) = self

@@ -8,17 +8,14 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`range`] | which moments are asked for |
-//! | [`filter`], [`fields`] | conditions on fields |
 //! | [`measure`] | what is measured, and how cells add up to it |
 //! | [`rollup`] | which rollup and which of its buckets; the error when there is none |
 //! | [`table`] | the cells of a question by group and slot |
 //! | [`summary`], [`time_series`], [`breakdown`] | the three questions |
 
 pub(crate) mod breakdown;
-mod fields;
-pub(crate) mod filter;
 mod measure;
-mod range;
+pub(crate) mod range;
 mod rollup;
 pub(crate) mod summary;
 mod table;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
+use weir_query::fields;
 use weir_rollup::{
     calendar::Zone,
     cover::cover,
@@ -10,7 +11,7 @@ use weir_rollup::{
     level::{Level, Whole},
 };
 
-use super::{fields, measure::Measure};
+use super::measure::Measure;
 use crate::{error::Error, materialise::Span};
 
 /// What a plan depends on beside the question.
@@ -33,6 +34,14 @@ pub(crate) fn choose<'a>(
     dimensions: &BTreeSet<Field>,
     measures: &[Measure],
 ) -> Result<&'a Definition, Error> {
+    if let Some(counted) = measures.iter().find_map(from_events) {
+        return Err(Error::NotCovered {
+            message: format!("no rollup counts {counted}"),
+            dimensions: Vec::new(),
+            numerics: Vec::new(),
+            configuration: String::new(),
+        });
+    }
     let numerics: BTreeSet<&Field> = measures.iter().filter_map(Measure::numeric).collect();
     let covers = |definition: &&Definition| {
         dimensions.iter().all(|field| definition.dimensions.contains(field))
@@ -42,6 +51,19 @@ pub(crate) fn choose<'a>(
     covering
         .min_by_key(|definition| definition.dimensions.len())
         .ok_or_else(|| missing(catalog, dimensions, &numerics))
+}
+
+/// What a measure counts that no rollup does.
+fn from_events(measure: &Measure) -> Option<&'static str> {
+    match measure {
+        Measure::UniqueValues(_) => Some("the different values of a property"),
+        Measure::Visits => Some("visits"),
+        Measure::Events
+        | Measure::UniqueUsers
+        | Measure::Sessions
+        | Measure::Revenue(_)
+        | Measure::Numeric(..) => None,
+    }
 }
 
 /// The error that says what to add for the question to be answered.

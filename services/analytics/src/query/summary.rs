@@ -6,11 +6,11 @@ use weir_proto::{
     analytics::v1 as pb,
     validate::{Path, Validate as _, Violations},
 };
+use weir_query::filter::Filter;
 use weir_rollup::{definition::Definition, field::Field, money::Amount};
 
 use super::{
     Provenance,
-    filter::Filter,
     greatest_first,
     measure::{Measure, Needs, Sum},
     range::TimeRange,

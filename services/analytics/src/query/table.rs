@@ -4,12 +4,10 @@
 //! takes is 24 bytes a cell and what its answer holds, however large the sets of users are.
 
 use hashbrown::HashMap;
+use weir_query::filter::{Filter, Operand, Truth};
 use weir_rollup::{cell::Cell, definition::Definition, field::Field};
 
-use super::{
-    filter::{Filter, Operand, Truth},
-    measure::{Needs, Sum},
-};
+use super::measure::{Needs, Sum};
 use crate::{
     error::Error,
     materialise::{PartView, Symbol, Texts, Value, View},

@@ -7,6 +7,7 @@ use weir_proto::{
     time::timestamp,
     validate::{Path, Validate as _, Violations},
 };
+use weir_query::{fields, filter::Filter};
 use weir_rollup::{
     calendar::{Interval, Zone},
     definition::Definition,
@@ -16,8 +17,6 @@ use weir_rollup::{
 use super::{
     Provenance,
     breakdown::settle_currencies,
-    fields,
-    filter::Filter,
     greatest_first, group_values,
     measure::{Measure, Needs, Sum},
     range::TimeRange,
@@ -71,7 +70,7 @@ impl TimeSeries {
         });
         let question = Self {
             range: TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found),
-            interval: interval(request.interval()),
+            interval: asked_interval(request.interval()),
             zone,
             measures: Measure::parse_all(&request.measures, &at.field("measures"), &mut found),
             filter: Filter::parse(request.filter.as_ref(), &at.field("filter"), &mut found)
@@ -240,7 +239,8 @@ fn too_large(rows: String, limit: usize) -> Error {
     Error::TooLarge { rows, limit: limit as u64, mend }
 }
 
-fn interval(interval: pb::Interval) -> Option<Interval> {
+/// The interval that a request names, if it does.
+pub(crate) fn asked_interval(interval: pb::Interval) -> Option<Interval> {
     match interval {
         pb::Interval::Unspecified => None,
         pb::Interval::Second => Some(Interval::Second),
@@ -253,7 +253,8 @@ fn interval(interval: pb::Interval) -> Option<Interval> {
     }
 }
 
-fn interval_number(interval: Interval) -> pb::Interval {
+/// The number of an interval.
+pub(crate) fn interval_number(interval: Interval) -> pb::Interval {
     match interval {
         Interval::Second => pb::Interval::Second,
         Interval::Minute => pb::Interval::Minute,

@@ -12,18 +12,20 @@ use weir_log::{Committed, PartitionReader, RecordBatch};
 use weir_proto::processing::v1::partition_status::State;
 use weir_rollup::tally;
 use weir_runtime::clock::now_micros;
+use weir_store::Writer;
 
 use super::{
     Order, Outlet,
     flight::{Flight, Landed},
     rebuild::rebuild,
     tail::{Standing, Tail},
+    view::Progress,
 };
 use crate::{
     Shared,
     error::Error,
     shard::Shard,
-    sink::{Cut, Limits, Rollups, Sink},
+    sink::{Cut, Events, Limits, Rollups, Sink},
 };
 
 /// How long to wait for records at most before looking round.
@@ -40,6 +42,8 @@ const HEARTBEAT_MARGIN_MICROS: i64 = 1_000_000;
 const SHARE_OF_LAG: u32 = 10;
 /// And for this long at most.
 const MAX_DELAY: Duration = Duration::from_millis(250);
+/// Bytes of events that are handed to the store without waiting for the micro-batch: bounds what a burst makes it copy at a time.
+const EVENTS_BYTES: usize = 4 << 20;
 /// An append that takes longer than this is reported as blocked.
 const BLOCKED_AFTER: Duration = Duration::from_secs(2);
 
@@ -79,7 +83,7 @@ async fn prepare<'a>(
     limits: Limits,
     outlet: &'a Outlet,
 ) -> Result<Running<'a>, Error> {
-    let Shared { log, settings, meters, .. } = &**shared;
+    let Shared { log, store, settings, meters, .. } = &**shared;
     let started = Instant::now();
     outlet.show(|view| {
         view.state = State::Claiming;
@@ -89,11 +93,12 @@ async fn prepare<'a>(
     meters.claim.observe(started.elapsed().as_secs_f64());
 
     let state = tail.state().clone();
-    let resume = state.next_source_offset;
+    let writer = store.writer(partition, tail.owner()).await?;
+    let resume = state.next_source_offset.min(writer.next_offset());
     let started = Instant::now();
     outlet.show(|view| {
         view.state = State::Rebuilding;
-        view.sinks = vec![(Rollups::NAME, resume)];
+        view.sinks = vec![Progress::rollups(state.next_source_offset), Progress::store(&writer)];
         view.watermark_micros = state.watermark;
     });
     let progress = |position| outlet.show(|view| view.position = position);
@@ -102,8 +107,9 @@ async fn prepare<'a>(
     tracing::info!(partition, resume, owner = %tail.owner(), "the partition is claimed");
 
     let catalog = Arc::clone(&settings.catalog);
-    let rollups = Rollups::new(catalog, settings.lateness, resume, state.watermark);
-    let mut shard = Shard::new(decider, rollups);
+    let rollups = Rollups::new(catalog, settings.lateness, state.next_source_offset, state.watermark);
+    let events = Events::new(settings.lateness, writer.next_offset());
+    let mut shard = Shard::new(decider, rollups, events);
     let start = log.bounds(&settings.events, partition).await?.start;
     if start > resume {
         lost(&mut shard, partition, start);
@@ -116,9 +122,10 @@ async fn prepare<'a>(
         outlet,
         events: log.reader(&settings.events, partition, shard.position()).await?,
         flight: Flight::new(Arc::clone(log), settings, partition),
-        durable: resume,
+        durable: state.next_source_offset,
         cut_at: shard.rollups().is_pending().then_some(now),
         shard,
+        writer,
         tail,
         held: None,
         stepping: Duration::ZERO,
@@ -147,6 +154,8 @@ struct Running<'a> {
     events: Box<dyn PartitionReader>,
     tail: Tail,
     shard: Shard,
+    /// Takes the events that the shard makes rows of.
+    writer: Writer,
     /// What was read, and the index of the next record to process.
     held: Option<(RecordBatch, usize)>,
     /// Time spent on the held batch.
@@ -180,7 +189,7 @@ impl Running<'_> {
                     && self.tail.state().next_source_offset == self.shard.rollups().next_offset();
                 if drained {
                     self.commit();
-                    return End::Ordered;
+                    return self.settle(since).await;
                 }
                 if since.elapsed() >= self.shared.settings.drain_timeout {
                     tracing::warn!(
@@ -210,6 +219,7 @@ impl Running<'_> {
                 landed = self.flight.landed() => landed.map(|landed| self.landed(&landed)).map_err(Error::from),
                 read = self.tail.read(PATIENCE) => read.map(drop),
                 batch = self.events.next(PATIENCE), if reading => self.take(batch).await,
+                () = self.writer.changed(), if !self.writer.has_room() => Ok(()),
                 () = until(cut_at), if cut_at.is_some() => Ok(()),
             };
             if let Err(error) = done {
@@ -223,12 +233,17 @@ impl Running<'_> {
         loop {
             let full = self.shard.rollups().is_full(&self.limits);
             let due = full || self.draining.is_some() || self.cut_at.is_some_and(|at| at <= Instant::now());
-            if due && self.shard.rollups().is_pending() && self.flight.has_room() {
+            if due || self.shard.events().bytes() >= EVENTS_BYTES {
+                self.hand_over();
+            }
+            if due && !self.shard.rollups().is_pending() {
+                self.cut_at = None;
+            } else if due && self.flight.has_room() {
                 self.cut().await;
                 continue;
             }
             let Some((batch, index)) = &mut self.held else { break };
-            if full {
+            if full || !self.writer.has_room() {
                 break;
             }
             let started = Instant::now();
@@ -242,6 +257,25 @@ impl Running<'_> {
                 self.shared.meters.process.observe(std::mem::take(&mut self.stepping).as_secs_f64());
             }
         }
+    }
+
+    /// Gives the store what there is for it; queries see it from then on.
+    fn hand_over(&mut self) {
+        if let Some(batch) = self.shard.events_mut().cut() {
+            self.writer.append(batch);
+        }
+    }
+
+    /// Makes the events durable, so that the next owner has nothing to read again.
+    async fn settle(self, since: Instant) -> End {
+        let left = self.shared.settings.drain_timeout.saturating_sub(since.elapsed());
+        let partition = self.partition;
+        match time::timeout(left, self.writer.drain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(partition, %error, "events are left to be read from the log again"),
+            Err(_) => tracing::warn!(partition, "no time is left for events; they are read from the log again"),
+        }
+        End::Ordered
     }
 
     async fn cut(&mut self) {
@@ -311,12 +345,12 @@ impl Running<'_> {
 
     fn show(&self) {
         let waiting = self.flight.oldest().filter(|oldest| *oldest >= BLOCKED_AFTER);
+        let full = !self.writer.has_room();
         self.outlet.show(|view| {
-            view.state = if waiting.is_some() { State::Blocked } else { State::Running };
+            view.state = if waiting.is_some() || full { State::Blocked } else { State::Running };
             view.position = self.shard.position();
-            let rollups = self.shard.rollups();
             view.sinks.clear();
-            view.sinks.push((rollups.name(), self.durable));
+            view.sinks.extend([Progress::rollups(self.durable), Progress::store(&self.writer)]);
             view.watermark_micros = self.tail.state().watermark;
             view.detail.clear();
             if let Some(waiting) = waiting {
@@ -325,6 +359,10 @@ impl Running<'_> {
                 if let Some(trouble) = self.flight.trouble() {
                     view.detail.push_str(&format!(": {trouble}"));
                 }
+            }
+            if let Some(trouble) = self.writer.status().trouble {
+                let separator = if view.detail.is_empty() { "" } else { "; " };
+                view.detail.push_str(&format!("{separator}the event store: {trouble}"));
             }
         });
     }

@@ -1,10 +1,14 @@
 //! Where decided events go. Every sink remembers by itself how far it has come and skips what it has, so that one may be
 //! ahead of another after a crash; the shard reads from the least of them.
 //!
-//! Rollups are the one sink so far; the event store becomes the second.
+//! There are two: [`Rollups`] and the event store's [`Events`].
 
+mod events;
 mod rollups;
 
+use std::time::Duration;
+
+pub use events::Events;
 pub use rollups::{Cut, Limits, Rollups};
 
 use weir_log::{Offset, RecordRef};
@@ -27,6 +31,24 @@ pub trait Sink {
 
     /// Says that there is nothing more below `next`, holes included.
     fn advance(&mut self, next: Offset);
+}
+
+/// When an event counts as late.
+#[derive(Clone, Copy, Debug)]
+struct Lateness {
+    micros: i64,
+}
+
+impl Lateness {
+    fn new(lateness: Duration) -> Self {
+        Self { micros: i64::try_from(lateness.as_micros()).unwrap_or(i64::MAX) }
+    }
+
+    /// How old an event was when the log took it, microseconds, and whether that was late.
+    fn of(self, record: &RecordRef<'_>, event: &Event<'_>) -> (i64, bool) {
+        let age = record.append_time_ms.saturating_mul(1000).saturating_sub(event.corrected_time_micros);
+        (age, age > self.micros)
+    }
 }
 
 /// What became of a record.

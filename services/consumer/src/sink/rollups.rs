@@ -13,7 +13,7 @@ use weir_rollup::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Chunk, Outcome, Sink};
+use super::{Chunk, Lateness, Outcome, Sink};
 use crate::{
     decode::{Event, Slot},
     reject::{DeadLetter, Rejection},
@@ -44,7 +44,7 @@ pub struct Cut {
 pub struct Rollups {
     catalog: Arc<Catalog>,
     accumulator: Accumulator,
-    lateness_micros: i64,
+    lateness: Lateness,
     /// Start of the batch in the making, and its end so far.
     start: Offset,
     next: Offset,
@@ -64,7 +64,7 @@ impl Rollups {
         Self {
             accumulator: Accumulator::new(Arc::clone(&catalog)),
             catalog,
-            lateness_micros: i64::try_from(lateness.as_micros()).unwrap_or(i64::MAX),
+            lateness: Lateness::new(lateness),
             start: next,
             next,
             watermark_micros,
@@ -154,8 +154,7 @@ impl Sink for Rollups {
                 Outcome::Fresh(event) => {
                     dimensions.clear();
                     dimensions.extend((0..chunk.dimensions).map(|slot| texts.get(chunk, index, slot)));
-                    let age = append_micros.saturating_sub(event.corrected_time_micros);
-                    let late = age > self.lateness_micros;
+                    let (age, late) = self.lateness.of(record, event);
                     self.tally.counted += 1;
                     self.tally.late += u64::from(late);
                     self.accumulator.add(&Observation {

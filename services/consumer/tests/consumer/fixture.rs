@@ -11,6 +11,7 @@ use uuid::Uuid;
 use weir_log::{EmbeddedConfig, EmbeddedLog, EventLog, Record, Retention, TopicPolicy, TopicSpec};
 use weir_proto::{event::v1 as event, processing::v1 as processing};
 use weir_runtime::{Config, Context, Listeners, Shutdown};
+use weir_store::Store;
 
 pub(crate) const EVENTS: &str = "analytics-events";
 pub(crate) const METRICS: &str = "metrics-data";
@@ -21,7 +22,7 @@ pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
 pub(crate) struct Fixture {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) partitions: u32,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Fixture {
@@ -35,7 +36,7 @@ impl Fixture {
         adjust: impl FnOnce(&mut EmbeddedConfig),
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = EmbeddedConfig::at(dir.path());
+        let mut config = EmbeddedConfig::at(dir.path().join("log"));
         adjust(&mut config);
         let log = EmbeddedLog::open(config).unwrap();
         let topic = |name: &str, retention| TopicSpec { name: name.to_owned(), partitions, retention };
@@ -45,7 +46,7 @@ impl Fixture {
             topic(DEAD_LETTERS, Retention::default()),
         ];
         log.ensure_topics(&topics, TopicPolicy::Create).await.unwrap();
-        Self { log, partitions, _dir: dir }
+        Self { log, partitions, dir }
     }
 
     /// Appends records to a partition.
@@ -72,6 +73,7 @@ impl Fixture {
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
         config.rollups.numeric = vec!["price".to_owned()];
+        config.store.location = Some(self.dir.path().join("store").to_string_lossy().into_owned());
         config
     }
 }
@@ -88,8 +90,11 @@ impl Consumer {
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, Some(any), false).await.unwrap();
         let (grpc, http) = (listeners.grpc_address().unwrap(), listeners.http_address());
+        // Each has its own, as processes have.
+        let folder = config.store.location.clone().expect("the fixture sets it");
+        let store = Store::open(weir_store::Settings::folder(folder)).await.unwrap();
         let context = Context::new(config, Shutdown::new());
-        let task = tokio::spawn(weir_consumer::serve(context.clone(), log, listeners));
+        let task = tokio::spawn(weir_consumer::serve(context.clone(), log, store, listeners));
         Self { context, grpc, http, task }
     }
 

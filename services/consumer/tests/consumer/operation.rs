@@ -133,7 +133,7 @@ async fn topics_that_do_not_fit_are_refused() {
     let fixture = Fixture::new(2).await;
     let odd = TopicSpec { name: "odd".to_owned(), partitions: 3, retention: Retention::default() };
     fixture.log.ensure_topics(&[odd], TopicPolicy::Create).await.unwrap();
-    let mut config = weir_runtime::Config::default();
+    let mut config = fixture.config();
     config.topics.metrics = "odd".to_owned();
     let consumer = crate::fixture::Consumer::start(config, std::sync::Arc::clone(&fixture.log)).await;
     let error = consumer.error().await.to_string();

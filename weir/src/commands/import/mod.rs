@@ -8,6 +8,7 @@ mod checkpoint;
 mod columns;
 mod identity;
 mod layout;
+mod parquet;
 mod rejects;
 mod rows;
 mod source;
@@ -57,7 +58,7 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Time between two writings of the checkpoint.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
-/// Import a file: CSV, TSV or NDJSON, plain, gzip or zstd
+/// Import a file: CSV, TSV or NDJSON, plain, gzip or zstd; or Parquet
 ///
 /// Each row becomes an event. Columns named like parts of an event (user_id, event_name, event_time, session_id, …) are
 /// taken as such; say with --map where the others come from. Columns that remain become properties.
@@ -73,14 +74,15 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
   weir import sales.csv --value event_name=purchase --map user_id=mail --map revenue=total:EUR --time-zone Europe/Berlin
   weir import export.ndjson.zst                          lines of Weir's own event JSON need no mapping
   weir import log.ndjson --map user_id=actor.id --map event_name=type --map event_time=ts
+  weir import history.parquet --map user_id=customer --map event_name=action --map event_time=at
   zcat *.csv.gz | weir import - --map event_name=event")]
 pub(crate) struct Import {
     /// The file; - for standard input
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
     /// Where a part of the event comes from: event_id, event_name, event_type, user_id, anonymous_id, session_id,
-    /// install_id, sequence, event_time, revenue (COLUMN:USD), currency, context.os.name, …, properties.KEY. In NDJSON a
-    /// column is a key, or a path of keys such as actor.id
+    /// install_id, sequence, event_time, revenue (COLUMN:USD), currency, context.os.name, …, properties.KEY. In NDJSON and
+    /// Parquet a column may be a path of keys such as actor.id
     #[arg(long = "map", value_name = "TARGET=COLUMN")]
     mappings: Vec<Mapping>,
     /// The same value for every event, such as event_name=purchase

@@ -88,7 +88,12 @@ impl Rows {
     pub(crate) fn new(source: Source, layout: Layout, reading: Reading) -> Result<Self> {
         let mut buffer = Vec::new();
         let rows = match source.format {
-            Format::Ndjson => Kind::Lines { reader: source.reader, line: 0 },
+            Format::Ndjson | Format::Parquet => {
+                if let Some(columns) = &source.columns {
+                    layout.resolve(columns).map_err(anyhow::Error::msg)?;
+                }
+                Kind::Lines { reader: source.reader, line: 0 }
+            }
             Format::Csv | Format::Tsv => {
                 let mut reader = csv::ReaderBuilder::new()
                     .delimiter(source.delimiter)
@@ -332,6 +337,7 @@ mod tests {
         Source {
             reader: Box::new(std::io::Cursor::new(text.as_bytes().to_vec())),
             format,
+            columns: None,
             delimiter: b',',
             consumed: Arc::default(),
             bytes: None,

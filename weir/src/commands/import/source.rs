@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use super::parquet;
+
 /// Bytes read at once, and seen when the format is told.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -25,6 +27,8 @@ pub(crate) enum Format {
     Tsv,
     /// One JSON object a line
     Ndjson,
+    /// Apache Parquet
+    Parquet,
 }
 
 /// An open file.
@@ -32,6 +36,8 @@ pub(crate) struct Source {
     /// The bytes without compression and byte order mark.
     pub(crate) reader: Box<dyn BufRead + Send>,
     pub(crate) format: Format,
+    /// The columns of a file that tells them; of CSV they are its first row.
+    pub(crate) columns: Option<Vec<String>>,
     /// Between the values of a row; CSV and TSV.
     pub(crate) delimiter: u8,
     /// Bytes of the file read so far, compressed if it is.
@@ -66,6 +72,7 @@ pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Source> {
         }
         (Box::new(file), Some(metadata.len()).filter(|&len| len > 0))
     };
+    let is_file = bytes.is_some();
     let counting = Counting { inner: raw, consumed: consumed.clone() };
     let reader = decompress(BufReader::with_capacity(BUFFER_BYTES, counting))
         .with_context(|| format!("cannot read {}", path.display()))?;
@@ -75,8 +82,18 @@ pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Source> {
         reader.consume(3);
     }
     let start = reader.fill_buf()?;
+    if start.starts_with(parquet::MAGIC) || format == Some(Format::Parquet) {
+        if !is_file {
+            bail!("Parquet is read from its end: name the file, which standard input can't stand for");
+        }
+        consumed.store(0, Ordering::Relaxed);
+        let (lines, columns) = parquet::open(path, consumed.clone())?;
+        let reader = Box::new(BufReader::with_capacity(BUFFER_BYTES, lines));
+        let format = Format::Parquet;
+        return Ok(Source { reader, format, columns: Some(columns), delimiter: b',', consumed, bytes });
+    }
     let (format, delimiter) = recognise(start, format).with_context(|| path.display().to_string())?;
-    Ok(Source { reader: Box::new(reader), format, delimiter, consumed, bytes })
+    Ok(Source { reader: Box::new(reader), format, columns: None, delimiter, consumed, bytes })
 }
 
 fn decompress(mut reader: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
@@ -95,7 +112,6 @@ fn recognise(start: &[u8], named: Option<Format>) -> Result<(Format, u8)> {
     let other = match start {
         [] => Some(("is empty", "")),
         [b'P', b'K', 3, 4, ..] => Some(("is a ZIP archive", "unpack it first")),
-        [b'P', b'A', b'R', b'1', ..] => Some(("is Parquet", "convert it to CSV or NDJSON first")),
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => {
             Some(("is UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8"))
         }
@@ -118,8 +134,8 @@ fn recognise(start: &[u8], named: Option<Format>) -> Result<(Format, u8)> {
     };
     let delimiter = match format {
         Format::Tsv => b'\t',
-        Format::Csv | Format::Ndjson if count(b';') > count(b',') => b';',
-        Format::Csv | Format::Ndjson => b',',
+        Format::Csv | Format::Ndjson | Format::Parquet if count(b';') > count(b',') => b';',
+        Format::Csv | Format::Ndjson | Format::Parquet => b',',
     };
     Ok((format, delimiter))
 }
@@ -168,7 +184,6 @@ mod tests {
     fn what_cannot_be_read_says_what_to_do() {
         for (start, mend) in [
             (b"PK\x03\x04....".as_slice(), "unpack"),
-            (b"PAR1....", "convert"),
             (b"\xFF\xFEa\0", "iconv"),
             (b"[{}]", "jq -c"),
             (b"", "empty"),

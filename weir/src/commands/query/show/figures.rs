@@ -1,16 +1,16 @@
-//! Answers as tables, charts and CSV. Pure.
+//! Figures: key figures, over time, by values.
 
-use jiff::tz::TimeZone;
 use prost_types::Value;
 use weir_proto::analytics::v1::{
     BreakdownRow, Figure, GetSummaryResponse, Interval, QueryBreakdownResponse, QueryTimeSeriesResponse,
-    ResultInfo, SummaryFigures, TimeSeries, TimeSeriesPoint, watch_query_response::Result as Answer,
+    SummaryFigures, TimeSeries, TimeSeriesPoint,
 };
 
+use super::{BAR_COLUMNS, Frame};
 use crate::{
     moment, money,
     render::{
-        ACCENT, BAD, FAINT, GOOD, chart,
+        ACCENT, BAD, GOOD, chart,
         figure::{self, figure, grouped, plain, plain_value},
         paint,
         table::{self, Column, numeric},
@@ -18,85 +18,80 @@ use crate::{
     },
 };
 
-/// Height of a chart in lines, and width of bars beside a table.
+/// Height of a chart in lines.
 const CHART_LINES: usize = 8;
-const BAR_COLUMNS: usize = 24;
 
-/// What the question said about how the answer is to be read.
-pub(super) struct Frame {
-    pub(super) zone: TimeZone,
-    /// Names of the measures.
-    pub(super) names: Vec<String>,
-    pub(super) group_by: Vec<String>,
-    /// Whether buckets without events are listed.
-    pub(super) with_empty: bool,
+/// A row for each event, after one for all of them.
+pub(super) fn summary_rows(answer: &GetSummaryResponse) -> Vec<Vec<String>> {
+    let all = answer.current.clone().unwrap_or_default();
+    let of = |value: &Option<Figure>| value.as_ref().map(plain).unwrap_or_default();
+    let header = ["event_name", "events", "unique_users"].map(str::to_owned).to_vec();
+    let total = vec![String::new(), of(&all.events), of(&all.unique_users)];
+    let events = answer.top_events.iter();
+    let events = events.map(|top| vec![top.event_name.clone(), of(&top.events), of(&top.unique_users)]);
+    [header, total].into_iter().chain(events).collect()
 }
 
-/// For people.
-pub(super) fn text(answer: &Answer, frame: &Frame, with_chart: bool) -> String {
-    let (mut out, info) = match answer {
-        Answer::Summary(answer) => (summary(answer, with_chart), &answer.info),
-        Answer::TimeSeries(answer) => (time_series(answer, frame, with_chart), &answer.info),
-        Answer::Breakdown(answer) => (breakdown(answer, frame, with_chart), &answer.info),
-    };
-    if let Some(info) = info {
-        out.push_str(&format!("\n{}\n", paint(FAINT, figure::provenance(info, &frame.zone))));
-        out.push_str(&warning(info));
+/// A row for each bucket of each series.
+pub(super) fn time_series_rows(answer: &QueryTimeSeriesResponse, frame: &Frame) -> Vec<Vec<String>> {
+    let compared = answer.previous_range.is_some();
+    let header =
+        ["time".to_owned()].into_iter().chain(frame.group_by.clone()).chain(names(frame, compared, false));
+    let mut rows: Vec<Vec<String>> = vec![header.collect()];
+    for series in &answer.series {
+        let group = || series.group.iter().map(|value| plain_cell(value, series.other));
+        rows.extend(series.points.iter().map(|point| {
+            let figures = plain_figures(&point.figures, &point.previous_figures, compared);
+            [point.local_time.clone()].into_iter().chain(group()).chain(figures).collect()
+        }));
     }
-    out
+    rows
 }
 
-fn warning(info: &ResultInfo) -> String {
-    match &info.coverage_start_time {
-        Some(_) => format!("{}\n", paint(BAD, "part of the range is from before this rollup was kept")),
-        None => String::new(),
-    }
+/// A row for each combination of values.
+pub(super) fn breakdown_rows(answer: &QueryBreakdownResponse, frame: &Frame) -> Vec<Vec<String>> {
+    let compared = answer.previous_range.is_some();
+    let header = frame.group_by.iter().cloned().chain(names(frame, compared, false)).collect();
+    let rows = answer.rows.iter().map(|row| {
+        let group = row.group.iter().map(|value| plain_cell(value, row.other));
+        group.chain(plain_figures(&row.figures, &row.previous_figures, compared)).collect()
+    });
+    std::iter::once(header).chain(rows).collect()
 }
 
-/// The figures' rows as CSV with a header: bounds follow a measure that is not exact.
-pub(super) fn csv(answer: &Answer, frame: &Frame) -> String {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    match answer {
-        Answer::Summary(answer) => {
-            rows.push(["event_name", "events", "unique_users"].map(str::to_owned).to_vec());
-            let all = answer.current.clone().unwrap_or_default();
-            let of = |value: &Option<Figure>| value.as_ref().map(plain).unwrap_or_default();
-            rows.push(vec![String::new(), of(&all.events), of(&all.unique_users)]);
-            rows.extend(
-                answer
-                    .top_events
-                    .iter()
-                    .map(|top| vec![top.event_name.clone(), of(&top.events), of(&top.unique_users)]),
-            );
-        }
-        Answer::TimeSeries(answer) => {
-            let header =
-                ["time".to_owned()].into_iter().chain(frame.group_by.clone()).chain(frame.names.clone());
-            rows.push(header.collect());
-            for series in &answer.series {
-                let group = || series.group.iter().map(|value| plain_cell(value, series.other));
-                rows.extend(series.points.iter().map(|point| {
-                    [point.local_time.clone()]
-                        .into_iter()
-                        .chain(group())
-                        .chain(point.figures.iter().map(plain))
-                        .collect()
-                }));
-            }
-        }
-        Answer::Breakdown(answer) => {
-            rows.push(frame.group_by.iter().chain(&frame.names).cloned().collect());
-            rows.extend(answer.rows.iter().map(|row| {
-                let group = row.group.iter().map(|value| plain_cell(value, row.other));
-                group.chain(row.figures.iter().map(plain)).collect()
-            }));
-        }
-    }
-    for row in rows {
-        writer.write_record(row).expect("rows in memory can be written");
-    }
-    String::from_utf8(writer.into_inner().expect("rows in memory can be written")).expect("made from text")
+/// Names of the columns of figures; compared, each with those of the figure before and, for people, the change.
+fn names(frame: &Frame, compared: bool, with_change: bool) -> impl Iterator<Item = String> + '_ {
+    frame.names.iter().flat_map(move |name| {
+        let before =
+            compared.then(|| if with_change { "before".to_owned() } else { format!("{name} before") });
+        let change = (compared && with_change).then(|| "change".to_owned());
+        [name.clone()].into_iter().chain(before).chain(change)
+    })
+}
+
+fn plain_figures<'a>(
+    figures: &'a [Figure],
+    previous: &'a [Figure],
+    compared: bool,
+) -> impl Iterator<Item = String> + 'a {
+    figures.iter().enumerate().flat_map(move |(index, figure)| {
+        let before = compared.then(|| previous.get(index).map(plain).unwrap_or_default());
+        [plain(figure)].into_iter().chain(before)
+    })
+}
+
+fn shown_figures<'a>(
+    figures: &'a [Figure],
+    previous: &'a [Figure],
+    compared: bool,
+) -> impl Iterator<Item = String> + 'a {
+    figures.iter().enumerate().flat_map(move |(index, now)| {
+        let before = previous.get(index);
+        let change = before.filter(|before| !before.empty && !now.empty);
+        let change = change.map(|before| change_of(now.value, before.value)).unwrap_or_default();
+        let before = before.map(figure).unwrap_or_default();
+        [figure(now)].into_iter().chain(compared.then_some([before, change]).into_iter().flatten())
+    })
 }
 
 fn plain_cell(value: &Value, other: bool) -> String {
@@ -107,7 +102,8 @@ fn cell(value: &Value, other: bool) -> String {
     if other { "(other)".to_owned() } else { figure::value(value) }
 }
 
-fn summary(answer: &GetSummaryResponse, with_chart: bool) -> String {
+/// Key figures beside those before, and the most frequent events.
+pub(super) fn summary(answer: &GetSummaryResponse, with_chart: bool) -> String {
     let (current, previous) =
         (answer.current.clone().unwrap_or_default(), answer.previous.clone().unwrap_or_default());
     let columns = [table::text(""), numeric("now"), numeric("before"), numeric("change")];
@@ -139,7 +135,7 @@ fn key_figures(current: &SummaryFigures, previous: &SummaryFigures) -> Vec<Vec<S
     .into_iter()
     .map(|(name, now, before)| {
         let (now, before) = (now.clone().unwrap_or_default(), before.clone().unwrap_or_default());
-        vec![name.to_owned(), figure(&now), figure(&before), change(now.value, before.value)]
+        vec![name.to_owned(), figure(&now), figure(&before), change_of(now.value, before.value)]
     })
     .collect();
     for amount in &current.revenue {
@@ -150,13 +146,13 @@ fn key_figures(current: &SummaryFigures, previous: &SummaryFigures) -> Vec<Vec<S
             format!("revenue {}", amount.currency_code),
             money::display(amount),
             before.map(money::display).unwrap_or_default(),
-            change(value(amount), before.map_or(0.0, value)),
+            change_of(value(amount), before.map_or(0.0, value)),
         ]);
     }
     rows
 }
 
-fn change(now: f64, before: f64) -> String {
+fn change_of(now: f64, before: f64) -> String {
     if before == 0.0 {
         return String::new();
     }
@@ -167,13 +163,14 @@ fn change(now: f64, before: f64) -> String {
     }
 }
 
-fn time_series(answer: &QueryTimeSeriesResponse, frame: &Frame, with_chart: bool) -> String {
+/// One series as a chart above its buckets; several as lines.
+pub(super) fn time_series(answer: &QueryTimeSeriesResponse, frame: &Frame, with_chart: bool) -> String {
     if answer.series.iter().all(|series| series.points.is_empty()) {
         return "no events in this range\n".to_owned();
     }
     let mut out = match answer.series.as_slice() {
-        [only] if frame.group_by.is_empty() => single(only, answer.interval(), frame, with_chart),
-        all => grouped_series(all, answer.interval(), frame, with_chart),
+        [only] if frame.group_by.is_empty() => single(only, answer, frame, with_chart),
+        all => grouped_series(all, answer, frame, with_chart),
     };
     if answer.omitted_series > 0 {
         out.push_str(&format!("and {} more\n", grouped(answer.omitted_series)));
@@ -182,7 +179,8 @@ fn time_series(answer: &QueryTimeSeriesResponse, frame: &Frame, with_chart: bool
 }
 
 /// One series: a chart of its first measure above a row for each bucket.
-fn single(series: &TimeSeries, interval: Interval, frame: &Frame, with_chart: bool) -> String {
+fn single(series: &TimeSeries, answer: &QueryTimeSeriesResponse, frame: &Frame, with_chart: bool) -> String {
+    let (interval, compared) = (answer.interval(), answer.previous_range.is_some());
     let mut out = String::new();
     let (Some(first), Some(last)) = (series.points.first(), series.points.last()) else { return out };
     if with_chart {
@@ -196,11 +194,13 @@ fn single(series: &TimeSeries, interval: Interval, frame: &Frame, with_chart: bo
         out.push('\n');
     }
     let columns: Vec<Column> =
-        [table::text("time")].into_iter().chain(frame.names.iter().map(numeric)).collect();
+        [table::text("time")].into_iter().chain(names(frame, compared, true).map(numeric)).collect();
     let row = |point: &TimeSeriesPoint| {
-        [bucket(point, interval, frame)].into_iter().chain(point.figures.iter().map(figure)).collect()
+        let figures = shown_figures(&point.figures, &point.previous_figures, compared);
+        [bucket(point, interval, frame)].into_iter().chain(figures).collect()
     };
-    let total = ["total".to_owned()].into_iter().chain(series.totals.iter().map(figure)).collect();
+    let totals = shown_figures(&series.totals, &series.previous_totals, compared);
+    let total = ["total".to_owned()].into_iter().chain(totals).collect();
     let is_listed = |point: &&TimeSeriesPoint| {
         frame.with_empty || point.figures.iter().any(|figure| !figure.empty && figure.value != 0.0)
     };
@@ -209,12 +209,18 @@ fn single(series: &TimeSeries, interval: Interval, frame: &Frame, with_chart: bo
 }
 
 /// Several series: with a chart one line each, its shape beside its totals; else every bucket.
-fn grouped_series(all: &[TimeSeries], interval: Interval, frame: &Frame, with_chart: bool) -> String {
+fn grouped_series(
+    all: &[TimeSeries],
+    answer: &QueryTimeSeriesResponse,
+    frame: &Frame,
+    with_chart: bool,
+) -> String {
+    let (interval, compared) = (answer.interval(), answer.previous_range.is_some());
     let group =
         |series: &TimeSeries| series.group.iter().map(|value| cell(value, series.other)).collect::<Vec<_>>();
     let mut columns: Vec<Column> = frame.group_by.iter().map(table::text).collect();
     let rows: Vec<Vec<String>> = if with_chart {
-        columns.extend(frame.names.iter().map(numeric));
+        columns.extend(names(frame, compared, true).map(numeric));
         columns.push(table::text(""));
         let row = |series: &TimeSeries| {
             let values: Vec<f64> = series
@@ -223,16 +229,18 @@ fn grouped_series(all: &[TimeSeries], interval: Interval, frame: &Frame, with_ch
                 .map(|point| point.figures.first().map_or(0.0, |figure| figure.value))
                 .collect();
             let shape = paint(ACCENT, chart::sparkline(&values, width() / 2));
-            group(series).into_iter().chain(series.totals.iter().map(figure)).chain([shape]).collect()
+            let totals = shown_figures(&series.totals, &series.previous_totals, compared);
+            group(series).into_iter().chain(totals).chain([shape]).collect()
         };
         all.iter().map(row).collect()
     } else {
         columns.push(table::text("time"));
-        columns.extend(frame.names.iter().map(numeric));
+        columns.extend(names(frame, compared, true).map(numeric));
         let rows = |series: &TimeSeries| -> Vec<Vec<String>> {
             let row = |point: &TimeSeriesPoint| {
                 let time = bucket(point, interval, frame);
-                group(series).into_iter().chain([time]).chain(point.figures.iter().map(figure)).collect()
+                let figures = shown_figures(&point.figures, &point.previous_figures, compared);
+                group(series).into_iter().chain([time]).chain(figures).collect()
             };
             series.points.iter().map(row).collect()
         };
@@ -253,25 +261,28 @@ fn bucket(point: &TimeSeriesPoint, interval: Interval, frame: &Frame) -> String 
     start.to_zoned(frame.zone.clone()).strftime(pattern).to_string()
 }
 
-fn breakdown(answer: &QueryBreakdownResponse, frame: &Frame, with_chart: bool) -> String {
+/// A row for each combination of values.
+pub(super) fn breakdown(answer: &QueryBreakdownResponse, frame: &Frame, with_chart: bool) -> String {
     if answer.rows.is_empty() {
         return "no events in this range\n".to_owned();
     }
     let mut columns: Vec<Column> = frame.group_by.iter().map(table::text).collect();
-    columns.extend(frame.names.iter().map(numeric));
+    let compared = answer.previous_range.is_some();
+    columns.extend(names(frame, compared, true).map(numeric));
     columns.extend(with_chart.then(|| table::text("")));
     let first = |row: &BreakdownRow| row.figures.first().map_or(0.0, |figure| figure.value);
     let greatest = answer.rows.iter().map(first).fold(0.0, f64::max);
     let row = |row: &BreakdownRow| {
         let group = row.group.iter().map(|value| cell(value, row.other));
         let bar = with_chart.then(|| paint(ACCENT, chart::bar(first(row), greatest, BAR_COLUMNS)));
-        group.chain(row.figures.iter().map(figure)).chain(bar).collect::<Vec<_>>()
+        let figures = shown_figures(&row.figures, &row.previous_figures, compared);
+        group.chain(figures).chain(bar).collect::<Vec<_>>()
     };
     // The name of the last row goes where there is a field to name.
     let total = ["total".to_owned()]
         .into_iter()
         .chain(frame.group_by.iter().skip(1).map(|_| String::new()))
-        .chain(answer.totals.iter().map(figure))
+        .chain(shown_figures(&answer.totals, &answer.previous_totals, compared))
         .collect();
     let mut out = table::table(&columns, answer.rows.iter().map(row).chain([total]));
     if answer.omitted_rows > 0 {
@@ -282,9 +293,11 @@ fn breakdown(answer: &QueryBreakdownResponse, frame: &Frame, with_chart: bool) -
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
     use prost_types::value::Kind;
-    use weir_proto::analytics::v1::EventCount;
+    use weir_proto::analytics::v1::{EventCount, TimeRange, watch_query_response::Result as Answer};
 
+    use super::super::{csv, stripped, text};
     use super::*;
 
     fn exact(value: f64) -> Figure {
@@ -292,28 +305,19 @@ mod tests {
     }
 
     fn frame() -> Frame {
-        Frame {
-            zone: TimeZone::UTC,
-            names: vec!["events".into()],
-            group_by: vec!["platform".into()],
-            with_empty: false,
-        }
+        Frame { names: vec!["events".into()], group_by: vec!["platform".into()], ..Frame::new(TimeZone::UTC) }
     }
 
     fn named(name: &str) -> Value {
         Value { kind: Some(Kind::StringValue(name.into())) }
     }
 
-    fn stripped(text: &str) -> String {
-        let plain = anstream::adapter::strip_str(text).to_string();
-        plain.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
-    }
-
-    fn rows() -> Answer {
+    fn broken_down() -> Answer {
         let row = |group: Value, other: bool, value: f64| BreakdownRow {
             group: vec![group],
             other,
             figures: vec![exact(value)],
+            previous_figures: Vec::new(),
         };
         Answer::Breakdown(QueryBreakdownResponse {
             rows: vec![
@@ -323,7 +327,7 @@ mod tests {
             ],
             omitted_rows: 3,
             totals: vec![exact(30_005.0)],
-            info: None,
+            ..QueryBreakdownResponse::default()
         })
     }
 
@@ -332,6 +336,7 @@ mod tests {
             start_time: Some(prost_types::Timestamp { seconds: hour * 3600, nanos: 0 }),
             local_time: format!("1970-01-01T{hour:02}:00:00+00:00"),
             figures: vec![exact(value)],
+            previous_figures: Vec::new(),
         };
         Answer::TimeSeries(QueryTimeSeriesResponse {
             series: vec![TimeSeries {
@@ -346,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_breakdown_is_a_table_with_bars() {
-        insta::assert_snapshot!(stripped(&text(&rows(), &frame(), true)), @r#"
+        insta::assert_snapshot!(stripped(&text(&broken_down(), &frame(), true)), @r#"
         platform       events
         mobile, "app"  20,000  ████████████████████████
         (none)         10,000  ████████████
@@ -354,7 +359,7 @@ mod tests {
         total          30,005
         and 3 more
         "#);
-        insta::assert_snapshot!(csv(&rows(), &frame()), @r#"
+        insta::assert_snapshot!(csv(&broken_down(), &frame()), @r#"
         platform,events
         "mobile, ""app""",20000
         ,10000
@@ -377,6 +382,31 @@ mod tests {
         1970-01-01T01:00:00+00:00,4
         ");
         assert!(text(&series(), &frame, true).contains('█'));
+    }
+
+    #[test]
+    fn rows_are_compared_with_those_before() {
+        let answer = Answer::Breakdown(QueryBreakdownResponse {
+            rows: vec![
+                BreakdownRow {
+                    group: vec![named("ios")],
+                    figures: vec![exact(30.0)],
+                    previous_figures: vec![exact(20.0)],
+                    ..BreakdownRow::default()
+                },
+                BreakdownRow {
+                    group: vec![named("web")],
+                    figures: vec![exact(5.0)],
+                    ..BreakdownRow::default()
+                },
+            ],
+            totals: vec![exact(35.0)],
+            previous_totals: vec![exact(70.0)],
+            previous_range: Some(TimeRange::default()),
+            ..QueryBreakdownResponse::default()
+        });
+        insta::assert_snapshot!(stripped(&text(&answer, &frame(), false)), @"");
+        insta::assert_snapshot!(csv(&answer, &frame()), @"");
     }
 
     #[test]

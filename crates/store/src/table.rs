@@ -1,0 +1,310 @@
+//! The table of a project's events, for DataFusion: segments and the hot part as one [`View`].
+
+use std::{collections::HashSet, fmt, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array},
+    datatypes::SchemaRef,
+};
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{Column as ColumnName, DFSchema, DataFusionError, ScalarValue, pruning::PruningStatistics, tree_node::TreeNodeRecursion},
+    datasource::{
+        listing::PartitionedFile,
+        memory::MemorySourceConfig,
+        physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource, parquet::CachedParquetFileReaderFactory},
+        source::DataSourceExec,
+    },
+    execution::{TaskContext, object_store::ObjectStoreUrl},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
+    physical_expr::PhysicalExpr,
+    physical_optimizer::pruning::PruningPredicate,
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
+        empty::EmptyExec, metrics::MetricsSet, projection::ProjectionExec, union::UnionExec,
+    },
+};
+use object_store::{ObjectStore, path::Path};
+
+use crate::{
+    schema::column,
+    view::{Adapters, View},
+};
+
+/// Files below this size are read as a whole by one thread: splitting them costs more than it brings. Bytes.
+const SPLIT_FROM: usize = 4 << 20;
+/// What is read of a file's end at first, in the hope that it has the whole footer: bytes.
+const FOOTER_HINT: usize = 64 << 10;
+/// Rows of the hot part that go to a thread at least.
+const HOT_ROWS: usize = 65_536;
+
+/// A segment, as far as reading it needs to know.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Where it lies.
+    pub path: Path,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+    /// Least and greatest time, microseconds since the Unix epoch.
+    pub time: (i64, i64),
+    /// Least and greatest `user_hash`.
+    pub users: (i64, i64),
+    /// All event names in it, if they are few.
+    pub names: Option<Vec<String>>,
+}
+
+/// A table of events. What it shows never changes: it is made for a question and dropped with it.
+#[derive(Debug)]
+pub struct Table {
+    view: View,
+    files: Vec<File>,
+    hot: Vec<RecordBatch>,
+    url: ObjectStoreUrl,
+    objects: Arc<dyn ObjectStore>,
+}
+
+impl Table {
+    /// A table with the columns of `view`, over segments that lie in `objects`, which DataFusion knows as `url`, and batches.
+    pub fn new(
+        view: View,
+        files: Vec<File>,
+        hot: Vec<RecordBatch>,
+        url: ObjectStoreUrl,
+        objects: Arc<dyn ObjectStore>,
+    ) -> Self {
+        Self { view, files, hot, url, objects }
+    }
+
+    /// The files that can hold rows that pass.
+    fn candidates(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<&File>, DataFusionError> {
+        let Some(predicate) = predicate else { return Ok(self.files.iter().collect()) };
+        let pruning = PruningPredicate::try_new(Arc::clone(predicate), Arc::clone(self.view.schema()))?;
+        let kept = pruning.prune(&Statistics(&self.files))?;
+        Ok(self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
+    }
+
+    fn segments(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        predicate: Option<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        let files = self.candidates(predicate.as_ref())?;
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let threads = state.config().target_partitions();
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let factory = CachedParquetFileReaderFactory::new(Arc::clone(&self.objects), cache);
+        let mut source = ParquetSource::new(Arc::clone(self.view.schema()))
+            .with_parquet_file_reader_factory(Arc::new(factory))
+            .with_metadata_size_hint(FOOTER_HINT)
+            .with_pushdown_filters(true)
+            .with_reorder_filters(true);
+        if let Some(predicate) = predicate {
+            source = source.with_predicate(predicate);
+        }
+        let group = FileGroup::new(files.into_iter().map(|file| PartitionedFile::new(file.path.as_ref(), file.bytes)).collect());
+        let groups = FileGroupPartitioner::new()
+            .with_target_partitions(threads)
+            .with_repartition_file_min_size(SPLIT_FROM)
+            .repartition_file_groups(std::slice::from_ref(&group));
+        let groups = groups.unwrap_or_else(|| group.split_files(threads));
+        let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_expr_adapter(Some(Arc::new(Adapters(self.view.clone()))))
+            .with_projection_indices(projection.cloned())?
+            .build();
+        Ok(Some(DataSourceExec::from_data_source(config)))
+    }
+
+    fn hot(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        let mut plans = Vec::new();
+        // Batches in memory have all the same columns, but nothing rests on it.
+        for batches in self.hot.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
+            let schema = batches[0].schema();
+            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            let threads = (rows / HOT_ROWS).clamp(1, state.config().target_partitions());
+            let mut shares = vec![Vec::new(); threads];
+            for (index, batch) in batches.iter().enumerate() {
+                shares[index % threads].push(batch.clone());
+            }
+            let source = MemorySourceConfig::try_new_exec(&shares, Arc::clone(&schema), None)?;
+            let all: Vec<usize> = (0..self.view.schema().fields().len()).collect();
+            let wanted = projection.unwrap_or(&all);
+            let expressions: Result<Vec<_>, _> =
+                wanted.iter().map(|index| self.view.expression(*index, &schema)).collect();
+            plans.push(Arc::new(ProjectionExec::try_new(expressions?, source)?) as Arc<dyn ExecutionPlan>);
+        }
+        Ok(plans)
+    }
+}
+
+#[async_trait::async_trait]
+impl TableProvider for Table {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.view.schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Filters choose the segments, and what is read of them, but they have to be applied again: a filter on a property that is no column
+    /// in a segment is not applied there.
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let schema = DFSchema::try_from(Arc::clone(self.view.schema()))?;
+        let predicate = conjunction(filters.iter().cloned()).map(|all| state.create_physical_expr(all, &schema));
+        let segments = self.segments(state, projection, predicate.transpose()?)?;
+        let mut plans: Vec<_> = segments.into_iter().chain(self.hot(state, projection)?).collect();
+        let inner = match plans.len() {
+            0 => {
+                let schema = match projection {
+                    Some(projection) => Arc::new(self.view.schema().project(projection)?),
+                    None => Arc::clone(self.view.schema()),
+                };
+                Arc::new(EmptyExec::new(schema)) as Arc<dyn ExecutionPlan>
+            }
+            1 => plans.remove(0),
+            _ => UnionExec::try_new(plans)?,
+        };
+        Ok(Arc::new(Scan { inner }))
+    }
+}
+
+/// What the manifest knows of each file.
+struct Statistics<'f>(&'f [File]);
+
+impl Statistics<'_> {
+    fn bounds(&self, name: &str, of: impl Fn((i64, i64)) -> i64) -> Option<ArrayRef> {
+        match name {
+            column::TIME => {
+                let times = self.0.iter().map(|file| of(file.time));
+                Some(Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")))
+            }
+            column::USER_HASH => {
+                Some(Arc::new(Int64Array::from_iter_values(self.0.iter().map(|file| of(file.users)))))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl PruningStatistics for Statistics<'_> {
+    fn min_values(&self, column: &ColumnName) -> Option<ArrayRef> {
+        self.bounds(column.name(), |(least, _)| least)
+    }
+
+    fn max_values(&self, column: &ColumnName) -> Option<ArrayRef> {
+        self.bounds(column.name(), |(_, greatest)| greatest)
+    }
+
+    fn num_containers(&self) -> usize {
+        self.0.len()
+    }
+
+    fn null_counts(&self, _column: &ColumnName) -> Option<ArrayRef> {
+        None
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(Arc::new(UInt64Array::from_iter_values(self.0.iter().map(|file| file.rows))))
+    }
+
+    /// Whether the names of a file are all (true) or none of them (false) among these.
+    fn contained(&self, column: &ColumnName, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        if column.name() != column::EVENT_NAME {
+            return None;
+        }
+        let values: HashSet<&str> = values.iter().filter_map(|value| value.try_as_str().flatten()).collect();
+        let verdict = |file: &File| {
+            let names = file.names.as_ref()?;
+            let found = names.iter().filter(|name| values.contains(name.as_str())).count();
+            match found {
+                0 => Some(false),
+                _ if found == names.len() => Some(true),
+                _ => None,
+            }
+        };
+        Some(self.0.iter().map(verdict).collect())
+    }
+}
+
+/// The scan of a table, as one leaf: no optimizer may take filters that are above it away and hand them to files that
+/// can't apply them.
+#[derive(Debug)]
+struct Scan {
+    inner: Arc<dyn ExecutionPlan>,
+}
+
+impl DisplayAs for Scan {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = datafusion::physical_plan::displayable(self.inner.as_ref());
+        write!(f, "EventsScan: {}", shown.one_line())
+    }
+}
+
+impl ExecutionPlan for Scan {
+    fn name(&self) -> &str {
+        "EventsScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.inner.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _apply: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion, DataFusionError>,
+    ) -> Result<TreeNodeRecursion, DataFusionError> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        Ok(self)
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        self.inner.execute(partition, context)
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        let mut all = MetricsSet::new();
+        let mut plans = vec![&self.inner];
+        while let Some(plan) = plans.pop() {
+            plan.metrics().iter().flat_map(MetricsSet::iter).for_each(|metric| all.push(Arc::clone(metric)));
+            plans.extend(plan.children());
+        }
+        Some(all)
+    }
+}

@@ -1,0 +1,386 @@
+//! One view of all batches and segments, whichever properties are columns in them.
+//!
+//! A [`Column`] of the view has the same name and type everywhere. How it is read depends on the file: from a column of its own, out
+//! of the map of properties, or not at all. [`Adapter`] tells DataFusion file by file.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringViewArray, StringViewBuilder},
+    datatypes::{DataType, Field as ArrowField, Float64Type, Schema, SchemaRef},
+};
+use datafusion::{
+    common::{
+        DataFusionError, ScalarValue,
+        config::ConfigOptions,
+        tree_node::{Transformed, TreeNode},
+    },
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    physical_expr::{
+        PhysicalExpr, ScalarFunctionExpr,
+        expressions::{Column as PhysicalColumn, Literal},
+    },
+    physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory},
+};
+use weir_rollup::field::{Field, write_number};
+
+use crate::{
+    schema::{self, Kind, column},
+    shape::{Entries, chosen_columns, gather},
+};
+
+/// A column of the view.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Column {
+    /// One of [`schema::schema`], by name.
+    Core(&'static str),
+    /// A property as a text, by the rule that rollups follow for dimensions: numbers as they are written, booleans `true` and `false`;
+    /// null for lists, structs, null and events without it.
+    Text(String),
+    /// A property's number; null for any other value.
+    Number(String),
+}
+
+impl Column {
+    /// The column with the text of a field.
+    pub fn text(field: &Field) -> Self {
+        match field {
+            Field::EventName => Self::Core(column::EVENT_NAME),
+            Field::EventType => Self::Core(column::EVENT_TYPE),
+            Field::UserId => Self::Core(column::USER_ID),
+            Field::AnonymousId => Self::Core(column::ANONYMOUS_ID),
+            Field::SessionId => Self::Core(column::SESSION_ID),
+            Field::InstallId => Self::Core(column::INSTALL_ID),
+            Field::Context(field) => Self::Core(schema::context_column(*field)),
+            Field::Property(key) => Self::Text(key.clone()),
+        }
+    }
+
+    /// The column with the number of a field; `None` for a field that has no numbers.
+    pub fn number(field: &Field) -> Option<Self> {
+        match field {
+            Field::Property(key) => Some(Self::Number(key.clone())),
+            Field::EventName
+            | Field::EventType
+            | Field::UserId
+            | Field::AnonymousId
+            | Field::SessionId
+            | Field::InstallId
+            | Field::Context(_) => None,
+        }
+    }
+
+    /// Its name in the view: that of the field for texts, with ` (number)` after it for numbers.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Core(name) => (*name).to_owned(),
+            Self::Text(key) => format!("properties.{key}"),
+            Self::Number(key) => format!("properties.{key} (number)"),
+        }
+    }
+
+    fn field(&self) -> ArrowField {
+        match self {
+            Self::Core(name) => {
+                schema::schema().field_with_name(name).expect("core columns are named by the schema").clone()
+            }
+            Self::Text(_) => ArrowField::new(self.name(), DataType::Utf8View, true),
+            Self::Number(_) => ArrowField::new(self.name(), DataType::Float64, true),
+        }
+    }
+
+    /// How it is computed from the columns of a batch or file.
+    fn expression(&self, file: &Schema) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+        let place = |name: &str| {
+            let index = file.index_of(name).ok()?;
+            Some(Arc::new(PhysicalColumn::new(name, index)) as Arc<dyn PhysicalExpr>)
+        };
+        let chosen = |kind: Kind, key: &str| place(&format!("{}{key}", kind.prefix()?));
+        let map = || Some((place(column::PROPERTIES)?, place(column::PROPERTY_KINDS)?));
+        let of_map = |function: &Arc<ScalarUDF>, key: &str| match map() {
+            Some((map, kinds)) => call(function, vec![map, kinds, text_literal(Some(key))], file),
+            None => Ok(null_literal(function.return_type(&[])?)?),
+        };
+        match self {
+            Self::Core(name @ (column::PROPERTIES | column::PROPERTY_KINDS)) => {
+                let chosen: Vec<(Kind, String)> =
+                    chosen_columns(file).map(|(kind, key)| (kind, key.to_owned())).collect();
+                let of_map = map();
+                if let (true, Some((map, kinds))) = (chosen.is_empty(), &of_map) {
+                    return Ok(Arc::clone(if *name == column::PROPERTIES { map } else { kinds }));
+                }
+                let (map, kinds) = match of_map {
+                    Some(of_map) => of_map,
+                    None => (null_literal(schema::map_type())?, text_literal(None)),
+                };
+                let columns = chosen.iter().filter_map(|(kind, key)| place(&format!("{}{key}", kind.prefix()?)));
+                let arguments: Vec<_> = [map, kinds].into_iter().chain(columns).collect();
+                let does = if *name == column::PROPERTIES { Does::AllProperties } else { Does::AllKinds };
+                let function = Function::udf(does(chosen.into()), arguments.len());
+                call(&Arc::new(function), arguments, file)
+            }
+            Self::Core(name) => match place(name) {
+                Some(found) => Ok(found),
+                None => null_literal(self.field().data_type().clone()),
+            },
+            Self::Number(key) => match chosen(Kind::Number, key) {
+                Some(found) => Ok(found),
+                None if is_chosen(file, key) => null_literal(DataType::Float64),
+                None => of_map(&PROPERTY_NUMBER, key),
+            },
+            Self::Text(key) if is_chosen(file, key) => {
+                let text = chosen(Kind::Text, key);
+                let number = chosen(Kind::Number, key).map(|found| call(&AS_TEXT, vec![found], file));
+                let boolean = chosen(Kind::Boolean, key).map(|found| call(&AS_TEXT, vec![found], file));
+                let mut forms: Vec<_> = text.map(Ok).into_iter().chain(number).chain(boolean).collect::<Result<_, _>>()?;
+                match forms.len() {
+                    1 => Ok(forms.remove(0)),
+                    _ => call(&datafusion::functions::core::coalesce(), forms, file),
+                }
+            }
+            Self::Text(key) => of_map(&PROPERTY_TEXT, key),
+        }
+    }
+}
+
+/// Whether a property has columns of its own, so that the map holds no text, number or boolean of it.
+fn is_chosen(file: &Schema, key: &str) -> bool {
+    let named = |kind: Kind| kind.prefix().is_some_and(|prefix| file.index_of(&format!("{prefix}{key}")).is_ok());
+    Kind::ALL.into_iter().any(named)
+}
+
+/// Some columns of the view, in order.
+#[derive(Clone, Debug)]
+pub struct View {
+    columns: Arc<[Column]>,
+    schema: SchemaRef,
+}
+
+impl View {
+    /// A view with these columns, each once.
+    pub fn new(columns: impl IntoIterator<Item = Column>) -> Self {
+        let mut distinct: Vec<Column> = Vec::new();
+        for column in columns {
+            if !distinct.contains(&column) {
+                distinct.push(column);
+            }
+        }
+        let fields: Vec<ArrowField> = distinct.iter().map(Column::field).collect();
+        Self { columns: distinct.into(), schema: Arc::new(Schema::new(fields)) }
+    }
+
+    /// Its columns as Arrow has them.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// How a column is computed from those of a batch or file, with its name.
+    pub(crate) fn expression(
+        &self,
+        index: usize,
+        file: &Schema,
+    ) -> Result<(Arc<dyn PhysicalExpr>, String), DataFusionError> {
+        let column = &self.columns[index];
+        Ok((column.expression(file)?, column.name()))
+    }
+
+    /// The view of a batch.
+    ///
+    /// # Errors
+    /// When a column has not the type that it should have.
+    pub fn of(&self, batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let file = batch.schema();
+        let columns = (0..self.columns.len()).map(|index| {
+            let (expression, _) = self.expression(index, &file)?;
+            expression.evaluate(batch)?.into_array(batch.num_rows())
+        });
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_, _>>()?)?)
+    }
+}
+
+/// Rewrites expressions on a view into expressions on a file.
+#[derive(Debug)]
+pub(crate) struct Adapters(pub(crate) View);
+
+impl PhysicalExprAdapterFactory for Adapters {
+    fn create(
+        &self,
+        _view: SchemaRef,
+        file: SchemaRef,
+    ) -> Result<Arc<dyn PhysicalExprAdapter>, DataFusionError> {
+        Ok(Arc::new(Adapter { view: self.0.clone(), file }))
+    }
+}
+
+#[derive(Debug)]
+struct Adapter {
+    view: View,
+    file: SchemaRef,
+}
+
+impl PhysicalExprAdapter for Adapter {
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+        let rewritten = expr.transform_down(|expr| {
+            let Some(column) = expr.downcast_ref::<PhysicalColumn>() else { return Ok(Transformed::no(expr)) };
+            let index = self.view.schema.index_of(column.name())?;
+            let (expression, _) = self.view.expression(index, &self.file)?;
+            // What comes instead has columns of the file, not of the view.
+            Ok(Transformed::new(expression, true, datafusion::common::tree_node::TreeNodeRecursion::Jump))
+        })?;
+        Ok(rewritten.data)
+    }
+}
+
+fn text_literal(text: Option<&str>) -> Arc<dyn PhysicalExpr> {
+    Arc::new(Literal::new(ScalarValue::Utf8View(text.map(str::to_owned))))
+}
+
+fn null_literal(data_type: DataType) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+    Ok(Arc::new(Literal::new(ScalarValue::try_new_null(&data_type)?)))
+}
+
+fn call(
+    function: &Arc<ScalarUDF>,
+    arguments: Vec<Arc<dyn PhysicalExpr>>,
+    file: &Schema,
+) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+    let options = Arc::new(ConfigOptions::default());
+    Ok(Arc::new(ScalarFunctionExpr::try_new(Arc::clone(function), arguments, file, options)?))
+}
+
+static PROPERTY_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::PropertyText, 3)));
+static PROPERTY_NUMBER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::PropertyNumber, 3)));
+static AS_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::AsText, 1)));
+
+/// What a function of the view does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Does {
+    /// `(properties, property_kinds, key)`: the text of a property.
+    PropertyText,
+    /// `(properties, property_kinds, key)`: its number.
+    PropertyNumber,
+    /// A number or boolean as a text.
+    AsText,
+    /// `(properties, property_kinds, chosen columns…)`: the map with all properties.
+    AllProperties(Arc<[(Kind, String)]>),
+    /// Likewise the kinds of its entries.
+    AllKinds(Arc<[(Kind, String)]>),
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Function {
+    does: Does,
+    signature: Signature,
+}
+
+impl Function {
+    fn udf(does: Does, arguments: usize) -> ScalarUDF {
+        ScalarUDF::from(Self { does, signature: Signature::any(arguments, Volatility::Immutable) })
+    }
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        match self.does {
+            Does::PropertyText => "property_text",
+            Does::PropertyNumber => "property_number",
+            Does::AsText => "as_text",
+            Does::AllProperties(_) => "all_properties",
+            Does::AllKinds(_) => "all_property_kinds",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
+        Ok(match self.does {
+            Does::PropertyText | Does::AsText | Does::AllKinds(_) => DataType::Utf8View,
+            Does::AllProperties(_) => schema::map_type(),
+            Does::PropertyNumber => DataType::Float64,
+        })
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
+        let rows = arguments.number_rows;
+        let array: ArrayRef = match (&self.does, arguments.args.as_slice()) {
+            (Does::AsText, [values]) => Arc::new(as_text(&values.to_array(rows)?)?),
+            (Does::PropertyText, [map, kinds, ColumnarValue::Scalar(key)]) => {
+                let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
+                let entries = Entries::new(&map, &kinds).map_err(external)?;
+                Arc::new(property_text(&entries, literal(key)?))
+            }
+            (Does::PropertyNumber, [map, kinds, ColumnarValue::Scalar(key)]) => {
+                let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
+                let entries = Entries::new(&map, &kinds).map_err(external)?;
+                Arc::new(property_number(&entries, literal(key)?))
+            }
+            (Does::AllProperties(chosen) | Does::AllKinds(chosen), [map, kinds, columns @ ..]) => {
+                let columns = chosen.iter().zip(columns);
+                let columns = columns.map(|((kind, key), column)| Ok((*kind, key.as_str(), column.to_array(rows)?)));
+                let columns: Vec<_> = columns.collect::<Result<_, DataFusionError>>()?;
+                let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
+                let (map, kinds) = gather(&map, &kinds, &columns).map_err(external)?;
+                if matches!(self.does, Does::AllProperties(_)) { map } else { kinds }
+            }
+            (
+                Does::AsText
+                | Does::PropertyText
+                | Does::PropertyNumber
+                | Does::AllProperties(_)
+                | Does::AllKinds(_),
+                other,
+            ) => {
+                let message = format!("{} does not take {} such arguments", self.name(), other.len());
+                return Err(DataFusionError::Internal(message));
+            }
+        };
+        Ok(ColumnarValue::Array(array))
+    }
+}
+
+fn external(error: crate::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+fn literal(key: &ScalarValue) -> Result<&str, DataFusionError> {
+    let text = key.try_as_str().flatten();
+    text.ok_or_else(|| DataFusionError::Internal("the key of a property is a text".to_owned()))
+}
+
+fn property_text(entries: &Entries<'_>, key: &str) -> StringViewArray {
+    let values = (0..entries.rows()).map(|row| match entries.get(row, key)? {
+        (Kind::Text | Kind::Number | Kind::Boolean, text) => Some(text),
+        (Kind::Json | Kind::Null, _) => None,
+    });
+    values.collect()
+}
+
+fn property_number(entries: &Entries<'_>, key: &str) -> Float64Array {
+    let values = (0..entries.rows()).map(|row| match entries.get(row, key)? {
+        (Kind::Number, text) => text.parse().ok(),
+        (Kind::Text | Kind::Boolean | Kind::Json | Kind::Null, _) => None,
+    });
+    values.collect()
+}
+
+fn as_text(values: &ArrayRef) -> Result<StringViewArray, DataFusionError> {
+    if let Some(booleans) = values.as_boolean_opt() {
+        let text = |value: bool| if value { "true" } else { "false" };
+        return Ok(BooleanArray::iter(booleans).map(|value| value.map(text)).collect());
+    }
+    let Some(numbers) = values.as_primitive_opt::<Float64Type>() else {
+        return Err(DataFusionError::Internal(format!("{} has no text form", values.data_type())));
+    };
+    let mut texts = StringViewBuilder::with_capacity(numbers.len());
+    let mut text = String::new();
+    for number in numbers {
+        text.clear();
+        texts.append_option(number.map(|number| {
+            write_number(number, &mut text);
+            text.as_str()
+        }));
+    }
+    Ok(texts.finish())
+}

@@ -1,0 +1,281 @@
+//! Events that go in come out again, whichever of their properties became columns.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::array::{AsArray, RecordBatch};
+use datafusion::{
+    execution::object_store::ObjectStoreUrl,
+    parquet::arrow::ArrowWriter,
+    prelude::{SessionConfig, SessionContext},
+};
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+use proptest::prelude::*;
+use prost_types::{Struct, Value, value::Kind};
+use uuid::Uuid;
+use weir_proto::{
+    event::v1::{Context, Event, EventRecord, OperatingSystem},
+    google::r#type::Money,
+    time::timestamp,
+};
+use weir_rollup::field::{Field, number_text};
+use weir_store::{
+    Decoder,
+    encode::{Encoder, Row, properties},
+    shape,
+    table::{File, Table},
+    view::{Column, View},
+};
+
+fn value() -> impl Strategy<Value = Kind> {
+    let leaf = prop_oneof![
+        Just(Kind::NullValue(0)),
+        any::<bool>().prop_map(Kind::BoolValue),
+        prop_oneof![(-5i32..5).prop_map(f64::from), -1e20f64..1e20].prop_map(Kind::NumberValue),
+        "[a-zä]{0,3}".prop_map(Kind::StringValue),
+        Just(Kind::StringValue("a text that is too long to be kept in place".to_owned())),
+    ];
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        let values = prop::collection::vec(inner.prop_map(|kind| Value { kind: Some(kind) }), 0..3);
+        values.prop_map(|values| Kind::ListValue(prost_types::ListValue { values }))
+    })
+}
+
+fn event() -> impl Strategy<Value = EventRecord> {
+    let properties = prop::collection::btree_map("[a-e]", value(), 0..5);
+    let texts = ("[a-c]", "[u-w]{0,1}", "[s-t]{0,1}", prop_oneof![Just(""), Just("linux")]);
+    let money = prop::option::of((any::<i64>(), 0i32..1_000_000_000));
+    (properties, texts, money, -1_000_000i64..1_000_000, any::<u128>()).prop_map(
+        |(properties, (name, user, session, os), money, time, id)| {
+            let fields: std::collections::BTreeMap<_, _> =
+                properties.into_iter().map(|(key, kind)| (key, Value { kind: Some(kind) })).collect();
+            let event = Event {
+                event_id: Uuid::from_u128(id).to_string(),
+                event_name: name,
+                event_type: 2,
+                anonymous_id: if user.is_empty() { "anon".to_owned() } else { String::new() },
+                user_id: user,
+                session_id: session,
+                sequence: (time.unsigned_abs() % 3),
+                event_time: Some(timestamp(time / 2)),
+                properties: (!fields.is_empty()).then_some(Struct { fields }),
+                revenue: money.map(|(units, nanos)| Money {
+                    currency_code: "EUR".to_owned(),
+                    nanos: if units < 0 { -nanos } else { nanos },
+                    units,
+                }),
+                context: (!os.is_empty()).then(|| Context {
+                    os: Some(OperatingSystem { name: os.to_owned(), ..Default::default() }),
+                    ..Default::default()
+                }),
+                ..Event::default()
+            };
+            EventRecord {
+                receive_time_micros: 7,
+                corrected_time_micros: time,
+                event: Some(event),
+                ..EventRecord::default()
+            }
+        },
+    )
+}
+
+fn encode(records: &[EventRecord]) -> RecordBatch {
+    let mut encoder = Encoder::default();
+    for (offset, record) in (0..).zip(records) {
+        encoder.push(&Row::of(record, offset, false).unwrap(), properties(record));
+    }
+    encoder.finish()
+}
+
+fn decode(batch: &RecordBatch) -> Vec<EventRecord> {
+    let decoder = Decoder::new(batch).unwrap();
+    (0..batch.num_rows()).map(|row| decoder.record(row)).collect()
+}
+
+/// What a property is as a text and as a number, straight from the event.
+fn expected(record: &EventRecord, key: &str) -> (Option<String>, Option<f64>) {
+    let fields = record.event.as_ref().unwrap().properties.as_ref();
+    match fields.and_then(|of| of.fields.get(key)?.kind.as_ref()) {
+        Some(Kind::StringValue(text)) => (Some(text.clone()), None),
+        Some(Kind::NumberValue(number)) => (Some(number_text(*number)), Some(*number)),
+        Some(Kind::BoolValue(boolean)) => (Some(boolean.to_string()), None),
+        _ => (None, None),
+    }
+}
+
+/// Columns that make up the events of these tests.
+const CORE: [&str; 15] = [
+    "late",
+    "time",
+    "log_offset",
+    "event_name",
+    "event_type",
+    "user_id",
+    "anonymous_id",
+    "session_id",
+    "sequence",
+    "event_id",
+    "client_time",
+    "receive_time",
+    "properties",
+    "property_kinds",
+    "context_os_name",
+];
+
+proptest! {
+    #[test]
+    fn events_survive_every_shape(
+        records in prop::collection::vec(event(), 0..20),
+        first in prop::collection::btree_set("[a-e]", 0..4),
+        second in prop::collection::btree_set("[a-e]", 0..4),
+    ) {
+        let batch = encode(&records);
+        prop_assert_eq!(&decode(&batch), &records);
+        let promoted = shape::promote(&batch, &first).unwrap();
+        prop_assert_eq!(&decode(&promoted), &records);
+        let again = shape::promote(&promoted, &first.union(&second).cloned().collect()).unwrap();
+        prop_assert_eq!(&decode(&again), &records);
+        prop_assert_eq!(&decode(&shape::trim(&again)), &records);
+
+        let joined = shape::join(&[shape::trim(&promoted), batch.clone(), shape::trim(&again)]).unwrap();
+        let thrice: Vec<_> = records.iter().cycle().take(3 * records.len()).cloned().collect();
+        prop_assert_eq!(&decode(&joined), &thrice);
+        let chosen = shape::choose(&joined, &["a".to_owned()]).unwrap();
+        let settled = shape::promote(&joined, &chosen).unwrap();
+        prop_assert_eq!(&decode(&settled), &thrice);
+
+        let view = View::new("abcde".chars().flat_map(|key| [Column::Text(key.into()), Column::Number(key.into())]));
+        let whole = View::new(weir_store::schema::schema().fields().iter().filter_map(|field| {
+            let text = |of: &'static str| (of == field.name()).then_some(Column::Core(of));
+            CORE.iter().find_map(|of| text(of))
+        }));
+        for batch in [&batch, &promoted, &shape::trim(&again)] {
+            let without_revenue = |record: &EventRecord| {
+                let event = record.event.clone().map(|event| Event { revenue: None, ..event });
+                EventRecord { event, ..record.clone() }
+            };
+            let expected_events: Vec<_> = records.iter().map(without_revenue).collect();
+            prop_assert_eq!(&decode(&whole.of(batch).unwrap()), &expected_events, "the view has every property");
+            let seen = view.of(batch).unwrap();
+            for (row, record) in records.iter().enumerate() {
+                for (index, key) in "abcde".chars().enumerate() {
+                    let texts = seen.column(2 * index).as_string_view();
+                    let numbers = seen.column(2 * index + 1).as_primitive::<arrow::datatypes::Float64Type>();
+                    let text = texts.iter().nth(row).unwrap().map(str::to_owned);
+                    let found = (text, numbers.iter().nth(row).unwrap());
+                    prop_assert_eq!(found, expected(record, &key.to_string()));
+                }
+            }
+        }
+    }
+}
+
+async fn put(store: &dyn ObjectStore, name: &str, batch: &RecordBatch) -> File {
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+    let file = File {
+        path: Path::from(name),
+        bytes: bytes.len() as u64,
+        rows: batch.num_rows() as u64,
+        time: (i64::MIN, i64::MAX),
+        users: (i64::MIN, i64::MAX),
+        names: None,
+    };
+    store.put(&file.path, bytes.into()).await.unwrap();
+    file
+}
+
+async fn count(table: Table, query: &str) -> Vec<(Option<String>, i64)> {
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    session.register_object_store(table_url().as_ref(), OBJECTS.with(Arc::clone));
+    session.register_table("events", Arc::new(table)).unwrap();
+    let batches = session.sql(query).await.unwrap().collect().await.unwrap();
+    let rows = |batch: &RecordBatch| -> Vec<(Option<String>, i64)> {
+        let (texts, counts) = (batch.column(0).as_string_view(), batch.column(1).as_primitive());
+        let counts: &arrow::array::Int64Array = counts;
+        texts.iter().map(|text| text.map(str::to_owned)).zip(counts.values().iter().copied()).collect()
+    };
+    batches.iter().flat_map(rows).collect()
+}
+
+thread_local! {
+    static OBJECTS: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+}
+
+fn table_url() -> ObjectStoreUrl {
+    ObjectStoreUrl::parse("memory://events").unwrap()
+}
+
+/// The same property is a column in one file, in the map of another, absent from a third, and in the hot part: filters and groups
+/// see one column.
+#[tokio::test]
+async fn a_question_sees_one_column_in_files_of_every_shape() {
+    let event = |id: u128, plan: Option<Kind>| {
+        let fields = plan.map(|kind| ("plan".to_owned(), Value { kind: Some(kind) })).into_iter().collect();
+        EventRecord {
+            event: Some(Event {
+                event_id: Uuid::from_u128(id).to_string(),
+                event_name: "view".to_owned(),
+                user_id: format!("u{id}"),
+                event_time: Some(timestamp(0)),
+                properties: Some(Struct { fields }),
+                ..Event::default()
+            }),
+            ..EventRecord::default()
+        }
+    };
+    let text = |text: &str| Some(Kind::StringValue(text.to_owned()));
+    let promoted = encode(&[event(1, text("pro")), event(2, text("free")), event(3, Some(Kind::NumberValue(7.0)))]);
+    let promoted = shape::trim(&shape::promote(&promoted, &BTreeSet::from(["plan".to_owned()])).unwrap());
+    assert!(promoted.column_by_name("p_plan").is_some() && promoted.column_by_name("properties").is_none());
+    let mapped = shape::trim(&encode(&[event(4, text("pro")), event(5, Some(Kind::NumberValue(7.0)))]));
+    let without = shape::trim(&encode(&[event(6, None)]));
+    let hot = encode(&[event(7, text("pro")), event(8, None)]);
+
+    let objects = OBJECTS.with(Arc::clone);
+    let mut files = Vec::new();
+    for (name, batch) in [("promoted", &promoted), ("mapped", &mapped), ("without", &without)] {
+        files.push(put(objects.as_ref(), name, batch).await);
+    }
+    let plan = Field::parse("plan").unwrap();
+    let view = View::new([Column::text(&Field::EventName), Column::text(&plan), Column::number(&plan).unwrap()]);
+    let table = || Table::new(view.clone(), files.clone(), vec![hot.clone()], table_url(), OBJECTS.with(Arc::clone));
+
+    let some = |text: &str, count| (Some(text.to_owned()), count);
+    let by = r#"select "properties.plan", count(*) from events group by 1 order by 2 desc, 1"#;
+    assert_eq!(count(table(), by).await, [some("pro", 3), some("7", 2), (None, 2), some("free", 1)]);
+    let filtered = r#"select event_name, count(*) from events where "properties.plan" = 'pro' group by 1"#;
+    assert_eq!(count(table(), filtered).await, [some("view", 3)]);
+    let numbers = r#"select event_name, count(*) from events where "properties.plan (number)" > 6 group by 1"#;
+    assert_eq!(count(table(), numbers).await, [some("view", 2)]);
+    let missing = r#"select event_name, count(*) from events where "properties.plan" is null group by 1"#;
+    assert_eq!(count(table(), missing).await, [some("view", 2)]);
+}
+
+/// Files whose bounds or names exclude a filter are not even opened: here opening them would fail.
+#[tokio::test]
+async fn files_that_cannot_matter_are_not_read() {
+    let objects = OBJECTS.with(Arc::clone);
+    let batch = encode(&[EventRecord {
+        corrected_time_micros: 5_000_000,
+        event: Some(Event {
+            event_id: Uuid::nil().to_string(),
+            event_name: "view".to_owned(),
+            user_id: "u".to_owned(),
+            ..Event::default()
+        }),
+        ..EventRecord::default()
+    }]);
+    let real = File { time: (5_000_000, 5_000_000), names: Some(vec!["view".to_owned()]), ..put(objects.as_ref(), "real", &batch).await };
+    let gone = |time, name: &str| File { path: Path::from("gone"), time, names: Some(vec![name.to_owned()]), ..real.clone() };
+    let files = vec![real.clone(), gone((0, 1_000_000), "view"), gone((5_000_000, 5_000_000), "other")];
+    let view = View::new([Column::Core("event_name"), Column::Core("time")]);
+    let table = Table::new(view, files, vec![], table_url(), objects);
+    let query = "select event_name, count(*) from events where event_name in ('view', 'click') \
+                 and time >= '1970-01-01T00:00:03Z' group by 1";
+    assert_eq!(count(table, query).await, [(Some("view".to_owned()), 1)]);
+}

@@ -1,0 +1,276 @@
+//! `ExportEvents`: batches of events become the bytes of a file.
+
+use std::{ops::Range, sync::{Arc, LazyLock}};
+
+use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
+use bytes::Bytes;
+use datafusion::parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    file::properties::WriterProperties,
+};
+use futures::{Stream, StreamExt as _, stream};
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use weir_proto::{
+    analytics::v1::{self as pb, export_events_request::Format},
+    event::v1::{Event, EventRecord},
+    google::api::HttpBody,
+    time::timestamp,
+    validate::{Path, Validate as _, Violations},
+};
+use weir_query::{Rows, export::Export, fields};
+use weir_rollup::field::{ContextField, Field};
+use weir_store::Decoder;
+
+use super::{Seen, event_filter};
+use crate::{error::Error, live, query::range::TimeRange};
+
+/// Bytes of a piece of the file, about.
+const PIECE: usize = 256 << 10;
+
+/// What to export, but for its range, which may depend on the moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    /// `None`: all that is kept.
+    pub(crate) range: Option<TimeRange>,
+    export: Export,
+    format: Format,
+    fields: Vec<Field>,
+}
+
+impl Wish {
+    /// Reads a request.
+    pub(crate) fn parse(request: &pb::ExportEventsRequest) -> Result<Self, Violations> {
+        request.validate()?;
+        let (at, mut found) = (Path::ROOT, Violations::default());
+        let range = request.time_range.as_ref();
+        let range = range.map(|range| TimeRange::parse(Some(range), &at.field("time_range"), &mut found));
+        let export = Export {
+            range: 0..0,
+            filter: event_filter(&request.event_names, request.filter.as_ref(), &at.field("filter"), &mut found),
+            max_rows: match usize::try_from(request.max_events) {
+                Ok(0) | Err(_) => usize::MAX,
+                Ok(limit) => limit,
+            },
+        };
+        let fields = fields::parse_all(&request.fields, &at.field("fields"), &mut found);
+        let format = match request.format() {
+            Format::Unspecified => Format::Ndjson,
+            other => other,
+        };
+        found.into_result()?;
+        Ok(Self { range, export, format, fields })
+    }
+
+    /// The question about a range.
+    pub(crate) fn of(&self, range: Range<i64>) -> Export {
+        Export { range, ..self.export.clone() }
+    }
+
+    /// Whether the columns depend on which properties there are.
+    pub(crate) fn needs_properties(&self) -> bool {
+        self.format == Format::Csv && self.fields.is_empty()
+    }
+
+    /// The same with these properties as columns.
+    #[must_use]
+    pub(crate) fn with_properties(mut self, properties: impl IntoIterator<Item = Field>) -> Self {
+        self.fields = vec![
+            Field::EventName,
+            Field::EventType,
+            Field::UserId,
+            Field::AnonymousId,
+            Field::SessionId,
+            Field::InstallId,
+        ];
+        self.fields.extend(ContextField::ALL.iter().map(|field| Field::Context(*field)));
+        let mut properties: Vec<Field> =
+            properties.into_iter().filter(|field| matches!(field, Field::Property(_))).collect();
+        properties.sort();
+        self.fields.extend(properties);
+        self
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self.format {
+            Format::Unspecified | Format::Ndjson => "application/x-ndjson",
+            Format::Csv => "text/csv",
+            Format::Parquet => "application/vnd.apache.parquet",
+            Format::Arrow => "application/vnd.apache.arrow.stream",
+        }
+    }
+
+    /// The file in pieces, made as the events are read.
+    pub(crate) fn pieces(
+        self,
+        rows: Rows,
+        range: Range<i64>,
+        seen: Arc<Seen>,
+    ) -> impl Stream<Item = Result<pb::ExportEventsResponse, Error>> + Send {
+        let content_type = self.content_type();
+        let begun = File::begin(&self, &rows);
+        let state = begun.map(|file| (file, rows, 0_u64));
+        let first = std::iter::once(content_type.to_owned()).chain(std::iter::repeat(String::new()));
+        let pieces = stream::unfold(Some(state), move |state| {
+            let (seen, range) = (Arc::clone(&seen), range.clone());
+            async move {
+                let (mut file, mut rows, mut events) = match state? {
+                    Ok(begun) => begun,
+                    Err(error) => return Some((Err(error), None)),
+                };
+                loop {
+                    match rows.next().await {
+                        Some(Ok(batch)) => {
+                            events += batch.num_rows() as u64;
+                            if let Err(error) = file.write(&batch) {
+                                return Some((Err(error), None));
+                            }
+                            if file.ready() >= PIECE {
+                                let piece = (file.take(), 0, None);
+                                return Some((Ok(piece), Some(Ok((file, rows, events)))));
+                            }
+                        }
+                        Some(Err(error)) => return Some((Err(error.into()), None)),
+                        None => {
+                            let info = seen.info(&range, rows.read(), 0, true);
+                            let last = file.end().map(|bytes| (bytes, events, Some(info)));
+                            return Some((last, None));
+                        }
+                    }
+                }
+            }
+        });
+        pieces.zip(stream::iter(first)).map(|(piece, content_type)| {
+            let (data, events, info) = piece?;
+            let body = HttpBody { content_type, data: data.into(), extensions: Vec::new() };
+            Ok(pb::ExportEventsResponse { body: Some(body), events, info })
+        })
+    }
+}
+
+/// A file in the making.
+enum File {
+    Ndjson(Vec<u8>),
+    Csv(csv::Writer<Vec<u8>>, Vec<Field>),
+    Parquet(Box<ArrowWriter<Vec<u8>>>),
+    Arrow(StreamWriter<Vec<u8>>),
+}
+
+impl File {
+    fn begin(wish: &Wish, rows: &Rows) -> Result<Self, Error> {
+        Ok(match wish.format {
+            Format::Unspecified | Format::Ndjson => Self::Ndjson(Vec::new()),
+            Format::Csv => {
+                let mut writer = csv::Writer::from_writer(Vec::new());
+                let header = ["event_id", "time", "revenue", "currency"].map(str::to_owned);
+                let names = wish.fields.iter().map(Field::to_string);
+                writer.write_record(header.into_iter().chain(names)).map_err(unwritten)?;
+                Self::Csv(writer, wish.fields.clone())
+            }
+            Format::Parquet => {
+                let zstd = Compression::ZSTD(ZstdLevel::default());
+                let properties = WriterProperties::builder().set_compression(zstd).build();
+                let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(rows.schema()), Some(properties));
+                Self::Parquet(Box::new(writer.map_err(unwritten)?))
+            }
+            Format::Arrow => {
+                Self::Arrow(StreamWriter::try_new(Vec::new(), rows.schema()).map_err(unwritten)?)
+            }
+        })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        match self {
+            Self::Ndjson(bytes) => {
+                let decoder = Decoder::new(batch)?;
+                for row in 0..batch.num_rows() {
+                    let event = decoder.record(row).event.unwrap_or_default();
+                    write_json(&event, bytes)?;
+                    bytes.push(b'\n');
+                }
+            }
+            Self::Csv(writer, fields) => {
+                let decoder = Decoder::new(batch)?;
+                for row in 0..batch.num_rows() {
+                    write_csv(&decoder.record(row), fields, writer)?;
+                }
+                writer.flush().map_err(unwritten)?;
+            }
+            Self::Parquet(writer) => writer.write(batch).map_err(unwritten)?,
+            Self::Arrow(writer) => writer.write(batch).map_err(unwritten)?,
+        }
+        Ok(())
+    }
+
+    /// Bytes that can be taken.
+    fn ready(&mut self) -> usize {
+        match self {
+            Self::Ndjson(bytes) => bytes.len(),
+            Self::Csv(writer, _) => writer.get_ref().len(),
+            Self::Parquet(writer) => writer.inner().len(),
+            Self::Arrow(writer) => writer.get_ref().len(),
+        }
+    }
+
+    fn take(&mut self) -> Bytes {
+        let bytes = match self {
+            Self::Ndjson(bytes) => std::mem::take(bytes),
+            // The writer of CSV lends its bytes only to read them.
+            Self::Csv(writer, _) => {
+                let empty = csv::WriterBuilder::new().from_writer(Vec::new());
+                std::mem::replace(writer, empty).into_inner().unwrap_or_default()
+            }
+            Self::Parquet(writer) => std::mem::take(writer.inner_mut()),
+            Self::Arrow(writer) => std::mem::take(writer.get_mut()),
+        };
+        bytes.into()
+    }
+
+    fn end(mut self) -> Result<Bytes, Error> {
+        match self {
+            Self::Ndjson(_) | Self::Csv(..) => Ok(self.take()),
+            Self::Parquet(writer) => Ok(writer.into_inner().map_err(unwritten)?.into()),
+            Self::Arrow(writer) => Ok(writer.into_inner().map_err(unwritten)?.into()),
+        }
+    }
+}
+
+fn unwritten(error: impl std::fmt::Display) -> Error {
+    Error::Internal(format!("events can't be written in this format: {error}"))
+}
+
+/// An event as ProtoJSON, as the REST API has it.
+fn write_json(event: &Event, bytes: &mut Vec<u8>) -> Result<(), Error> {
+    static EVENT: LazyLock<MessageDescriptor> = LazyLock::new(|| {
+        let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS).expect("our own descriptors: held by a test");
+        pool.get_message_by_name("weir.event.v1.Event").expect("the schema has events")
+    });
+    let message = DynamicMessage::decode(EVENT.clone(), event.encode_to_vec().as_slice()).map_err(unwritten)?;
+    serde_json::to_writer(bytes, &message).map_err(unwritten)
+}
+
+fn write_csv(record: &EventRecord, fields: &[Field], writer: &mut csv::Writer<Vec<u8>>) -> Result<(), Error> {
+    let nothing = Event::default();
+    let event = record.event.as_ref().unwrap_or(&nothing);
+    let (revenue, currency) = match &event.revenue {
+        Some(money) => (decimal(money.units, money.nanos), money.currency_code.as_str()),
+        None => (String::new(), ""),
+    };
+    let time = timestamp(record.corrected_time_micros).to_string();
+    writer.write_field(&event.event_id).map_err(unwritten)?;
+    writer.write_field(time).map_err(unwritten)?;
+    writer.write_field(revenue).map_err(unwritten)?;
+    writer.write_field(currency).map_err(unwritten)?;
+    for field in fields {
+        writer.write_field(live::value(event, field).unwrap_or_default().as_ref()).map_err(unwritten)?;
+    }
+    writer.write_record(None::<&[u8]>).map_err(unwritten)
+}
+
+/// Units and billionths as a decimal number without needless zeros.
+fn decimal(units: i64, nanos: i32) -> String {
+    let sign = if units < 0 || nanos < 0 { "-" } else { "" };
+    let text = format!("{sign}{}.{:09}", units.unsigned_abs(), nanos.unsigned_abs());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

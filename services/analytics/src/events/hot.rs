@@ -1,0 +1,130 @@
+//! The hot parts of partitions: in this process where it owns them, else from the consumer that does.
+//!
+//! What was read is kept, so that the next question asks only for what is new.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Cursor,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arrow::{array::RecordBatch, error::ArrowError, ipc::reader::StreamReader};
+use tokio::sync::watch;
+use tonic::{Status, codec::CompressionEncoding, transport::{Channel, Endpoint}};
+use weir_proto::store::v1::{ReadHotRequest, ReadHotResponse, hot_service_client::HotServiceClient};
+use weir_store::{Error, HotRead, HotSource, Part, Store};
+
+use crate::partition::Progress;
+
+/// How long an owner may take to accept a connection, and to answer. Who is gone is not worth waiting for: the answer says what is
+/// missing.
+const CONNECT: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(5);
+/// A response with 8192 events of at most 64 KiB would be larger than this only with an unusual stream of events.
+const MAX_MESSAGE: usize = 1 << 30;
+
+/// Asks the owners of partitions.
+#[derive(Debug)]
+pub(crate) struct Owners {
+    store: Store,
+    /// Who they are, as their claims say.
+    progress: Vec<watch::Receiver<Progress>>,
+    channels: Mutex<HashMap<String, Channel>>,
+    /// What was read last, by partition.
+    mirrors: Vec<tokio::sync::Mutex<Option<Mirror>>>,
+}
+
+/// What an owner has had from an offset on.
+#[derive(Debug)]
+struct Mirror {
+    from: u64,
+    read: HotRead,
+}
+
+impl Owners {
+    pub(crate) fn new(store: Store, progress: Vec<watch::Receiver<Progress>>) -> Self {
+        let mirrors = progress.iter().map(|_| tokio::sync::Mutex::default()).collect();
+        Self { store, progress, channels: Mutex::default(), mirrors }
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(address.to_owned())?.connect_timeout(CONNECT).timeout(ANSWER);
+        let channel = endpoint.connect_lazy();
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    async fn ask(&self, address: &str, partition: u32, from: u64) -> Result<HotRead, Status> {
+        let channel = self.channel(address).map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut client = HotServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .accept_compressed(CompressionEncoding::Zstd);
+        let request = ReadHotRequest { partition, from_offset: from };
+        let mut responses = client.read_hot(request).await?.into_inner();
+        let missing = || Status::data_loss("the owner ended its answer without saying what there is");
+        let head = responses.message().await?.ok_or_else(missing)?;
+        let mut read = HotRead {
+            start: head.start_offset,
+            end: head.end_offset,
+            watermark_micros: head.watermark_micros,
+            manifest_version: head.manifest_version,
+            parts: Vec::new(),
+        };
+        while let Some(response) = responses.message().await? {
+            let part = part(response).map_err(|error| Status::data_loss(error.to_string()))?;
+            read.parts.push(Arc::new(part));
+        }
+        Ok(read)
+    }
+}
+
+fn part(response: ReadHotResponse) -> Result<Part, ArrowError> {
+    let mut events = BTreeMap::new();
+    for of in response.projects {
+        let reader = StreamReader::try_new(Cursor::new(of.arrow_stream), None)?;
+        let schema = reader.schema();
+        let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
+        events.insert(of.project.into(), arrow::compute::concat_batches(&schema, &batches)?);
+    }
+    let ReadHotResponse { start_offset, end_offset, watermark_micros, .. } = response;
+    Ok(Part { start: start_offset, end: end_offset, watermark_micros, events })
+}
+
+#[async_trait::async_trait]
+impl HotSource for Owners {
+    async fn read(&self, partition: u32, from: u64) -> weir_store::Result<HotRead> {
+        match self.store.read(partition, from).await {
+            Err(Error::NotOwner { .. }) => {}
+            here => return here,
+        }
+        let index = partition as usize;
+        let address = self.progress[index].borrow().owner_address.to_string();
+        if address.is_empty() {
+            return Err(Error::NotOwner { partition });
+        }
+        let mut mirror = self.mirrors[index].lock().await;
+        let known = mirror.take().filter(|known| (known.from..=known.read.end).contains(&from));
+        let next = known.as_ref().map_or(from, |known| known.read.end);
+        let mut read = self.ask(&address, partition, next).await.map_err(|status| Error::Unavailable {
+            what: format!("ask {address} for the newest events of partition {partition}"),
+            source: status.message().into(),
+        })?;
+        if read.start > next {
+            // The owner has published and forgotten what comes next; the caller reads the manifest.
+            return Ok(read);
+        }
+        if let Some(Mirror { read: known, .. }) = known {
+            // An owner that has just begun has less than the one before it, and will have the same.
+            read.end = read.end.max(known.end);
+            read.parts.splice(0..0, known.beyond(from).parts);
+            read.start = read.start.min(from);
+        }
+        *mirror = Some(Mirror { from, read: read.clone() });
+        Ok(read)
+    }
+}

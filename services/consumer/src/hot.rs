@@ -1,0 +1,63 @@
+//! The RPC by which analytics reads what this consumer has of its partitions beyond the store's segments.
+
+use std::{pin::Pin, sync::Arc};
+
+use arrow::{array::RecordBatch, error::ArrowError, ipc::writer::StreamWriter};
+use futures::{Stream, StreamExt, stream};
+use tonic::{Code, Request, Response, Status};
+use weir_proto::store::v1::{ProjectEvents, ReadHotRequest, ReadHotResponse, hot_service_server::HotService};
+use weir_store::{HotRead, HotSource, Part, Store};
+
+/// Rows of a project in one response, so that none comes near the limit on messages.
+const ROWS: usize = 8192;
+
+/// Answers from the store of this process.
+#[derive(Clone, Debug)]
+pub(crate) struct Hot {
+    pub(crate) store: Store,
+}
+
+#[tonic::async_trait]
+impl HotService for Hot {
+    type ReadHotStream = Pin<Box<dyn Stream<Item = Result<ReadHotResponse, Status>> + Send>>;
+
+    async fn read_hot(
+        &self,
+        request: Request<ReadHotRequest>,
+    ) -> Result<Response<Self::ReadHotStream>, Status> {
+        let ReadHotRequest { partition, from_offset } = request.into_inner();
+        let read = self.store.read(partition, from_offset).await.map_err(|error| match error {
+            weir_store::Error::NotOwner { .. } => Status::new(Code::FailedPrecondition, error.to_string()),
+            other => Status::unavailable(other.to_string()),
+        })?;
+        let HotRead { start, end, watermark_micros, manifest_version, parts } = read;
+        let head = ReadHotResponse { start_offset: start, end_offset: end, watermark_micros, manifest_version, projects: vec![] };
+        let parts = stream::iter(parts).flat_map(|part| stream::iter(responses(&part)));
+        Ok(Response::new(Box::pin(stream::iter([Ok(head)]).chain(parts))))
+    }
+}
+
+/// A part as responses, each with some of its rows.
+fn responses(part: &Arc<Part>) -> Vec<Result<ReadHotResponse, Status>> {
+    let mut responses = Vec::new();
+    for (project, batch) in &part.events {
+        for from in (0..batch.num_rows()).step_by(ROWS) {
+            let rows = batch.slice(from, ROWS.min(batch.num_rows() - from));
+            let response = encode(&rows).map(|arrow_stream| ReadHotResponse {
+                start_offset: part.start,
+                end_offset: part.end,
+                watermark_micros: part.watermark_micros,
+                manifest_version: 0,
+                projects: vec![ProjectEvents { project: project.to_string(), arrow_stream: arrow_stream.into() }],
+            });
+            responses.push(response.map_err(|error| Status::internal(error.to_string())));
+        }
+    }
+    responses
+}
+
+fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
+    writer.write(rows)?;
+    writer.into_inner()
+}

@@ -1,0 +1,100 @@
+//! The sink that keeps the events themselves: they become the rows of the event store.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message;
+use weir_log::Offset;
+use weir_proto::event::v1::EventRecord;
+use weir_store::{
+    CleanBatch,
+    encode::{Encoder, Row, properties},
+};
+
+use super::{Chunk, Lateness, Outcome, Sink};
+
+/// Turns fresh events into rows, by project.
+#[derive(Debug)]
+pub struct Events {
+    lateness: Lateness,
+    /// Start of the batch in the making, and its end so far.
+    start: Offset,
+    next: Offset,
+    watermark_micros: i64,
+    /// A process has few projects; each keeps its encoder.
+    projects: Vec<(Arc<str>, Encoder)>,
+}
+
+impl Events {
+    /// [`Sink::name`].
+    pub const NAME: &str = "store";
+
+    /// Continues at the source offset `next`. An event that reached the log more than `lateness` after its time is late.
+    pub fn new(lateness: Duration, next: Offset) -> Self {
+        Self {
+            lateness: Lateness::new(lateness),
+            start: next,
+            next,
+            watermark_micros: i64::MIN,
+            projects: Vec::new(),
+        }
+    }
+
+    /// What the rows of the batch in the making take, roughly: bytes.
+    pub fn bytes(&self) -> usize {
+        self.projects.iter().map(|(_, encoder)| encoder.bytes()).sum()
+    }
+
+    /// Cuts the batch in the making off; `None` when there is none.
+    pub fn cut(&mut self) -> Option<CleanBatch> {
+        if self.next == self.start {
+            return None;
+        }
+        let filled = self.projects.iter_mut().filter(|(_, encoder)| !encoder.is_empty());
+        let batch = CleanBatch {
+            start: self.start,
+            end: self.next,
+            watermark_micros: self.watermark_micros,
+            events: filled.map(|(project, encoder)| (Arc::clone(project), encoder.finish())).collect(),
+        };
+        self.start = self.next;
+        Some(batch)
+    }
+
+    fn encoder(&mut self, project: &str) -> &mut Encoder {
+        let known = self.projects.iter().position(|(known, _)| **known == *project);
+        let index = known.unwrap_or_else(|| {
+            self.projects.push((project.into(), Encoder::default()));
+            self.projects.len() - 1
+        });
+        &mut self.projects[index].1
+    }
+}
+
+impl Sink for Events {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    fn take(&mut self, chunk: &Chunk<'_>) {
+        let first = chunk.records.partition_point(|record| record.offset < self.next);
+        for (record, outcome) in chunk.records.iter().zip(&chunk.outcomes).skip(first) {
+            self.watermark_micros = self.watermark_micros.max(record.append_time_ms.saturating_mul(1000));
+            let Outcome::Fresh(event) = outcome else { continue };
+            let (_, late) = self.lateness.of(record, event);
+            let decoded = EventRecord::decode(record.value).expect("what the decoder accepts, prost does: a test holds it");
+            let row = Row::of(&decoded, record.offset, late).expect("a fresh event is an event");
+            self.encoder(event.project).push(&row, properties(&decoded));
+        }
+        if let Some(last) = chunk.records.last() {
+            self.advance(last.offset + 1);
+        }
+    }
+
+    fn advance(&mut self, next: Offset) {
+        self.next = self.next.max(next);
+    }
+}
