@@ -22,9 +22,10 @@ async fn a_file_is_the_body_as_it_is() {
 #[tokio::test]
 async fn a_file_that_breaks_off_does_not_look_whole() {
     let f = Fixture::start().await;
-    let response = f.get("/v1/events:export?max_events=1").send().await.unwrap();
-    assert_eq!(response.status(), 200);
-    assert!(response.bytes().await.is_err(), "the connection is broken off");
+    let request = f.get("/v1/events:export?max_events=1");
+    // What breaks off soon may do so before its head is out.
+    let read = async { request.send().await?.bytes().await };
+    assert!(read.await.is_err(), "the connection is broken off");
 }
 
 #[tokio::test]

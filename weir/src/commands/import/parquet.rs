@@ -135,7 +135,10 @@ mod tests {
         assert_eq!(columns, ["event", "price", "ts", "actor.id", "actor"]);
         let mut text = String::new();
         lines.read_to_string(&mut text).unwrap();
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+        {"event":"buy","price":9.5,"ts":"2024-03-13T10:21:14.250Z","actor":{"id":7}}
+        {"price":1.0,"ts":"1970-01-01T00:00:00Z","actor":{"id":8}}
+        "#);
         assert!(consumed.load(Ordering::Relaxed) > 0);
     }
 

@@ -192,7 +192,7 @@ mod tests {
     use prost_types::{Value, value::Kind};
     use weir_proto::analytics::v1::{Figure, PropertyKind, PropertyValue};
 
-    use super::*;
+    use super::{super::show::stripped, *};
 
     fn property() -> Property {
         let kind = |kind: property_kind::Kind, events| PropertyKind { kind: kind.into(), events };
@@ -211,8 +211,20 @@ mod tests {
 
     #[test]
     fn properties_have_kinds_and_values() {
-        insta::assert_snapshot!(property_table(&[property()], true), @"");
-        insta::assert_snapshot!(property_table(&[property()], false), @"");
-        insta::assert_snapshot!(records(property_rows(&[property()])), @"");
+        insta::assert_snapshot!(stripped(&property_table(&[property()], true)), @r"
+        property         events  kind        distinct  most frequent
+        properties.plan   1,500  text, null         2  free (1,200), pro (299)
+        ");
+        insta::assert_snapshot!(stripped(&property_table(&[property()], false)), @r"
+        property         events  kind
+        properties.plan   1,500  text, null
+        ");
+        insta::assert_snapshot!(records(property_rows(&[property()])), @r"
+        property,kind,value,events
+        properties.plan,text,,1499
+        properties.plan,null,,1
+        properties.plan,,free,1200
+        properties.plan,,pro,299
+        ");
     }
 }

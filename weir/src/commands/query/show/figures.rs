@@ -405,8 +405,17 @@ mod tests {
             previous_range: Some(TimeRange::default()),
             ..QueryBreakdownResponse::default()
         });
-        insta::assert_snapshot!(stripped(&text(&answer, &frame(), false)), @"");
-        insta::assert_snapshot!(csv(&answer, &frame()), @"");
+        insta::assert_snapshot!(stripped(&text(&answer, &frame(), false)), @r"
+        platform  events  before   change
+        ios           30      20  +50.0 %
+        web            5
+        total         35      70  -50.0 %
+        ");
+        insta::assert_snapshot!(csv(&answer, &frame()), @r"
+        platform,events,events before
+        ios,30,20
+        web,5,
+        ");
     }
 
     #[test]

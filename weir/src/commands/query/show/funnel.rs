@@ -166,15 +166,36 @@ mod tests {
     #[test]
     fn steps_narrow() {
         let frame = Frame::new(TimeZone::UTC);
-        insta::assert_snapshot!(stripped(&text(&answer(Vec::new()), &frame, true)), @"");
-        insta::assert_snapshot!(csv(&answer(Vec::new()), &frame), @"");
+        insta::assert_snapshot!(stripped(&text(&answer(Vec::new()), &frame, true)), @r"
+           step      count  of the first  of the one before  median after it  90 % within
+        1  catalog     600                                                                 ████████████████████████
+        2  cart        300        50.0 %             50.0 %         1 m 30 s          2 h  ████████████
+        3  purchase    120        20.0 %             40.0 %         1 m 30 s          2 h  ████▊
+        120 of 600 went through: 20.0 %, half of them within 3 m 20 s, nine in ten within 5 h
+        ");
+        insta::assert_snapshot!(csv(&answer(Vec::new()), &frame), @r"
+        step,label,count,conversion_from_first,conversion_from_previous,median_seconds_from_first,p90_seconds_from_first,median_seconds_from_previous,p90_seconds_from_previous
+        1,catalog,600,1,1,,,,
+        2,cart,300,0.5,0.5,100,9000,90,7200
+        3,purchase,120,0.2,0.4,200,18000,90,7200
+        ");
     }
 
     #[test]
     fn groups_stand_side_by_side() {
         let frame = Frame { group_by: vec!["platform".into()], ..Frame::new(TimeZone::UTC) };
         let answer = answer(vec![funnel([400, 200, 100], Some("ios")), funnel([200, 100, 20], Some("web"))]);
-        insta::assert_snapshot!(stripped(&text(&answer, &frame, false)), @"");
+        insta::assert_snapshot!(stripped(&text(&answer, &frame, false)), @r"
+           step      count  of the first  of the one before  median after it  90 % within
+        1  catalog     600
+        2  cart        300        50.0 %             50.0 %         1 m 30 s          2 h
+        3  purchase    120        20.0 %             40.0 %         1 m 30 s          2 h
+        120 of 600 went through: 20.0 %, half of them within 3 m 20 s, nine in ten within 5 h
+
+        platform  catalog  cart  purchase  through    median
+        ios           400   200       100   25.0 %  3 m 20 s
+        web           200   100        20   10.0 %  3 m 20 s
+        ");
         assert_eq!(csv(&answer, &frame).lines().count(), 7);
     }
 

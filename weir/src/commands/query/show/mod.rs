@@ -115,7 +115,7 @@ fn group_name(group: &[Value], frame: &Frame) -> String {
 
 /// As text without colours and spaces at the ends of lines.
 #[cfg(test)]
-fn stripped(text: &str) -> String {
+pub(super) fn stripped(text: &str) -> String {
     let plain = anstream::adapter::strip_str(text).to_string();
     plain.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
@@ -150,9 +150,7 @@ mod tests {
             plan: "events of 3 segments\n".into(),
             ..ResultInfo::default()
         };
-        insta::assert_snapshot!(stripped(&footer(&info, &TimeZone::UTC)), @r"
-
-        
+        insta::assert_snapshot!(stripped(&footer(&info, &TimeZone::UTC)).trim_start(), @r"
         incomplete: segment a.parquet of partition 3, 1,200 events: it is gone
         incomplete: the latest events of partition 4: its consumer cannot be reached
         note: no event is named purchse; did you mean purchase?

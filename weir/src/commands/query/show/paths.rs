@@ -94,8 +94,24 @@ mod tests {
         let root = node("catalog", 600, 200, vec![view, node("search", 100, 100, vec![])]);
         let answer = Answer::Paths(QueryPathsResponse { root: Some(root), info: None });
         let frame = Frame::new(TimeZone::UTC);
-        insta::assert_snapshot!(stripped(&text(&answer, &frame, true)), @"");
-        insta::assert_snapshot!(csv(&answer, &frame), @"");
+        insta::assert_snapshot!(stripped(&text(&answer, &frame, true)), @r"
+        path             count   share
+        catalog            600          ████████████████████████
+        ├─ product_view    300  50.0 %  ████████████
+        │  ├─ cart         200  66.7 %  ████████
+        │  ├─ (other)       40  13.3 %  █▋
+        │  └─ (end)         60  20.0 %  ██▍
+        ├─ search          100  16.7 %  ████
+        └─ (end)           200  33.3 %  ████████
+        ");
+        insta::assert_snapshot!(csv(&answer, &frame), @r"
+        depth,path,value,count,ended
+        0,catalog,catalog,600,200
+        1,catalog > product_view,product_view,300,60
+        2,catalog > product_view > cart,cart,200,0
+        2,catalog > product_view > (other),(other),40,0
+        1,catalog > search,search,100,100
+        ");
     }
 
     #[test]

@@ -128,9 +128,26 @@ mod tests {
     #[test]
     fn cohorts_are_rows() {
         let frame = Frame::new(TimeZone::UTC);
-        insta::assert_snapshot!(stripped(&text(&answer(Vec::new()), &frame, false)), @"");
-        insta::assert_snapshot!(stripped(&text(&answer(Vec::new()), &frame, true)), @"");
-        insta::assert_snapshot!(csv(&answer(Vec::new()), &frame), @"");
+        insta::assert_snapshot!(stripped(&text(&answer(Vec::new()), &frame, false)), @r"
+        week of     users      0    1   2
+        1970-01-05  1,000  1,000  250  40
+        1970-01-12     50     50    5
+        all         1,050  1,050  255  40
+        ");
+        insta::assert_snapshot!(stripped(&text(&answer(Vec::new()), &frame, true)), @r"
+        week of     users        0        1        2
+        1970-01-05  1,000   100 %     25 %      4 %
+        1970-01-12     50   100 %     10 %
+        all         1,050   100 %     24 %      4 %
+        ");
+        insta::assert_snapshot!(csv(&answer(Vec::new()), &frame), @r"
+        cohort,users,period,returned
+        1970-01-05T00:00:00+00:00,1000,0,1000
+        1970-01-05T00:00:00+00:00,1000,1,250
+        1970-01-05T00:00:00+00:00,1000,2,40
+        1970-01-12T00:00:00+00:00,50,0,50
+        1970-01-12T00:00:00+00:00,50,1,5
+        ");
     }
 
     #[test]

@@ -139,8 +139,18 @@ mod tests {
     #[test]
     fn events_stand_under_their_day() {
         let frame = Frame::new(TimeZone::UTC);
-        insta::assert_snapshot!(stripped(&text(&answer(), &frame, false)), @"");
-        insta::assert_snapshot!(csv(&answer(), &frame), @"");
+        insta::assert_snapshot!(stripped(&text(&answer(), &frame, false)), @r"
+        Thursday, 1970-01-01
+          23:59:59  view  n=2  page=/a  late
+        Friday, 1970-01-02
+          00:00:00  purchase  1,234.50 EUR
+        and more: --limit shows them
+        ");
+        insta::assert_snapshot!(csv(&answer(), &frame), @r#"
+        time,event_name,session_id,revenue,currency,properties,event_id
+        1970-01-01T23:59:59Z,view,,,,"{""n"":2.0,""page"":""/a""}",
+        1970-01-02T00:00:00Z,purchase,s,1234.50,EUR,,
+        "#);
     }
 
     #[test]

@@ -46,19 +46,14 @@ pub(super) async fn print(
                     rows.extend(more);
                 }
             }
-            Some(Part::Statistics(statistics)) if shape.json || shape.csv => {
-                if statistics.truncated {
-                    output::note(format!(
-                        "there are more than {} rows: raise --limit",
-                        grouped(statistics.rows)
-                    ));
-                }
-            }
-            Some(Part::Statistics(statistics)) => {
+            Some(Part::Statistics(statistics)) if !shape.json && !shape.csv => {
                 output::text(tabulated(&columns, &rows))?;
                 output::line(paint(FAINT, summary(&statistics)))?;
             }
-            None => {}
+            Some(Part::Statistics(statistics)) if statistics.truncated => {
+                output::note(format!("there are more than {} rows: raise --limit", grouped(statistics.rows)));
+            }
+            Some(Part::Statistics(_)) | None => {}
         }
     }
     Ok(())
@@ -138,7 +133,11 @@ mod tests {
         let row = |name: Kind, n: f64| vec![of(name), of(Kind::NumberValue(n))];
         let rows = [row(Kind::StringValue("a\nb\u{1b}[2J".into()), 12_000.0), row(Kind::NullValue(0), 0.5)];
         let shown = anstream::adapter::strip_str(&tabulated(&columns, &rows)).to_string();
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r"
+        event_name      n
+        a␣b␣[2J     12000
+        null          0.5
+        ");
     }
 
     #[test]
