@@ -103,7 +103,8 @@ pub(crate) async fn start(mut config: Config, services: &[Service], shutdown: Sh
     }
     let needs_log = services.iter().any(|service| *service != Service::Gateway);
     let log = if needs_log { Some(open(&config, &shutdown).await?) } else { None };
-    let needs_store = services.iter().any(|service| matches!(service, Service::Consumer | Service::Analytics));
+    let needs_store =
+        services.iter().any(|service| matches!(service, Service::Consumer | Service::Analytics));
     let store = if needs_store { Some(open_store(&config).await?) } else { None };
 
     let context = Context::new(config, shutdown);
@@ -210,7 +211,9 @@ pub(crate) async fn open(config: &Config, shutdown: &Shutdown) -> Result<Arc<dyn
 /// # Errors
 /// When its folder can't be made, or its bucket can't be used.
 pub(crate) async fn open_store(config: &Config) -> Result<Store> {
-    Store::open(store(config)?).await.context("cannot open the event store (see [store] of the configuration)")
+    Store::open(store(config)?)
+        .await
+        .context("cannot open the event store (see [store] of the configuration)")
 }
 
 fn store(config: &Config) -> Result<weir_store::Settings> {
@@ -221,14 +224,21 @@ fn store(config: &Config) -> Result<weir_store::Settings> {
             None => Location::Folder(location.into()),
             Some(bucket) => {
                 let (name, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
-                anyhow::ensure!(!name.is_empty(), "`store.location` = \"{location}\": expected s3://bucket/prefix");
+                anyhow::ensure!(
+                    !name.is_empty(),
+                    "`store.location` = \"{location}\": expected s3://bucket/prefix"
+                );
                 Location::Bucket(Bucket {
                     name: name.to_owned(),
                     prefix: prefix.trim_matches('/').to_owned(),
                     endpoint: settings.s3.endpoint.clone(),
                     region: settings.s3.region.clone(),
                     access_key_id: settings.s3.access_key_id.clone(),
-                    secret_access_key: settings.s3.secret_access_key.as_ref().map(|key| key.expose().to_owned()),
+                    secret_access_key: settings
+                        .s3
+                        .secret_access_key
+                        .as_ref()
+                        .map(|key| key.expose().to_owned()),
                 })
             }
         },

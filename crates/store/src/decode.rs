@@ -2,8 +2,8 @@
 
 use arrow::{
     array::{
-        Array, AsArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array, MapArray,
-        RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray,
+        Array, AsArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array,
+        MapArray, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray,
     },
     datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType},
 };
@@ -61,7 +61,8 @@ impl<'b> Decoder<'b> {
     /// [`Error::Column`] when a column that must be there is missing or of another type.
     pub fn new(batch: &'b RecordBatch) -> Result<Self, Error> {
         let texts = |name| optional(batch, name, |array| array.as_string_view_opt());
-        let times = |name| optional(batch, name, |array| array.as_primitive_opt::<TimestampMicrosecondType>());
+        let times =
+            |name| optional(batch, name, |array| array.as_primitive_opt::<TimestampMicrosecondType>());
         let integers = |name| optional(batch, name, |array| array.as_primitive_opt::<Int64Type>());
         let mut context = Vec::new();
         for field in ContextField::ALL {
@@ -121,7 +122,8 @@ impl<'b> Decoder<'b> {
     pub fn record(&self, row: usize) -> EventRecord {
         let [user_id, anonymous_id, session_id, install_id] = self.ids.map(|ids| text(ids, row));
         let time = self.time.value(row);
-        let client = self.client_time.filter(|times| times.is_valid(row)).map_or(time, |times| times.value(row));
+        let client =
+            self.client_time.filter(|times| times.is_valid(row)).map_or(time, |times| times.value(row));
         let event_type = self.event_type.filter(|types| types.is_valid(row)).map(|types| types.value(row));
         let id = Uuid::from_slice(self.event_id.value(row)).expect("the column has 16 bytes a value");
         let event = Event {

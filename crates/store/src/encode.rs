@@ -4,8 +4,9 @@ use std::{borrow::Cow, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayBuilder, ArrayRef, BooleanBuilder, Decimal128Builder, FixedSizeBinaryBuilder, Int64Builder, MapArray,
-        RecordBatch, StringBuilder, StringViewBuilder, StructArray, TimestampMicrosecondBuilder,
+        Array, ArrayBuilder, ArrayRef, BooleanBuilder, Decimal128Builder, FixedSizeBinaryBuilder,
+        Int64Builder, MapArray, RecordBatch, StringBuilder, StringViewBuilder, StructArray,
+        TimestampMicrosecondBuilder,
     },
     buffer::OffsetBuffer,
 };
@@ -80,7 +81,8 @@ impl<'a> Row<'a> {
                 *text = field.of(of).unwrap_or_default();
             }
         }
-        let money = event.revenue.as_ref().filter(|m| !m.currency_code.is_empty() || m.units != 0 || m.nanos != 0);
+        let money =
+            event.revenue.as_ref().filter(|m| !m.currency_code.is_empty() || m.units != 0 || m.nanos != 0);
         Some(Self {
             offset,
             late,
@@ -104,7 +106,8 @@ impl<'a> Row<'a> {
 
 /// The properties of a record.
 pub fn properties(record: &EventRecord) -> impl Iterator<Item = (&str, Value<'_>)> {
-    let fields = record.event.iter().flat_map(|event| &event.properties).flat_map(|properties| &properties.fields);
+    let fields =
+        record.event.iter().flat_map(|event| &event.properties).flat_map(|properties| &properties.fields);
     fields.map(|(key, value)| {
         let value = match &value.kind {
             Some(value::Kind::StringValue(text)) => Value::Text(text),
@@ -295,7 +298,8 @@ impl Encoder {
         columns.extend(self.context.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
         columns.push(Arc::new(map(self.keys.finish(), self.values.finish(), offsets)));
         columns.push(Arc::new(self.kinds.finish()));
-        RecordBatch::try_new(schema::schema(), columns).expect("one builder for each column, one value for each row")
+        RecordBatch::try_new(schema::schema(), columns)
+            .expect("one builder for each column, one value for each row")
     }
 }
 

@@ -10,8 +10,9 @@ use std::{
 
 use arrow::{
     array::{
-        Array, ArrayBuilder, ArrayRef, AsArray, BooleanBuilder, Float64Builder, MapArray, RecordBatch, RecordBatchOptions,
-        StringArray, StringBuilder, StringViewArray, StringViewBuilder, new_empty_array, new_null_array,
+        Array, ArrayBuilder, ArrayRef, AsArray, BooleanBuilder, Float64Builder, MapArray, RecordBatch,
+        RecordBatchOptions, StringArray, StringBuilder, StringViewArray, StringViewBuilder, new_empty_array,
+        new_null_array,
     },
     compute::{concat, is_not_null, kernels::zip::zip},
     datatypes::{DataType, Field, FieldRef, Float64Type, Schema},
@@ -36,7 +37,8 @@ pub(crate) const MAX_KEY: usize = 200;
 /// # Errors
 /// [`Error::Column`] for a batch without properties.
 pub fn choose(batch: &RecordBatch, always: &[String]) -> Result<BTreeSet<String>> {
-    let mut chosen: BTreeSet<String> = chosen_columns(batch.schema_ref()).map(|(_, key)| key.to_owned()).collect();
+    let mut chosen: BTreeSet<String> =
+        chosen_columns(batch.schema_ref()).map(|(_, key)| key.to_owned()).collect();
     let entries = Entries::of(batch)?;
     let mut counts: HashMap<&str, usize> = HashMap::new();
     entries.each(|_, key, kind, _| {
@@ -64,7 +66,8 @@ pub fn choose(batch: &RecordBatch, always: &[String]) -> Result<BTreeSet<String>
 /// [`Error::Column`] for a batch without properties.
 pub fn promote(batch: &RecordBatch, keys: &BTreeSet<String>) -> Result<RecordBatch> {
     let entries = Entries::of(batch)?;
-    let places: HashMap<&str, usize> = keys.iter().enumerate().map(|(place, key)| (key.as_str(), place)).collect();
+    let places: HashMap<&str, usize> =
+        keys.iter().enumerate().map(|(place, key)| (key.as_str(), place)).collect();
     let mut moved: Vec<Moved> = keys.iter().map(|_| Moved::default()).collect();
     let mut rest = Rest::default();
     let mut last = 0;
@@ -139,7 +142,8 @@ pub fn join(batches: &[RecordBatch]) -> Result<RecordBatch> {
             .map(|batch| match batch.column_by_name(field.name()) {
                 Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
                 Some(array) => {
-                    let problem = format!("has the type {} instead of {}", array.data_type(), field.data_type());
+                    let problem =
+                        format!("has the type {} instead of {}", array.data_type(), field.data_type());
                     Err(Error::Column { column: field.name().clone(), problem })
                 }
                 None => absent(field, batch.num_rows()),
@@ -227,7 +231,9 @@ fn absent(field: &Field, rows: usize) -> Result<ArrayRef> {
             let nothing = StringArray::from(Vec::<&str>::new());
             Ok(Arc::new(encode::map(nothing.clone(), nothing, vec![0; rows + 1])))
         }
-        column::PROPERTY_KINDS => Ok(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n("", rows)))),
+        column::PROPERTY_KINDS => {
+            Ok(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n("", rows))))
+        }
         _ if field.is_nullable() => Ok(new_null_array(field.data_type(), rows)),
         name => Err(Error::Column { column: name.to_owned(), problem: "is missing".to_owned() }),
     }
@@ -245,7 +251,8 @@ impl<'b> Entries<'b> {
     pub(crate) fn of(batch: &'b RecordBatch) -> Result<Self> {
         let map = batch.column_by_name(column::PROPERTIES);
         let kinds = batch.column_by_name(column::PROPERTY_KINDS);
-        let missing = |column: &str| Error::Column { column: column.to_owned(), problem: "is missing".to_owned() };
+        let missing =
+            |column: &str| Error::Column { column: column.to_owned(), problem: "is missing".to_owned() };
         let map = map.ok_or_else(|| missing(column::PROPERTIES))?;
         Self::new(map, kinds.ok_or_else(|| missing(column::PROPERTY_KINDS))?)
     }

@@ -8,17 +8,23 @@ use arrow::{
 };
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{Column as ColumnName, DFSchema, DataFusionError, ScalarValue, pruning::PruningStatistics, tree_node::TreeNodeRecursion},
+    common::{
+        Column as ColumnName, DFSchema, DataFusionError, ScalarValue, pruning::PruningStatistics,
+        tree_node::TreeNodeRecursion,
+    },
     datasource::{
         listing::PartitionedFile,
         memory::MemorySourceConfig,
-        physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource, parquet::CachedParquetFileReaderFactory},
+        physical_plan::{
+            FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource,
+            parquet::CachedParquetFileReaderFactory,
+        },
         source::DataSourceExec,
     },
     execution::{TaskContext, object_store::ObjectStoreUrl},
     logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
     physical_expr::PhysicalExpr,
-    physical_optimizer::pruning::PruningPredicate,
+    physical_optimizer::pruning::PruningPredicateBuilder,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
         empty::EmptyExec, metrics::MetricsSet, projection::ProjectionExec, union::UnionExec,
@@ -80,7 +86,9 @@ impl Table {
     /// The files that can hold rows that pass.
     fn candidates(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<&File>, DataFusionError> {
         let Some(predicate) = predicate else { return Ok(self.files.iter().collect()) };
-        let pruning = PruningPredicate::try_new(Arc::clone(predicate), Arc::clone(self.view.schema()))?;
+        let pruning = PruningPredicateBuilder::new()
+            .with_file_schema(Arc::clone(self.view.schema()))
+            .try_build(Arc::clone(predicate))?;
         let kept = pruning.prune(&Statistics(&self.files))?;
         Ok(self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
     }
@@ -106,7 +114,9 @@ impl Table {
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }
-        let group = FileGroup::new(files.into_iter().map(|file| PartitionedFile::new(file.path.as_ref(), file.bytes)).collect());
+        let group = FileGroup::new(
+            files.into_iter().map(|file| PartitionedFile::new(file.path.as_ref(), file.bytes)).collect(),
+        );
         let groups = FileGroupPartitioner::new()
             .with_target_partitions(threads)
             .with_repartition_file_min_size(SPLIT_FROM)
@@ -173,7 +183,8 @@ impl TableProvider for Table {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let schema = DFSchema::try_from(Arc::clone(self.view.schema()))?;
-        let predicate = conjunction(filters.iter().cloned()).map(|all| state.create_physical_expr(all, &schema));
+        let predicate =
+            conjunction(filters.iter().cloned()).map(|all| state.create_physical_expr(all, &schema));
         let segments = self.segments(state, projection, predicate.transpose()?)?;
         let mut plans: Vec<_> = segments.into_iter().chain(self.hot(state, projection)?).collect();
         let inner = match plans.len() {
@@ -299,11 +310,18 @@ impl ExecutionPlan for Scan {
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
+        // Of what reads; what only passes rows on would count them again.
         let mut all = MetricsSet::new();
         let mut plans = vec![&self.inner];
         while let Some(plan) = plans.pop() {
-            plan.metrics().iter().flat_map(MetricsSet::iter).for_each(|metric| all.push(Arc::clone(metric)));
-            plans.extend(plan.children());
+            let children = plan.children();
+            if children.is_empty() {
+                plan.metrics()
+                    .iter()
+                    .flat_map(MetricsSet::iter)
+                    .for_each(|metric| all.push(Arc::clone(metric)));
+            }
+            plans.extend(children);
         }
         Some(all)
     }

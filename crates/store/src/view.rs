@@ -113,7 +113,8 @@ impl Column {
                     Some(of_map) => of_map,
                     None => (null_literal(schema::map_type())?, text_literal(None)),
                 };
-                let columns = chosen.iter().filter_map(|(kind, key)| place(&format!("{}{key}", kind.prefix()?)));
+                let columns =
+                    chosen.iter().filter_map(|(kind, key)| place(&format!("{}{key}", kind.prefix()?)));
                 let arguments: Vec<_> = [map, kinds].into_iter().chain(columns).collect();
                 let does = if *name == column::PROPERTIES { Does::AllProperties } else { Does::AllKinds };
                 let function = Function::udf(does(chosen.into()), arguments.len());
@@ -132,7 +133,8 @@ impl Column {
                 let text = chosen(Kind::Text, key);
                 let number = chosen(Kind::Number, key).map(|found| call(&AS_TEXT, vec![found], file));
                 let boolean = chosen(Kind::Boolean, key).map(|found| call(&AS_TEXT, vec![found], file));
-                let mut forms: Vec<_> = text.map(Ok).into_iter().chain(number).chain(boolean).collect::<Result<_, _>>()?;
+                let mut forms: Vec<_> =
+                    text.map(Ok).into_iter().chain(number).chain(boolean).collect::<Result<_, _>>()?;
                 match forms.len() {
                     1 => Ok(forms.remove(0)),
                     _ => call(&datafusion::functions::core::coalesce(), forms, file),
@@ -145,7 +147,8 @@ impl Column {
 
 /// Whether a property has columns of its own, so that the map holds no text, number or boolean of it.
 fn is_chosen(file: &Schema, key: &str) -> bool {
-    let named = |kind: Kind| kind.prefix().is_some_and(|prefix| file.index_of(&format!("{prefix}{key}")).is_ok());
+    let named =
+        |kind: Kind| kind.prefix().is_some_and(|prefix| file.index_of(&format!("{prefix}{key}")).is_ok());
     Kind::ALL.into_iter().any(named)
 }
 
@@ -221,7 +224,9 @@ struct Adapter {
 impl PhysicalExprAdapter for Adapter {
     fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let rewritten = expr.transform_down(|expr| {
-            let Some(column) = expr.downcast_ref::<PhysicalColumn>() else { return Ok(Transformed::no(expr)) };
+            let Some(column) = expr.downcast_ref::<PhysicalColumn>() else {
+                return Ok(Transformed::no(expr));
+            };
             let index = self.view.schema.index_of(column.name())?;
             let (expression, _) = self.view.expression(index, &self.file)?;
             // What comes instead has columns of the file, not of the view.
@@ -248,8 +253,10 @@ fn call(
     Ok(Arc::new(ScalarFunctionExpr::try_new(Arc::clone(function), arguments, file, options)?))
 }
 
-static PROPERTY_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::PropertyText, 3)));
-static PROPERTY_NUMBER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::PropertyNumber, 3)));
+static PROPERTY_TEXT: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(Function::udf(Does::PropertyText, 3)));
+static PROPERTY_NUMBER: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(Function::udf(Does::PropertyNumber, 3)));
 static AS_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::AsText, 1)));
 
 /// What a function of the view does.
@@ -318,7 +325,8 @@ impl ScalarUDFImpl for Function {
             }
             (Does::AllProperties(chosen) | Does::AllKinds(chosen), [map, kinds, columns @ ..]) => {
                 let columns = chosen.iter().zip(columns);
-                let columns = columns.map(|((kind, key), column)| Ok((*kind, key.as_str(), column.to_array(rows)?)));
+                let columns =
+                    columns.map(|((kind, key), column)| Ok((*kind, key.as_str(), column.to_array(rows)?)));
                 let columns: Vec<_> = columns.collect::<Result<_, DataFusionError>>()?;
                 let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
                 let (map, kinds) = gather(&map, &kinds, &columns).map_err(external)?;

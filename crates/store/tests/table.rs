@@ -229,7 +229,8 @@ async fn a_question_sees_one_column_in_files_of_every_shape() {
         }
     };
     let text = |text: &str| Some(Kind::StringValue(text.to_owned()));
-    let promoted = encode(&[event(1, text("pro")), event(2, text("free")), event(3, Some(Kind::NumberValue(7.0)))]);
+    let promoted =
+        encode(&[event(1, text("pro")), event(2, text("free")), event(3, Some(Kind::NumberValue(7.0)))]);
     let promoted = shape::trim(&shape::promote(&promoted, &BTreeSet::from(["plan".to_owned()])).unwrap());
     assert!(promoted.column_by_name("p_plan").is_some() && promoted.column_by_name("properties").is_none());
     let mapped = shape::trim(&encode(&[event(4, text("pro")), event(5, Some(Kind::NumberValue(7.0)))]));
@@ -242,15 +243,18 @@ async fn a_question_sees_one_column_in_files_of_every_shape() {
         files.push(put(objects.as_ref(), name, batch).await);
     }
     let plan = Field::parse("plan").unwrap();
-    let view = View::new([Column::text(&Field::EventName), Column::text(&plan), Column::number(&plan).unwrap()]);
-    let table = || Table::new(view.clone(), files.clone(), vec![hot.clone()], table_url(), OBJECTS.with(Arc::clone));
+    let view =
+        View::new([Column::text(&Field::EventName), Column::text(&plan), Column::number(&plan).unwrap()]);
+    let table =
+        || Table::new(view.clone(), files.clone(), vec![hot.clone()], table_url(), OBJECTS.with(Arc::clone));
 
     let some = |text: &str, count| (Some(text.to_owned()), count);
     let by = r#"select "properties.plan", count(*) from events group by 1 order by 2 desc, 1"#;
     assert_eq!(count(table(), by).await, [some("pro", 3), some("7", 2), (None, 2), some("free", 1)]);
     let filtered = r#"select event_name, count(*) from events where "properties.plan" = 'pro' group by 1"#;
     assert_eq!(count(table(), filtered).await, [some("view", 3)]);
-    let numbers = r#"select event_name, count(*) from events where "properties.plan (number)" > 6 group by 1"#;
+    let numbers =
+        r#"select event_name, count(*) from events where "properties.plan (number)" > 6 group by 1"#;
     assert_eq!(count(table(), numbers).await, [some("view", 2)]);
     let missing = r#"select event_name, count(*) from events where "properties.plan" is null group by 1"#;
     assert_eq!(count(table(), missing).await, [some("view", 2)]);
@@ -270,8 +274,17 @@ async fn files_that_cannot_matter_are_not_read() {
         }),
         ..EventRecord::default()
     }]);
-    let real = File { time: (5_000_000, 5_000_000), names: Some(vec!["view".to_owned()]), ..put(objects.as_ref(), "real", &batch).await };
-    let gone = |time, name: &str| File { path: Path::from("gone"), time, names: Some(vec![name.to_owned()]), ..real.clone() };
+    let real = File {
+        time: (5_000_000, 5_000_000),
+        names: Some(vec!["view".to_owned()]),
+        ..put(objects.as_ref(), "real", &batch).await
+    };
+    let gone = |time, name: &str| File {
+        path: Path::from("gone"),
+        time,
+        names: Some(vec![name.to_owned()]),
+        ..real.clone()
+    };
     let files = vec![real.clone(), gone((0, 1_000_000), "view"), gone((5_000_000, 5_000_000), "other")];
     let view = View::new([Column::Core("event_name"), Column::Core("time")]);
     let table = Table::new(view, files, vec![], table_url(), objects);

@@ -26,10 +26,7 @@ use weir_query::filter::{Filter, Operand, Truth};
 use weir_rollup::field::{Field, event_type_text, number_text};
 use weir_runtime::Shutdown;
 
-use crate::{
-    error::Error,
-    watch::Place,
-};
+use crate::{error::Error, watch::Place};
 
 /// Batches of records that the slowest watcher's task may be behind the log; a batch has at most about 1 MiB.
 const BATCHES: usize = 16;

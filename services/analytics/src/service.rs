@@ -129,7 +129,8 @@ impl Analytics {
         if why.is_none() {
             match TimeSeries::parse(asked) {
                 Ok(question) => {
-                    let answer = self.ask(request, Question::TimeSeries(question), &asked.min_consistency_token);
+                    let answer =
+                        self.ask(request, Question::TimeSeries(question), &asked.min_consistency_token);
                     match answer.await {
                         Ok(Answer::TimeSeries(answer)) => return Ok(answer),
                         Ok(_) => unreachable!("the answer is of the question's kind"),
@@ -337,7 +338,8 @@ impl Analytics {
 fn explain(info: Option<&mut ResultInfo>, wanted: bool, why: Option<String>) {
     let Some(info) = info.filter(|_| wanted) else { return };
     let (segments, rows, bytes) = (info.segments_read, info.rows_read, info.bytes_read);
-    info.plan = format!("answered from the events: {rows} rows and {bytes} bytes of {segments} segments were read");
+    info.plan =
+        format!("answered from the events: {rows} rows and {bytes} bytes of {segments} segments were read");
     if let Some(why) = why {
         info.plan.push_str("; not from a rollup, because ");
         info.plan.push_str(&why);

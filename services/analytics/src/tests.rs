@@ -82,6 +82,7 @@ impl System {
         let shutdown = Shutdown::new();
         let context = Context::new(config, shutdown.clone());
         let metrics = context.metrics.clone();
+        let store = weir_store::Store::open(weir_store::Settings::folder(dir.join("store"))).await.unwrap();
         let serving = crate::serve(context, log.clone(), store, listeners);
         let served = tokio::spawn(async move { serving.await.unwrap() });
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();

@@ -127,7 +127,11 @@ fn shard(c: &mut Criterion) {
             || {
                 let window = Window::new(Duration::from_secs(3600), 1 << 40);
                 let rollups = Rollups::new(Arc::clone(&catalog), Duration::from_secs(60), 0, 0);
-                Shard::new(Decider::new(plan(&catalog), window), rollups, Events::new(Duration::from_secs(60), 0))
+                Shard::new(
+                    Decider::new(plan(&catalog), window),
+                    rollups,
+                    Events::new(Duration::from_secs(60), 0),
+                )
             },
             |mut shard| {
                 for (i, batch) in batches.iter().enumerate() {

@@ -31,7 +31,13 @@ impl HotService for Hot {
             other => Status::unavailable(other.to_string()),
         })?;
         let HotRead { start, end, watermark_micros, manifest_version, parts } = read;
-        let head = ReadHotResponse { start_offset: start, end_offset: end, watermark_micros, manifest_version, projects: vec![] };
+        let head = ReadHotResponse {
+            start_offset: start,
+            end_offset: end,
+            watermark_micros,
+            manifest_version,
+            projects: vec![],
+        };
         let parts = stream::iter(parts).flat_map(|part| stream::iter(responses(&part)));
         Ok(Response::new(Box::pin(stream::iter([Ok(head)]).chain(parts))))
     }
@@ -48,7 +54,10 @@ fn responses(part: &Arc<Part>) -> Vec<Result<ReadHotResponse, Status>> {
                 end_offset: part.end,
                 watermark_micros: part.watermark_micros,
                 manifest_version: 0,
-                projects: vec![ProjectEvents { project: project.to_string(), arrow_stream: arrow_stream.into() }],
+                projects: vec![ProjectEvents {
+                    project: project.to_string(),
+                    arrow_stream: arrow_stream.into(),
+                }],
             });
             responses.push(response.map_err(|error| Status::internal(error.to_string())));
         }

@@ -44,7 +44,8 @@ impl Listing {
     /// Reads a request for properties.
     pub(crate) fn properties(request: &pb::ListPropertiesRequest) -> Result<Self, Violations> {
         request.validate()?;
-        let pb::ListPropertiesRequest { event_names, search, time_range, top_values, page_size, page_token } = request;
+        let pb::ListPropertiesRequest { event_names, search, time_range, top_values, page_size, page_token } =
+            request;
         let filter = Filter::default().with_event_names(event_names);
         Self::parse(search, time_range.as_ref(), *page_size, page_token, filter, *top_values as usize)
     }
@@ -110,10 +111,9 @@ impl Listing {
         let property = |of: &Property| {
             let mut kinds: Vec<_> = of.kinds.iter().collect();
             kinds.sort_by(|(a, many), (b, more)| more.cmp(many).then(a.cmp(b)));
-            let kinds = kinds.into_iter().map(|(kind, events)| pb::PropertyKind {
-                kind: kind_number(*kind).into(),
-                events: *events,
-            });
+            let kinds = kinds
+                .into_iter()
+                .map(|(kind, events)| pb::PropertyKind { kind: kind_number(*kind).into(), events: *events });
             let values = of.values.iter().take(self.values).map(|(text, events)| pb::PropertyValue {
                 value: Some(Value { kind: Some(value::Kind::StringValue(text.clone())) }),
                 events: *events,

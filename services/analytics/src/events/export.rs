@@ -1,6 +1,9 @@
 //! `ExportEvents`: batches of events become the bytes of a file.
 
-use std::{ops::Range, sync::{Arc, LazyLock}};
+use std::{
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
 use bytes::Bytes;
@@ -48,7 +51,12 @@ impl Wish {
         let range = range.map(|range| TimeRange::parse(Some(range), &at.field("time_range"), &mut found));
         let export = Export {
             range: 0..0,
-            filter: event_filter(&request.event_names, request.filter.as_ref(), &at.field("filter"), &mut found),
+            filter: event_filter(
+                &request.event_names,
+                request.filter.as_ref(),
+                &at.field("filter"),
+                &mut found,
+            ),
             max_rows: match usize::try_from(request.max_events) {
                 Ok(0) | Err(_) => usize::MAX,
                 Ok(limit) => limit,
@@ -243,10 +251,12 @@ fn unwritten(error: impl std::fmt::Display) -> Error {
 /// An event as ProtoJSON, as the REST API has it.
 fn write_json(event: &Event, bytes: &mut Vec<u8>) -> Result<(), Error> {
     static EVENT: LazyLock<MessageDescriptor> = LazyLock::new(|| {
-        let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS).expect("our own descriptors: held by a test");
+        let pool =
+            DescriptorPool::decode(weir_proto::DESCRIPTORS).expect("our own descriptors: held by a test");
         pool.get_message_by_name("weir.event.v1.Event").expect("the schema has events")
     });
-    let message = DynamicMessage::decode(EVENT.clone(), event.encode_to_vec().as_slice()).map_err(unwritten)?;
+    let message =
+        DynamicMessage::decode(EVENT.clone(), event.encode_to_vec().as_slice()).map_err(unwritten)?;
     serde_json::to_writer(bytes, &message).map_err(unwritten)
 }
 

@@ -37,14 +37,23 @@ impl Funnel {
         for (index, step) in request.steps.iter().enumerate() {
             let at = at.field("steps");
             let at = at.index(index);
-            steps.push(event_filter(&step.event_names, step.filter.as_ref(), &at.field("filter"), &mut found));
+            steps.push(event_filter(
+                &step.event_names,
+                step.filter.as_ref(),
+                &at.field("filter"),
+                &mut found,
+            ));
         }
         let mut exclusions = Vec::new();
         for (index, exclusion) in request.exclusions.iter().enumerate() {
             let at = at.field("exclusions");
             let at = at.index(index);
-            let filter =
-                event_filter(&exclusion.event_names, exclusion.filter.as_ref(), &at.field("filter"), &mut found);
+            let filter = event_filter(
+                &exclusion.event_names,
+                exclusion.filter.as_ref(),
+                &at.field("filter"),
+                &mut found,
+            );
             let after = exclusion.after_step.max(1) as usize;
             let before = match exclusion.before_step as usize {
                 0 => request.steps.len(),
@@ -92,10 +101,10 @@ impl Funnel {
         range: &std::ops::Range<i64>,
         seen: &Seen,
     ) -> pb::QueryFunnelResponse {
-        let groups = answer.groups.iter().map(|group| pb::FunnelGroup {
-            group: values(&group.values),
-            steps: self.steps(&group.steps),
-        });
+        let groups = answer
+            .groups
+            .iter()
+            .map(|group| pb::FunnelGroup { group: values(&group.values), steps: self.steps(&group.steps) });
         pb::QueryFunnelResponse {
             total: Some(pb::FunnelGroup { group: Vec::new(), steps: self.steps(&answer.total) }),
             groups: groups.collect(),

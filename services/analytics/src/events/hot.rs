@@ -11,7 +11,11 @@ use std::{
 
 use arrow::{array::RecordBatch, error::ArrowError, ipc::reader::StreamReader};
 use tokio::sync::watch;
-use tonic::{Status, codec::CompressionEncoding, transport::{Channel, Endpoint}};
+use tonic::{
+    Status,
+    codec::CompressionEncoding,
+    transport::{Channel, Endpoint},
+};
 use weir_proto::store::v1::{ReadHotRequest, ReadHotResponse, hot_service_client::HotServiceClient};
 use weir_store::{Error, HotRead, HotSource, Part, Store};
 

@@ -24,13 +24,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use datafusion::catalog::TableProvider;
 use tokio::time::{Instant, sleep};
+use weir_proto::google::r#type::Money;
 use weir_proto::{
     analytics::v1::{self as pb, MissingPart, ResultInfo, result_info::Source},
     time::timestamp,
     token,
     validate::{Path, Violations},
 };
-use weir_proto::google::r#type::Money;
 use weir_query::{Actor, Values, engine::Read, filter::Filter};
 use weir_rollup::Estimate;
 use weir_store::{
@@ -126,10 +126,18 @@ impl Seen {
     }
 
     /// What an answer from these events says about itself.
-    pub(crate) fn info(&self, range: &std::ops::Range<i64>, read: Read, late: u64, exact: bool) -> ResultInfo {
+    pub(crate) fn info(
+        &self,
+        range: &std::ops::Range<i64>,
+        read: Read,
+        late: u64,
+        exact: bool,
+    ) -> ResultInfo {
         let Snapshot { next_offsets, watermark_micros, stale, segments, .. } = &self.snapshot;
-        let counted: BTreeMap<u32, u64> =
-            next_offsets.iter().filter_map(|(partition, next)| Some((*partition, next.checked_sub(1)?))).collect();
+        let counted: BTreeMap<u32, u64> = next_offsets
+            .iter()
+            .filter_map(|(partition, next)| Some((*partition, next.checked_sub(1)?)))
+            .collect();
         let missing = stale.iter().map(|(partition, reason)| MissingPart {
             partition: *partition,
             reason: reason.clone(),
@@ -154,7 +162,12 @@ impl Seen {
 }
 
 /// Events with one of these names that pass the filter.
-fn event_filter(names: &[String], filter: Option<&pb::Filter>, at: &Path<'_>, found: &mut Violations) -> Filter {
+fn event_filter(
+    names: &[String],
+    filter: Option<&pb::Filter>,
+    at: &Path<'_>,
+    found: &mut Violations,
+) -> Filter {
     Filter::parse(filter, at, found).with_event_names(names)
 }
 
@@ -183,7 +196,9 @@ fn values(values: &Values) -> Vec<prost_types::Value> {
 fn figure(estimate: Option<Estimate>, money: Option<Money>) -> pb::Figure {
     match estimate {
         None => pb::Figure { empty: true, exact: true, money, ..pb::Figure::default() },
-        Some(Estimate { value, exact: true, .. }) => pb::Figure { value, exact: true, money, ..pb::Figure::default() },
+        Some(Estimate { value, exact: true, .. }) => {
+            pb::Figure { value, exact: true, money, ..pb::Figure::default() }
+        }
         Some(Estimate { value, exact: false, lower, upper }) => {
             pb::Figure { value, lower_bound: lower, upper_bound: upper, money, ..pb::Figure::default() }
         }

@@ -73,14 +73,20 @@ impl Paths {
     }
 
     /// The response with an answer.
-    pub(crate) fn response(&self, answer: &Answer, range: &Range<i64>, seen: &Seen) -> pb::QueryPathsResponse {
+    pub(crate) fn response(
+        &self,
+        answer: &Answer,
+        range: &Range<i64>,
+        seen: &Seen,
+    ) -> pb::QueryPathsResponse {
         let root = pb::PathNode { value: self.root.clone(), ..node(&answer.root) };
         pb::QueryPathsResponse { root: Some(root), info: Some(seen.info(range, answer.read, 0, true)) }
     }
 }
 
 fn node(of: &Node) -> pb::PathNode {
-    let rest = (of.omitted > 0).then(|| pb::PathNode { other: true, count: of.omitted, ..pb::PathNode::default() });
+    let rest =
+        (of.omitted > 0).then(|| pb::PathNode { other: true, count: of.omitted, ..pb::PathNode::default() });
     pb::PathNode {
         value: of.value.clone().unwrap_or_default(),
         other: false,

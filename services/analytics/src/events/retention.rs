@@ -71,7 +71,12 @@ impl Retention {
     }
 
     /// The response with an answer.
-    pub(crate) fn response(&self, answer: &Answer, range: &Range<i64>, seen: &Seen) -> pb::QueryRetentionResponse {
+    pub(crate) fn response(
+        &self,
+        answer: &Answer,
+        range: &Range<i64>,
+        seen: &Seen,
+    ) -> pb::QueryRetentionResponse {
         let mut groups: Vec<&[Cohort]> = answer.cohorts.chunk_by(|a, b| a.values == b.values).collect();
         let size = |cohorts: &[Cohort]| cohorts.iter().map(|cohort| cohort.size).sum::<u64>();
         groups.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a[0].values.cmp(&b[0].values)));

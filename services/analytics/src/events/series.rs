@@ -21,7 +21,10 @@ use weir_rollup::{
 };
 
 use super::{Seen, event_filter, figure, values};
-use crate::query::{range::TimeRange, time_series::{asked_interval, interval_number}};
+use crate::query::{
+    range::TimeRange,
+    time_series::{asked_interval, interval_number},
+};
 
 /// Series or rows when the request says nothing.
 const DEFAULT_SERIES: usize = 100;
@@ -40,7 +43,10 @@ pub(crate) struct Measures {
 
 impl Measures {
     /// Reads a request for series.
-    pub(crate) fn series(request: &pb::QueryTimeSeriesRequest, max_points: usize) -> Result<Self, Violations> {
+    pub(crate) fn series(
+        request: &pb::QueryTimeSeriesRequest,
+        max_points: usize,
+    ) -> Result<Self, Violations> {
         request.validate()?;
         let (at, mut found) = (Path::ROOT, Violations::default());
         let zone = Zone::parse(&request.time_zone).unwrap_or_else(|error| {
@@ -63,7 +69,12 @@ impl Measures {
             zone,
             measures: measured(&request.measures, &mut found),
             formulas: formulas(&request.formulas, request.measures.len(), &mut found),
-            filter: event_filter(&request.event_names, request.filter.as_ref(), &at.field("filter"), &mut found),
+            filter: event_filter(
+                &request.event_names,
+                request.filter.as_ref(),
+                &at.field("filter"),
+                &mut found,
+            ),
             by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
             shape,
             max_series: if request.max_series == 0 { DEFAULT_SERIES } else { request.max_series as usize },
@@ -76,7 +87,10 @@ impl Measures {
     }
 
     /// Reads a request for a breakdown.
-    pub(crate) fn breakdown(request: &pb::QueryBreakdownRequest, max_rows: usize) -> Result<Self, Violations> {
+    pub(crate) fn breakdown(
+        request: &pb::QueryBreakdownRequest,
+        max_rows: usize,
+    ) -> Result<Self, Violations> {
         request.validate()?;
         let (at, mut found) = (Path::ROOT, Violations::default());
         let rows = if request.max_rows == 0 { DEFAULT_SERIES } else { request.max_rows as usize };
@@ -86,7 +100,12 @@ impl Measures {
             zone: Zone::UTC,
             measures: measured(&request.measures, &mut found),
             formulas: formulas(&request.formulas, request.measures.len(), &mut found),
-            filter: event_filter(&request.event_names, request.filter.as_ref(), &at.field("filter"), &mut found),
+            filter: event_filter(
+                &request.event_names,
+                request.filter.as_ref(),
+                &at.field("filter"),
+                &mut found,
+            ),
             by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
             shape: Shape::Plain,
             max_series: rows.min(max_rows),
@@ -94,7 +113,13 @@ impl Measures {
         };
         let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
         found.into_result()?;
-        Ok(Self { range, question, any_interval: false, compare: request.compare_previous, fill_empty: false })
+        Ok(Self {
+            range,
+            question,
+            any_interval: false,
+            compare: request.compare_previous,
+            fill_empty: false,
+        })
     }
 
     /// The question about a range.
@@ -138,10 +163,14 @@ impl Measures {
         earlier: Option<Option<&Series>>,
         measures: usize,
     ) -> Vec<pb::TimeSeriesPoint> {
-        let at = |series: &Series, bucket: usize| series.points.iter().find(|point| point.bucket == bucket).cloned();
+        let at = |series: &Series, bucket: usize| {
+            series.points.iter().find(|point| point.bucket == bucket).cloned()
+        };
         let wanted: Vec<Point> = if self.fill_empty {
             let nothing = |bucket| Point { bucket, figures: vec![Figure::default(); measures] };
-            (0..answer.buckets.len()).map(|bucket| at(one, bucket).unwrap_or_else(|| nothing(bucket))).collect()
+            (0..answer.buckets.len())
+                .map(|bucket| at(one, bucket).unwrap_or_else(|| nothing(bucket)))
+                .collect()
         } else {
             one.points.clone()
         };
@@ -149,9 +178,10 @@ impl Measures {
             let start = answer.buckets[point.bucket].start;
             let previous = earlier.map(|earlier| {
                 let found = earlier.and_then(|earlier| at(earlier, point.bucket));
-                found.map_or_else(|| vec![to_figure(&Figure::default()); measures], |found| {
-                    found.figures.iter().map(to_figure).collect()
-                })
+                found.map_or_else(
+                    || vec![to_figure(&Figure::default()); measures],
+                    |found| found.figures.iter().map(to_figure).collect(),
+                )
             });
             pb::TimeSeriesPoint {
                 start_time: Some(timestamp(start)),
@@ -186,7 +216,8 @@ impl Measures {
             omitted_rows: answer.omitted_series as u64,
             totals: answer.totals.iter().map(to_figure).collect(),
             info: Some(info(question, answer, seen)),
-            previous_totals: before.map_or_else(Vec::new, |before| before.totals.iter().map(to_figure).collect()),
+            previous_totals: before
+                .map_or_else(Vec::new, |before| before.totals.iter().map(to_figure).collect()),
             previous_range: before.map(|_| range(&question.preceding().range)),
         }
     }
@@ -200,7 +231,11 @@ fn measured(measures: &[pb::Measure], found: &mut Violations) -> Vec<Measured> {
         let filter = measures.get(index).and_then(|measure| measure.filter.as_ref());
         let at = at.index(index);
         // Reading the events one by one is what this is for; a sketch would save memory only.
-        Measured { measure, filter: Filter::parse(filter, &at.field("filter"), found), precision: Precision::Exact }
+        Measured {
+            measure,
+            filter: Filter::parse(filter, &at.field("filter"), found),
+            precision: Precision::Exact,
+        }
     });
     all.collect()
 }
@@ -239,6 +274,7 @@ fn range(of: &Range<i64>) -> pb::TimeRange {
 
 fn info(question: &Question, answer: &Answer, seen: &Seen) -> pb::ResultInfo {
     let exact = |figure: &Figure| figure.estimate.is_none_or(|estimate| estimate.exact);
-    let all = answer.series.iter().all(|series| series.totals.iter().all(exact)) && answer.totals.iter().all(exact);
+    let all =
+        answer.series.iter().all(|series| series.totals.iter().all(exact)) && answer.totals.iter().all(exact);
     seen.info(&question.range, answer.read, answer.late, all)
 }

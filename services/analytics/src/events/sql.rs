@@ -49,7 +49,9 @@ pub(crate) fn parts(
                 let statistics = pb::SqlStatistics {
                     rows: sent,
                     truncated: rows.truncated(),
-                    elapsed_time: Some(duration(i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX))),
+                    elapsed_time: Some(duration(
+                        i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
+                    )),
                     peak_memory_bytes: 0,
                     info: Some(seen.info(&seen.everything(), rows.read(), 0, true)),
                 };
@@ -111,7 +113,9 @@ impl<'b> Cells<'b> {
         let text = || value::Kind::StringValue(self.texts.value(row).to_string());
         match self.array.data_type() {
             DataType::Boolean => value::Kind::BoolValue(self.array.as_boolean().value(row)),
-            DataType::Float64 => finite(self.array.as_primitive::<Float64Type>().value(row)).unwrap_or_else(text),
+            DataType::Float64 => {
+                finite(self.array.as_primitive::<Float64Type>().value(row)).unwrap_or_else(text)
+            }
             DataType::Float32 => {
                 finite(self.array.as_primitive::<Float32Type>().value(row).into()).unwrap_or_else(text)
             }

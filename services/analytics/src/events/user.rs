@@ -36,10 +36,8 @@ pub(crate) fn profile(user: &str, found: Profile, seen: &Seen) -> Result<pb::Get
             "no event of the user `{user}` is kept; users are found by `user_id`, or by `anonymous_id` if they never signed in"
         )));
     };
-    let revenue = found.revenue.amounts().filter(|amount| amount.currency != Currency::NONE).map(|amount| Money {
-        currency_code: amount.currency.to_string(),
-        units: amount.units,
-        nanos: amount.nanos,
+    let revenue = found.revenue.amounts().filter(|amount| amount.currency != Currency::NONE).map(|amount| {
+        Money { currency_code: amount.currency.to_string(), units: amount.units, nanos: amount.nanos }
     });
     let mut context = None::<Context>;
     for (field, text) in &found.context {
@@ -102,7 +100,12 @@ impl UserEvents {
         let timeline = Timeline {
             user: request.user_id.clone(),
             range: 0..0,
-            filter: event_filter(&request.event_names, request.filter.as_ref(), &at.field("filter"), &mut found),
+            filter: event_filter(
+                &request.event_names,
+                request.filter.as_ref(),
+                &at.field("filter"),
+                &mut found,
+            ),
             newest_first: request.newest_first,
             after,
             page: if request.page_size == 0 { PAGE } else { request.page_size as usize },
@@ -140,7 +143,9 @@ impl UserEvents {
         let last = rows.clone().next_back().filter(|_| page.more);
         Ok(pb::ListUserEventsResponse {
             events: events.collect(),
-            next_page_token: last.map(|row| token(decoder.time(row), decoder.offset(row))).unwrap_or_default(),
+            next_page_token: last
+                .map(|row| token(decoder.time(row), decoder.offset(row)))
+                .unwrap_or_default(),
             info: Some(seen.info(range, page.read, 0, true)),
         })
     }

@@ -10,8 +10,7 @@ use weir_query::{fields, filter::Filter};
 use weir_rollup::{definition::Definition, field::Field};
 
 use super::{
-    Provenance,
-    greatest_first, group_values,
+    Provenance, greatest_first, group_values,
     measure::{Measure, Needs, Sum},
     range::TimeRange,
     rollup::{self, Setting},

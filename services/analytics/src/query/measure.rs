@@ -1,9 +1,6 @@
 //! What measures need of cells, and how cells add up to figures.
 
-use weir_proto::{
-    analytics::v1::Figure,
-    google::r#type::Money,
-};
+use weir_proto::{analytics::v1::Figure, google::r#type::Money};
 use weir_rollup::{
     Estimate,
     cell::Cell,

@@ -10,8 +10,7 @@ use weir_query::filter::Filter;
 use weir_rollup::{definition::Definition, field::Field, money::Amount};
 
 use super::{
-    Provenance,
-    greatest_first,
+    Provenance, greatest_first,
     measure::{Measure, Needs, Sum},
     range::TimeRange,
     rollup::{self, Setting},

@@ -272,8 +272,12 @@ impl Running<'_> {
         let partition = self.partition;
         match time::timeout(left, self.writer.drain()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(partition, %error, "events are left to be read from the log again"),
-            Err(_) => tracing::warn!(partition, "no time is left for events; they are read from the log again"),
+            Ok(Err(error)) => {
+                tracing::warn!(partition, %error, "events are left to be read from the log again")
+            }
+            Err(_) => {
+                tracing::warn!(partition, "no time is left for events; they are read from the log again")
+            }
         }
         End::Ordered
     }

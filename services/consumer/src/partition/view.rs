@@ -1,8 +1,8 @@
 //! What a partition shows of itself.
 
 use weir_log::Offset;
-use weir_store::Writer;
 use weir_proto::{processing::v1::partition_status::State, rollup::v1::Tally};
+use weir_store::Writer;
 
 use crate::sink::{Events, Rollups};
 

@@ -85,7 +85,8 @@ impl Sink for Events {
             self.watermark_micros = self.watermark_micros.max(record.append_time_ms.saturating_mul(1000));
             let Outcome::Fresh(event) = outcome else { continue };
             let (_, late) = self.lateness.of(record, event);
-            let decoded = EventRecord::decode(record.value).expect("what the decoder accepts, prost does: a test holds it");
+            let decoded = EventRecord::decode(record.value)
+                .expect("what the decoder accepts, prost does: a test holds it");
             let row = Row::of(&decoded, record.offset, late).expect("a fresh event is an event");
             self.encoder(event.project).push(&row, properties(&decoded));
         }
