@@ -106,6 +106,7 @@ impl System {
                     ("WEIR__LOG__KIND", "kafka".into()),
                     ("WEIR__LOG__KAFKA__BROKERS", bootstrap.into()),
                     ("WEIR__DATA_DIR", dir.path().join(name).display().to_string()),
+                    ("WEIR__STORE__LOCATION", dir.path().join("store").display().to_string()),
                     ("WEIR__TOPICS__EVENTS", format!("{prefix}-events")),
                     ("WEIR__TOPICS__METRICS", format!("{prefix}-metrics")),
                     ("WEIR__TOPICS__DEAD_LETTERS", format!("{prefix}-dlq")),

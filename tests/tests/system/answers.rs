@@ -184,7 +184,94 @@ fn check_answers(system: &System) -> Result<()> {
         }
         check_rows(name, &rows, group, &oracle[name])?;
     }
+    check_from_events(system, &oracle)
+}
+
+/// What only the events themselves tell.
+fn check_from_events(system: &System, oracle: &Value) -> Result<()> {
+    let steps = oracle["funnel_steps"].as_array().context("the oracle knows a funnel")?;
+    let steps: Vec<&str> = steps.iter().filter_map(Value::as_str).collect();
+    let steps = steps.join(",");
+    for (name, window, more) in [
+        ("funnel_1h", "1h", &[][..]),
+        ("funnel_1d", "1d", &[]),
+        ("funnel_7d_by_platform", "7d", &["--by", "platform"]),
+    ] {
+        let args = [&["--steps", steps.as_str(), "--window", window, "--order", "strict"], more].concat();
+        let answer = query(system, "funnel", &args)?;
+        let groups = answer["groups"].as_array().cloned().unwrap_or_default();
+        for (group, expected) in oracle[name].as_object().context("funnels by group")? {
+            let found = match group.as_str() {
+                "all" => Some(&answer["total"]),
+                _ => groups.iter().find(|found| found["group"][0] == group.as_str()),
+            };
+            let found = found.with_context(|| format!("{name}: {group} is missing: {answer}"))?;
+            let counts: Vec<_> = found["steps"]
+                .as_array()
+                .context("steps")?
+                .iter()
+                .map(|step| count(&step["count"]))
+                .collect();
+            let expected: Vec<_> = expected.as_array().context("counts")?.iter().map(Value::as_u64).collect();
+            ensure!(counts == expected, "{name}, {group}: {counts:?}, not {expected:?}");
+        }
+    }
+
+    let answer = query(system, "retention", &["--period", "week"])?;
+    let cohorts = answer["groups"][0]["cohorts"].as_array().context("cohorts")?;
+    let expected = oracle["retention_weekly_utc"].as_array().context("the oracle knows retention")?;
+    ensure!(cohorts.len() == expected.len(), "{} cohorts, not {}", cohorts.len(), expected.len());
+    for (cohort, expected) in cohorts.iter().zip(expected) {
+        let day = &cohort["localTime"].as_str().context("a day")?[..10];
+        ensure!(
+            expected[0] == day && count(&cohort["size"]) == expected[1].as_u64(),
+            "{cohort}, not {expected}"
+        );
+        for (week, found) in cohort["counts"].as_array().context("weeks")?.iter().enumerate() {
+            let expected = expected[2].get(week.to_string()).map_or(Some(0), Value::as_u64);
+            ensure!(count(found) == expected, "cohort {day}, week {week}: {found}, not {expected:?}");
+        }
+    }
+
+    let url = format!("{}/v1/users/user_0007/events?pageSize=10", system.addresses.endpoint());
+    let timeline: Value = serde_json::from_str(&process::get(&url).context("a timeline over REST")?)?;
+    let found = timeline["events"].as_array().context("events")?.iter().map(|event| {
+        let time = event["correctedTime"].as_str().unwrap_or_default();
+        serde_json::json!([time.replace('T', " ").trim_end_matches('Z'), event["event"]["eventName"]])
+    });
+    let (found, expected) = (Value::Array(found.collect()), &oracle["timeline_user_0007_first_10"]);
+    ensure!(found == *expected, "{found}, not {expected}");
+
+    // Rollups and events agree where both can answer.
+    for (kind, args) in [
+        ("time-series", &["--interval", "day", "--zone", "Asia/Kolkata", "--measure", "unique_users"][..]),
+        ("breakdown", &["--by", "platform", "--measure", "count", "--measure", "unique_users"]),
+    ] {
+        let rollup = query(system, kind, args)?;
+        let events = query(system, kind, &[args, &["--exact"]].concat())?;
+        ensure!(events["info"]["source"] == "SOURCE_STORE", "exact figures come from the events: {events}");
+        let rows = |answer: &Value| match kind {
+            "breakdown" => answer["rows"].clone(),
+            _ => answer["series"].clone(),
+        };
+        ensure!(rows(&rollup) == rows(&events), "{kind}: {rollup} from a rollup, {events} from the events");
+    }
+
+    let sql = "select event_name, count(*) as events, count(distinct user_id) as users from events group by 1 order by 2 desc, 1";
+    let answer = system.weir(&["query", "sql", "--csv", sql])?;
+    let expected = oracle["by_event"].as_array().context("the oracle knows events")?;
+    let lines: Vec<String> = expected
+        .iter()
+        .map(|row| format!("{},{},{}", row[0].as_str().unwrap_or_default(), row[1], row[2]))
+        .collect();
+    let found: Vec<&str> = answer.lines().skip(1).collect();
+    ensure!(found == lines, "SQL: {answer}");
     Ok(())
+}
+
+/// A 64-bit number in ProtoJSON, which is a text.
+fn count(number: &Value) -> Option<u64> {
+    number.as_str().map_or(Some(0), |text| text.parse().ok())
 }
 
 /// Rows of the oracle are `[key…, events, unique users]`.
