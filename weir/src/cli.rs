@@ -10,7 +10,7 @@ use crate::commands::{
     query::{self, Query},
     send::{self, Send},
     simulate::{self, Simulate},
-    status,
+    status, store,
     tail::{self, Tail},
     up::{self, Alone, Up},
 };
@@ -42,6 +42,7 @@ enum Command {
     Query(Query),
     Tail(Tail),
     Status(status::StatusCommand),
+    Store(store::StoreCommand),
     Simulate(Simulate),
     /// Run the producer alone: takes events in
     Producer(Alone),
@@ -70,6 +71,7 @@ impl Cli {
             Command::Query(args) => query::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Store(args) => store::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Config(args) => config::run(&args),

@@ -48,7 +48,7 @@ pub struct PartitionStatus {
     /// Next source offset to be read.
     #[prost(uint64, tag = "3")]
     pub position: u64,
-    /// Source offset up to which output is durable, by sink.
+    /// How far the output has come, by sink.
     #[prost(message, repeated, tag = "4")]
     pub sinks: ::prost::alloc::vec::Vec<SinkStatus>,
     /// End of the source partition: the offset that the next event will get.
@@ -146,9 +146,12 @@ pub struct SinkStatus {
     /// Name of the sink: `rollups` or `store`.
     #[prost(string, tag = "1")]
     pub sink: ::prost::alloc::string::String,
-    /// The source offset after the last one whose output is durable.
+    /// The source offset after the last one whose output queries see.
     #[prost(uint64, tag = "2")]
     pub next_offset: u64,
+    /// The source offset after the last one whose output is durable: from there on another owner would read again.
+    #[prost(uint64, tag = "3")]
+    pub durable_offset: u64,
 }
 /// Generated client implementations.
 pub mod processing_service_client {

@@ -154,6 +154,10 @@ fn watched_events(response: &WatchQueryResponse) -> f64 {
         watch_query_response::Result::Summary(summary) => events(summary),
         watch_query_response::Result::TimeSeries(series) => series.series[0].totals[0].value,
         watch_query_response::Result::Breakdown(breakdown) => breakdown.totals[0].value,
+        watch_query_response::Result::Funnel(_)
+        | watch_query_response::Result::Retention(_)
+        | watch_query_response::Result::Paths(_)
+        | watch_query_response::Result::UserEvents(_) => unreachable!("these tests don't watch them"),
     }
 }
 

@@ -226,7 +226,7 @@ mod tests {
         View {
             state,
             position: next,
-            sinks: vec![Progress::rollups(next)],
+            sinks: vec![crate::partition::Progress::rollups(next)],
             watermark_micros: 5_000_000,
             ..View::default()
         }

@@ -9,6 +9,7 @@ pub(crate) mod send;
 mod settled;
 pub(crate) mod simulate;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod tail;
 pub(crate) mod up;
 

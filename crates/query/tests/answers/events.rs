@@ -26,28 +26,28 @@ use weir_store::{
     view::{Column, View},
 };
 
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// An event, as far as these tests need it.
 #[derive(Debug, Clone, Default)]
-pub struct Event {
-    pub user: String,
-    pub session: String,
-    pub name: String,
+pub(crate) struct Event {
+    pub(crate) user: String,
+    pub(crate) session: String,
+    pub(crate) name: String,
     /// Microseconds.
-    pub time: i64,
-    pub texts: Vec<(String, String)>,
-    pub numbers: Vec<(String, f64)>,
-    pub revenue: Option<(&'static str, i64, i32)>,
+    pub(crate) time: i64,
+    pub(crate) texts: Vec<(String, String)>,
+    pub(crate) numbers: Vec<(String, f64)>,
+    pub(crate) revenue: Option<(&'static str, i64, i32)>,
 }
 
 /// Batches of events: like a table without segments.
 #[derive(Debug)]
-pub struct Held(Vec<RecordBatch>);
+pub(crate) struct Held(Vec<RecordBatch>);
 
 impl Held {
     /// Events with their places as offsets, in batches of some size.
-    pub fn of(events: &[Event], batch: usize) -> Arc<dyn Events> {
+    pub(crate) fn of(events: &[Event], batch: usize) -> Arc<dyn Events> {
         let mut batches = Vec::new();
         for (number, chunk) in events.chunks(batch.max(1)).enumerate() {
             let mut encoder = Encoder::default();
@@ -81,19 +81,19 @@ impl Events for Held {
     }
 }
 
-pub fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     Engine::new(Settings { memory_bytes: 1 << 30, threads: 2 }).unwrap()
 }
 
-pub fn run<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
-pub fn field(name: &str) -> Field {
+pub(crate) fn field(name: &str) -> Field {
     Field::parse(name).unwrap()
 }
 
-pub fn is(field: &str, texts: &[&str]) -> pb::Filter {
+pub(crate) fn is(field: &str, texts: &[&str]) -> pb::Filter {
     let value = |text: &&str| prost_types::Value { kind: Some(Kind::StringValue((*text).to_owned())) };
     let condition = pb::Condition {
         field: field.to_owned(),
@@ -103,30 +103,30 @@ pub fn is(field: &str, texts: &[&str]) -> pb::Filter {
     pb::Filter { expression: Some(Expression::Condition(condition)) }
 }
 
-pub fn all(filters: Vec<pb::Filter>) -> pb::Filter {
+pub(crate) fn all(filters: Vec<pb::Filter>) -> pb::Filter {
     pb::Filter { expression: Some(Expression::AllOf(pb::FilterList { filters })) }
 }
 
-pub fn not(filter: pb::Filter) -> pb::Filter {
+pub(crate) fn not(filter: pb::Filter) -> pb::Filter {
     pb::Filter { expression: Some(Expression::Not(Box::new(filter))) }
 }
 
-pub fn filter(filter: &pb::Filter) -> Filter {
+pub(crate) fn filter(filter: &pb::Filter) -> Filter {
     let mut found = Violations::default();
     let parsed = Filter::parse(Some(filter), &Path::ROOT, &mut found);
     found.into_result().unwrap();
     parsed
 }
 
-pub fn named(name: &str) -> Filter {
+pub(crate) fn named(name: &str) -> Filter {
     filter(&is("event_name", &[name]))
 }
 
-pub fn of_all(measure: Measure) -> Measured {
+pub(crate) fn of_all(measure: Measure) -> Measured {
     Measured { measure, filter: Filter::default(), precision: Precision::Exact }
 }
 
-pub fn funnel(range: Range<i64>, steps: &[&str], window: i64) -> funnel::Question {
+pub(crate) fn funnel(range: Range<i64>, steps: &[&str], window: i64) -> funnel::Question {
     funnel::Question {
         range,
         filter: Filter::default(),
@@ -140,7 +140,7 @@ pub fn funnel(range: Range<i64>, steps: &[&str], window: i64) -> funnel::Questio
     }
 }
 
-pub fn series(range: Range<i64>, measures: Vec<Measure>) -> series::Question {
+pub(crate) fn series(range: Range<i64>, measures: Vec<Measure>) -> series::Question {
     series::Question {
         range,
         interval: None,
@@ -156,6 +156,6 @@ pub fn series(range: Range<i64>, measures: Vec<Measure>) -> series::Question {
 }
 
 /// The numbers of figures.
-pub fn numbers(figures: &[series::Figure]) -> Vec<f64> {
+pub(crate) fn numbers(figures: &[series::Figure]) -> Vec<f64> {
     figures.iter().map(|figure| figure.estimate.map_or(f64::NAN, |estimate| estimate.value)).collect()
 }

@@ -1,5 +1,7 @@
 //! Questions and their answers, on events in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod events;
 mod limits;
 mod random;

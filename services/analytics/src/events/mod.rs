@@ -34,7 +34,8 @@ use weir_proto::{
 use weir_query::{Actor, Values, engine::Read, filter::Filter};
 use weir_rollup::Estimate;
 use weir_store::{
-    HotSource, Reader, Segment, Snapshot, Store,
+    HotSource, Reader, Snapshot, Store,
+    manifest::Segment,
     table::{File, Table},
     view::{Column, View},
 };

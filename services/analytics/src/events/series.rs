@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use weir_proto::{
     analytics::v1 as pb,
-    google::r#type::Money,
     time::timestamp,
     validate::{Path, Validate as _, Violations},
 };
@@ -261,11 +260,7 @@ fn totals(series: Option<&Series>, measures: usize) -> Vec<pb::Figure> {
 }
 
 fn to_figure(of: &Figure) -> pb::Figure {
-    figure(of.estimate, of.money.as_ref().map(money))
-}
-
-fn money(amount: &Amount) -> Money {
-    Money { currency_code: amount.currency.to_string(), units: amount.units, nanos: amount.nanos }
+    figure(of.estimate, of.money.as_ref().and_then(Amount::to_money))
 }
 
 fn range(of: &Range<i64>) -> pb::TimeRange {

@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use prost_types::{Struct, Value, value};
+use prost_types::{Struct, Value};
 use weir_proto::{
     analytics::v1 as pb,
     event::v1::Context,
-    google::r#type::Money,
     time::timestamp,
     validate::{Path, Validate as _, Violations},
 };
@@ -15,7 +14,7 @@ use weir_query::{
     export::{Page, Timeline},
     user::Profile,
 };
-use weir_rollup::money::Currency;
+use weir_rollup::money::{Amount, Currency};
 use weir_store::{Decoder, schema::Kind};
 
 use super::{Seen, event_filter};
@@ -36,9 +35,8 @@ pub(crate) fn profile(user: &str, found: Profile, seen: &Seen) -> Result<pb::Get
             "no event of the user `{user}` is kept; users are found by `user_id`, or by `anonymous_id` if they never signed in"
         )));
     };
-    let revenue = found.revenue.amounts().filter(|amount| amount.currency != Currency::NONE).map(|amount| {
-        Money { currency_code: amount.currency.to_string(), units: amount.units, nanos: amount.nanos }
-    });
+    let told = |amount: &&Amount| amount.currency != Currency::NONE;
+    let revenue = found.revenue.amounts().iter().filter(told).filter_map(Amount::to_money);
     let mut context = None::<Context>;
     for (field, text) in &found.context {
         text.clone_into(field.of_mut(context.get_or_insert_default()));

@@ -26,6 +26,8 @@ use weir_proto::processing::v1::partition_status::State;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use flight::Landed;
+#[cfg(test)]
+pub(crate) use view::Progress;
 pub(crate) use view::View;
 
 use crate::{Shared, error::Error};
