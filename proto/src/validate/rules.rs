@@ -27,12 +27,6 @@ pub(super) fn max_bytes(value: &str, maximum: usize, at: &Path<'_>, found: &mut 
     }
 }
 
-pub(super) fn len(value: &[u8], length: usize, at: &Path<'_>, found: &mut Violations) {
-    if value.len() != length {
-        found.add(at, format_args!("must have {length} bytes, has {}", value.len()));
-    }
-}
-
 pub(super) fn not_in(value: &str, refused: &[&str], at: &Path<'_>, found: &mut Violations) {
     if refused.contains(&value) {
         found.add(

@@ -10,7 +10,6 @@ use crate::{
     event::v1::{Context, Event, OperatingSystem},
     google::r#type::Money,
     ingest::v1::{IngestEventRequest, IngestEventsRequest, SyncClockRequest},
-    store::v1::ReadHotRequest,
 };
 
 fn event() -> Event {
@@ -113,7 +112,7 @@ fn boundaries_are_where_the_schema_says() {
 }
 
 #[test]
-fn windows_steps_and_owners_have_bounds() {
+fn windows_and_steps_have_bounds() {
     let step = |name: &str| FunnelStep { event_names: vec![name.into()], ..FunnelStep::default() };
     let funnel = |steps: usize, window: i64| QueryFunnelRequest {
         steps: vec![step("purchase"); steps],
@@ -125,9 +124,6 @@ fn windows_steps_and_owners_have_bounds() {
     assert_eq!(fields(&funnel(21, 0)), ["steps", "window"]);
     assert_eq!(fields(&funnel(0, 10 * 366 * 86_400)), ["steps", "window"]);
     assert_eq!(fields(&QueryPathsRequest::default()), ["event"]);
-    let owned = |bytes| ReadHotRequest { owner: vec![0; bytes], ..ReadHotRequest::default() };
-    assert_eq!(fields(&owned(16)), [""; 0]);
-    assert_eq!(fields(&owned(15)), ["owner"]);
 }
 
 #[test]

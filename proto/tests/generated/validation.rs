@@ -98,7 +98,7 @@ fn check_field(field: &FieldDescriptor) -> String {
                     optional_rules.push(format!("rules::{rule}({values}, &at, found);"));
                 }
             }
-            (kind @ ("string" | "bytes" | "uint32" | "double" | "enum"), Value::Message(rules))
+            (kind @ ("string" | "uint32" | "double" | "enum"), Value::Message(rules))
                 if !field.is_list() && !field.supports_presence() =>
             {
                 for (rule, value) in set_fields(&rules) {
@@ -142,9 +142,6 @@ fn scalar_rule(field: &FieldDescriptor, kind: &str, rule: &str, value: &Value) -
             format!("rules::not_in(&self.{name}, &[{}], &at, found);", refused.join(", "))
         }
         ("string", "uuid" | "ip", Value::Bool(true)) => format!("rules::{rule}(&self.{name}, &at, found);"),
-        ("bytes", "len", Value::U64(length)) => {
-            format!("rules::{rule}(&self.{name}, {length}, &at, found);")
-        }
         ("uint32", "lte" | "gte", Value::U32(bound)) => {
             format!("rules::{rule}(self.{name}, {bound}, &at, found);")
         }

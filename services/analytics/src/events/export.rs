@@ -151,7 +151,7 @@ impl Wish {
         });
         pieces.zip(stream::iter(first)).map(|(piece, content_type)| {
             let (data, events, info) = piece?;
-            let body = HttpBody { content_type, data: data.into(), extensions: Vec::new() };
+            let body = HttpBody { content_type, data, extensions: Vec::new() };
             Ok(pb::ExportEventsResponse { body: Some(body), events, info })
         })
     }
