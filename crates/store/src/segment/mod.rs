@@ -1,6 +1,6 @@
 //! Segments: immutable Parquet files with the events of one project and partition, in the order (user hash, time, log offset).
 //!
-//! [`write`] makes them of batches, [`merge`] of other segments, [`read`] opens and verifies them, [`tally`] collects what the
+//! [`mod@write`] makes them of batches, [`merge`] of other segments, [`read`] opens and verifies them, [`tally`] collects what the
 //! manifest says about them. Which ones count is the [manifest](crate::manifest)'s matter.
 
 mod merge;
