@@ -310,18 +310,11 @@ impl ExecutionPlan for Scan {
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
-        // Of what reads; what only passes rows on would count them again.
+        // Of each part; the union of them would count their rows again.
         let mut all = MetricsSet::new();
-        let mut plans = vec![&self.inner];
-        while let Some(plan) = plans.pop() {
-            let children = plan.children();
-            if children.is_empty() {
-                plan.metrics()
-                    .iter()
-                    .flat_map(MetricsSet::iter)
-                    .for_each(|metric| all.push(Arc::clone(metric)));
-            }
-            plans.extend(children);
+        let parts = if self.inner.is::<UnionExec>() { self.inner.children() } else { vec![&self.inner] };
+        for metrics in parts.into_iter().filter_map(|part| part.metrics()) {
+            metrics.iter().for_each(|metric| all.push(Arc::clone(metric)));
         }
         Some(all)
     }

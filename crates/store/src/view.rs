@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringViewArray, StringViewBuilder},
+    compute::{is_not_null, kernels::zip::zip},
     datatypes::{DataType, Field as ArrowField, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
@@ -137,7 +138,10 @@ impl Column {
                     text.map(Ok).into_iter().chain(number).chain(boolean).collect::<Result<_, _>>()?;
                 match forms.len() {
                     1 => Ok(forms.remove(0)),
-                    _ => call(&datafusion::functions::core::coalesce(), forms, file),
+                    _ => {
+                        let function = Function::udf(Does::FirstText, forms.len());
+                        call(&Arc::new(function), forms, file)
+                    }
                 }
             }
             Self::Text(key) => of_map(&PROPERTY_TEXT, key),
@@ -268,6 +272,8 @@ enum Does {
     PropertyNumber,
     /// A number or boolean as a text.
     AsText,
+    /// The first of some texts that is not null.
+    FirstText,
     /// `(properties, property_kinds, chosen columns…)`: the map with all properties.
     AllProperties(Arc<[(Kind, String)]>),
     /// Likewise the kinds of its entries.
@@ -292,6 +298,7 @@ impl ScalarUDFImpl for Function {
             Does::PropertyText => "property_text",
             Does::PropertyNumber => "property_number",
             Does::AsText => "as_text",
+            Does::FirstText => "first_text",
             Does::AllProperties(_) => "all_properties",
             Does::AllKinds(_) => "all_property_kinds",
         }
@@ -303,7 +310,7 @@ impl ScalarUDFImpl for Function {
 
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
         Ok(match self.does {
-            Does::PropertyText | Does::AsText | Does::AllKinds(_) => DataType::Utf8View,
+            Does::PropertyText | Does::AsText | Does::FirstText | Does::AllKinds(_) => DataType::Utf8View,
             Does::AllProperties(_) => schema::map_type(),
             Does::PropertyNumber => DataType::Float64,
         })
@@ -313,6 +320,13 @@ impl ScalarUDFImpl for Function {
         let rows = arguments.number_rows;
         let array: ArrayRef = match (&self.does, arguments.args.as_slice()) {
             (Does::AsText, [values]) => Arc::new(as_text(&values.to_array(rows)?)?),
+            (Does::FirstText, [first, others @ ..]) => {
+                let mut texts = first.to_array(rows)?;
+                for other in others {
+                    texts = zip(&is_not_null(&texts)?, &texts, &other.to_array(rows)?)?;
+                }
+                texts
+            }
             (Does::PropertyText, [map, kinds, ColumnarValue::Scalar(key)]) => {
                 let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
                 let entries = Entries::new(&map, &kinds).map_err(external)?;
@@ -334,6 +348,7 @@ impl ScalarUDFImpl for Function {
             }
             (
                 Does::AsText
+                | Does::FirstText
                 | Does::PropertyText
                 | Does::PropertyNumber
                 | Does::AllProperties(_)

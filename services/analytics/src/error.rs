@@ -114,14 +114,13 @@ impl Error {
         }
     }
 
-    /// Why rollups don't answer the question, where the events can.
+    /// Itself, where rollups can't answer and the events can.
     ///
     /// # Errors
-    /// The error, where they can't help.
-    pub(crate) fn uncovered(self) -> Result<String, Self> {
+    /// Itself, where they can't help.
+    pub(crate) fn uncovered(self) -> Result<Self, Self> {
         match self {
-            Self::NotCovered { message, .. } => Ok(message),
-            Self::TooFine(message) => Ok(message),
+            Self::NotCovered { .. } | Self::TooFine(_) => Ok(self),
             other => Err(other),
         }
     }

@@ -125,7 +125,7 @@ impl Analytics {
         request: &Request<QueryTimeSeriesRequest>,
     ) -> Result<QueryTimeSeriesResponse, Error> {
         let asked = request.get_ref();
-        let mut why = needs::of_series(asked).map(str::to_owned);
+        let (why, mut declined) = (needs::of_series(asked), None);
         if why.is_none() {
             match TimeSeries::parse(asked) {
                 Ok(question) => {
@@ -134,7 +134,7 @@ impl Analytics {
                     match answer.await {
                         Ok(Answer::TimeSeries(answer)) => return Ok(answer),
                         Ok(_) => unreachable!("the answer is of the question's kind"),
-                        Err(error) => why = Some(error.uncovered()?),
+                        Err(error) => declined = Some(error.uncovered()?),
                     }
                 }
                 Err(violations) => return Err(violations.into()),
@@ -142,6 +142,7 @@ impl Analytics {
         }
         let measures = Measures::series(asked, self.limits.max_result_rows)?;
         let (seen, limit) = self.seen(request, &asked.min_consistency_token).await?;
+        let why = seen.instead_of(declined, why)?;
         let question = measures.of(Self::range(&measures.range));
         let (answer, before) = self.measured(&measures, &question, &seen, limit).await?;
         let mut response = measures.series_response(&question, &answer, before.as_ref(), &seen);
@@ -154,17 +155,18 @@ impl Analytics {
         request: &Request<QueryBreakdownRequest>,
     ) -> Result<QueryBreakdownResponse, Error> {
         let asked = request.get_ref();
-        let mut why = needs::of_breakdown(asked).map(str::to_owned);
+        let (why, mut declined) = (needs::of_breakdown(asked), None);
         if why.is_none() {
             let question = Question::Breakdown(Breakdown::parse(asked)?);
             match self.ask(request, question, &asked.min_consistency_token).await {
                 Ok(Answer::Breakdown(answer)) => return Ok(answer),
                 Ok(_) => unreachable!("the answer is of the question's kind"),
-                Err(error) => why = Some(error.uncovered()?),
+                Err(error) => declined = Some(error.uncovered()?),
             }
         }
         let measures = Measures::breakdown(asked, self.limits.max_result_rows)?;
         let (seen, limit) = self.seen(request, &asked.min_consistency_token).await?;
+        let why = seen.instead_of(declined, why)?;
         let question = measures.of(Self::range(&measures.range));
         let (answer, before) = self.measured(&measures, &question, &seen, limit).await?;
         let mut response = measures.breakdown_response(&question, &answer, before.as_ref(), &seen);

@@ -234,7 +234,9 @@ fn check_from_events(system: &System, oracle: &Value) -> Result<()> {
     }
 
     let url = format!("{}/v1/users/user_0007/events?pageSize=10", system.addresses.endpoint());
-    let timeline: Value = serde_json::from_str(&process::get(&url).context("a timeline over REST")?)?;
+    let response = process::get(&url).context("a timeline over REST")?;
+    let (_, body) = response.split_once("\r\n\r\n").context("a head and a body")?;
+    let timeline: Value = serde_json::from_str(body).with_context(|| format!("ProtoJSON, not {body}"))?;
     let found = timeline["events"].as_array().context("events")?.iter().map(|event| {
         let time = event["correctedTime"].as_str().unwrap_or_default();
         serde_json::json!([time.replace('T', " ").trim_end_matches('Z'), event["event"]["eventName"]])

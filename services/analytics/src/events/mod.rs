@@ -121,6 +121,23 @@ fn file(segment: &Segment) -> File {
 }
 
 impl Seen {
+    /// Why these events are asked and not a rollup. Where some of them are missing, `declined`, which the rollups said, is the
+    /// better answer.
+    ///
+    /// # Errors
+    /// `declined`.
+    pub(crate) fn instead_of(
+        &self,
+        declined: Option<Error>,
+        why: Option<&'static str>,
+    ) -> Result<Option<String>, Error> {
+        match declined {
+            Some(error) if !self.snapshot.stale.is_empty() => Err(error),
+            Some(error) => Ok(Some(error.to_string())),
+            None => Ok(why.map(str::to_owned)),
+        }
+    }
+
     /// The range of all events, first and last included.
     pub(crate) fn everything(&self) -> std::ops::Range<i64> {
         i64::MIN..i64::MAX
@@ -154,7 +171,7 @@ impl Seen {
             bytes_read: read.bytes,
             start_time: moment(range.start),
             end_time: moment(range.end),
-            exact,
+            exact: exact && stale.is_empty(),
             missing_parts: missing.collect(),
             segments_read: segments.len() as u64,
             ..ResultInfo::default()

@@ -20,7 +20,7 @@ use crate::{
     moment,
 };
 
-/// How many get through a sequence of steps, and how long they take
+/// Count how many get through a sequence of steps, and how long they take
 ///
 /// Somebody reaches a step when, within the window, they did all the steps before it and then this one; other events may lie
 /// between. Every possible first event is tried and the deepest chain counts.

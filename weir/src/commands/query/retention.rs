@@ -17,7 +17,7 @@ use crate::{
     client::Connection,
 };
 
-/// How many users come back, period by period
+/// Count how many users come back, period by period
 ///
 /// A user belongs to the cohort of the period of their first event in the range, or, with --recurring, of every period in
 /// which they have one.
