@@ -70,7 +70,7 @@ impl Events {
     /// All events as they are now, those of the token among them.
     ///
     /// # Errors
-    /// [`Error::Behind`] when these are not there in time, [`Error::Store`].
+    /// [`Error::Behind`] when these are not there in time, [`Error::StoreUnavailable`].
     pub(crate) async fn now(&self, wanted: &Wanted, deadline: Instant) -> Result<Arc<Seen>, Error> {
         let started = Instant::now();
         loop {
