@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch},
+    array::{AsArray, RecordBatch},
     datatypes::TimestampMicrosecondType,
 };
 use foldhash::fast::FixedState;
@@ -15,6 +15,7 @@ use weir_rollup::{
 };
 use weir_store::{
     schema::{Kind, column as name, context_column},
+    shape::Entries,
     view::Column,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -72,23 +73,6 @@ pub struct Property {
     pub more_values: bool,
     /// Different values (texts, numbers and booleans).
     pub distinct: Estimate,
-}
-
-/// Calls `take` with row, key, kind and text of every property.
-pub(crate) fn each_property<'b>(
-    map: &'b ArrayRef,
-    kinds: &'b ArrayRef,
-    mut take: impl FnMut(usize, &'b str, Kind, Option<&'b str>),
-) {
-    let (map, kinds) = (map.as_map(), kinds.as_string_view());
-    let (keys, values) = (map.keys().as_string::<i32>(), map.values().as_string::<i32>());
-    for (row, ends) in map.offsets().windows(2).enumerate() {
-        let letters = if kinds.is_valid(row) { kinds.value(row).as_bytes() } else { &[] };
-        for (entry, index) in (ends[0] as usize..ends[1] as usize).enumerate() {
-            let kind = letters.get(entry).map_or(Kind::Text, |letter| Kind::of(*letter));
-            take(row, keys.value(index), kind, values.is_valid(index).then(|| values.value(index)));
-        }
-    }
 }
 
 impl Engine {
@@ -286,7 +270,7 @@ impl Keys {
 
 impl Sink for Keys {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        each_property(batch.column(0), batch.column(1), |_, key, kind, value| {
+        Entries::new(batch.column(0), batch.column(1))?.each(|_, key, kind, value| {
             if let Some(counted) = self.property(key) {
                 counted.note(kind, value);
             }

@@ -11,7 +11,9 @@ use weir_rollup::{
     money::{Currency, Revenue},
 };
 use weir_store::{
+    encode::NANOS,
     schema::{Kind, column as name, context_column},
+    shape::Entries,
     view::Column,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -21,9 +23,7 @@ use crate::{
     engine::Read,
     export::of_user,
     fold::{Action, NO_SESSION, actors, session::sessions},
-    names::each_property,
     scan::{Scan, Sink},
-    series::NANOS,
 };
 
 /// What a user did, and how often.
@@ -202,7 +202,7 @@ impl Sink for Seen {
             self.context = self.context.take().max(context);
         }
         let map = FIXED.len() + ContextField::ALL.len();
-        each_property(batch.column(map), batch.column(map + 1), |row, key, kind, value| {
+        Entries::new(batch.column(map), batch.column(map + 1))?.each(|row, key, kind, value| {
             if types.is_valid(row) && types.value(row) == "IDENTIFY" {
                 let value = (kind, value.map(str::to_owned));
                 note(&mut self.traits, key, (times[row], offsets[row]), value);

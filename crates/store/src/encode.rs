@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use crate::schema::{self, Kind, REVENUE_DIGITS};
 
 /// Billionths in a unit of money.
-pub(crate) const NANOS: i128 = 1_000_000_000;
+pub const NANOS: i128 = 1_000_000_000;
 
 /// An event without its properties, borrowed. Empty texts stand for absent ones.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -240,7 +240,8 @@ fn absent(field: &Field, rows: usize) -> Result<ArrayRef> {
 }
 
 /// The entries of a batch's map of properties.
-pub(crate) struct Entries<'b> {
+#[derive(Debug)]
+pub struct Entries<'b> {
     map: &'b MapArray,
     keys: &'b StringArray,
     values: &'b StringArray,
@@ -257,7 +258,11 @@ impl<'b> Entries<'b> {
         Self::new(map, kinds.ok_or_else(|| missing(column::PROPERTY_KINDS))?)
     }
 
-    pub(crate) fn new(map: &'b ArrayRef, kinds: &'b ArrayRef) -> Result<Self> {
+    /// Those of the columns `properties` and `property_kinds`.
+    ///
+    /// # Errors
+    /// [`Error::Column`] when one of them has another type.
+    pub fn new(map: &'b ArrayRef, kinds: &'b ArrayRef) -> Result<Self> {
         let wrong = |column: &str, found: &DataType| Error::Column {
             column: column.to_owned(),
             problem: format!("has the type {found}"),
@@ -287,7 +292,7 @@ impl<'b> Entries<'b> {
     }
 
     /// Calls `take(row, key, kind, value)` for every entry in order.
-    pub(crate) fn each(&self, mut take: impl FnMut(usize, &'b str, Kind, Option<&'b str>)) {
+    pub fn each(&self, mut take: impl FnMut(usize, &'b str, Kind, Option<&'b str>)) {
         for row in 0..self.map.len() {
             self.of_row(row, |key, kind, value| take(row, key, kind, value));
         }

@@ -16,10 +16,10 @@ use weir_rollup::{
     money::{Currency, Revenue},
     numeric::Summary,
 };
-use weir_store::{schema::column as name, view::Column};
+use weir_store::{encode::NANOS, schema::column as name, view::Column};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{NANOS, Precision, Question};
+use super::{Precision, Question};
 use crate::{
     Error,
     buckets::Buckets,

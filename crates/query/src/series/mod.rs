@@ -130,9 +130,6 @@ pub struct Answer {
     pub read: Read,
 }
 
-/// Billionths in a unit of money. Amounts were whole units of 64 bits and billionths before they were stored.
-pub(crate) const NANOS: i128 = 1_000_000_000;
-
 /// Widest rolling window, buckets.
 const MAX_ROLLING: u32 = 1000;
 
