@@ -94,8 +94,10 @@ impl Analytics {
 
     /// The events as they are now, those of the token among them, and how long a question about them may take.
     async fn seen<R>(&self, request: &Request<R>, token: &str) -> Result<(Arc<Seen>, Duration), Error> {
-        let wanted = self.engine.wanted(token)?;
-        let seen = self.events.now(&wanted, self.token_deadline(request)).await?;
+        let (wanted, deadline) = (self.engine.wanted(token)?, self.token_deadline(request));
+        // What is counted was handed to the store before.
+        self.engine.reach(&wanted, deadline).await?;
+        let seen = self.events.now(&wanted, deadline).await?;
         let by_caller = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         let left = by_caller.map_or(self.limits.query_timeout, |deadline| {
             deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN)
@@ -185,7 +187,12 @@ impl Analytics {
         let engine = &self.events.engine;
         let answer = engine.series(seen.clone(), question.clone(), limit).await?;
         let before = match measures.compare {
-            true => Some(engine.series(seen.clone(), question.preceding(), limit).await?),
+            true => {
+                // Whatever is among the greatest now may have been among the least before.
+                let max_series = self.limits.max_result_rows;
+                let before = weir_query::series::Question { max_series, ..question.preceding() };
+                Some(engine.series(seen.clone(), before, limit).await?)
+            }
             false => None,
         };
         Ok((answer, before))

@@ -144,6 +144,7 @@ fn check_answers(system: &System) -> Result<()> {
     let expected = &oracle["summary"];
     same("summary events", &summary["current"]["events"], &expected["events"])?;
     close("summary unique users", &summary["current"]["uniqueUsers"], &expected["unique_users"])?;
+    ensure!(summary["info"]["exact"] == true, "so few users and sessions are exact: {}", summary["info"]);
     close("summary sessions", &summary["current"]["sessions"], &expected["sessions"])?;
 
     for (name, interval, zone, more) in [

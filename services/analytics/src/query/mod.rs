@@ -100,11 +100,36 @@ impl Plan {
     /// Makes the answer of the views, which are those of [`Plan::parts`], one a partition, in their order.
     pub(crate) fn answer(&self, views: &[View], patience: Patience<'_>) -> Result<Answer, Error> {
         Ok(match self {
-            Self::Summary(plan) => Answer::Summary(plan.answer(views, patience)?),
-            Self::TimeSeries(plan) => Answer::TimeSeries(plan.answer(views, patience)?),
-            Self::Breakdown(plan) => Answer::Breakdown(plan.answer(views, patience)?),
+            Self::Summary(plan) => {
+                let mut answer = plan.answer(views, patience)?;
+                let ranges = answer.current.iter().chain(&answer.previous);
+                let ranges = ranges.flat_map(|of| [&of.events, &of.unique_users, &of.sessions]);
+                let top = answer.top_events.iter().flat_map(|event| [&event.events, &event.unique_users]);
+                tell_exactness(&mut answer.info, ranges.chain(top).flatten());
+                Answer::Summary(answer)
+            }
+            Self::TimeSeries(plan) => {
+                let mut answer = plan.answer(views, patience)?;
+                let points = answer.series.iter().flat_map(|series| &series.points);
+                let figures = points.flat_map(|point| &point.figures);
+                let totals = answer.series.iter().flat_map(|series| &series.totals);
+                tell_exactness(&mut answer.info, figures.chain(totals));
+                Answer::TimeSeries(answer)
+            }
+            Self::Breakdown(plan) => {
+                let mut answer = plan.answer(views, patience)?;
+                let figures = answer.rows.iter().flat_map(|row| &row.figures);
+                tell_exactness(&mut answer.info, figures.chain(&answer.totals));
+                Answer::Breakdown(answer)
+            }
         })
     }
+}
+
+/// Notes whether every figure of an answer is exact.
+fn tell_exactness<'f>(info: &mut Option<ResultInfo>, mut figures: impl Iterator<Item = &'f pb::Figure>) {
+    let exact = figures.all(|figure| figure.exact);
+    info.iter_mut().for_each(|info| info.exact = exact);
 }
 
 /// What the answer says about itself.
