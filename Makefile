@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# What is fetched or built once and shared by all clones: Kafka's jars, cargo-deny, grpcurl, and in CI every compiled crate.
+# What is fetched or built once and shared by all clones: Kafka's jars, cargo-deny, grpcurl, Python packages, and in CI every compiled crate.
 export WEIR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir
 ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(WEIR_CACHE)/target
@@ -23,12 +23,12 @@ up: ## Build and run everything in one process on the embedded log
 
 .PHONY: test
 test: ## Run every test; the last line has their number
-	@scripts/setup build kafka grpcurl
+	@scripts/setup build kafka python grpcurl
 	@scripts/test $(ARGS)
 
 .PHONY: setup
 setup: ## Install what building, testing and linting need and is missing
-	@scripts/setup build kafka grpcurl lint
+	@scripts/setup build kafka python grpcurl lint
 
 .PHONY: dev
 dev: ## Run the services as processes of their own on a local Kafka, logging to .weir/dev; Ctrl-C stops them
