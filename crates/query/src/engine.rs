@@ -2,6 +2,7 @@
 
 use std::{future::Future, ops::AddAssign, sync::Arc, time::Duration};
 
+use arrow::error::ArrowError;
 use datafusion::{
     error::DataFusionError,
     execution::{
@@ -142,6 +143,18 @@ impl Engine {
         let limit = self.0.settings.memory_bytes;
         match error.find_root() {
             DataFusionError::ResourcesExhausted(_) => Error::OutOfMemory { limit },
+            DataFusionError::ObjectStore(_)
+            | DataFusionError::ParquetError(_)
+            | DataFusionError::IoError(_) => Error::Unreadable(error),
+            // The Parquet reader speaks to the scan in Arrow's errors.
+            DataFusionError::ArrowError(of_file, _)
+                if matches!(
+                    **of_file,
+                    ArrowError::ParquetError(_) | ArrowError::IoError(..) | ArrowError::ExternalError(_)
+                ) =>
+            {
+                Error::Unreadable(error)
+            }
             _ => Error::Execution(error),
         }
     }

@@ -49,7 +49,10 @@ pub enum Error {
     /// The events could not be read.
     #[error(transparent)]
     Store(#[from] weir_store::Error),
-    /// Anything else that reading or computing met with.
+    /// A file with events could not be read, or was not what it should be.
+    #[error("the events could not be read: {0}")]
+    Unreadable(DataFusionError),
+    /// Anything else that computing met with.
     #[error("the question could not be answered: {0}")]
     Execution(DataFusionError),
 }
@@ -62,7 +65,7 @@ impl Error {
     /// Whether the same question can have an answer later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::TooSlow(_) | Self::OutOfMemory { .. } | Self::Store(_) => true,
+            Self::TooSlow(_) | Self::OutOfMemory { .. } | Self::Store(_) | Self::Unreadable(_) => true,
             Self::Question { .. }
             | Self::Formula { .. }
             | Self::Sql(_)

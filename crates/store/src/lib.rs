@@ -26,6 +26,6 @@ pub use delete_user::Erased;
 pub use error::{Error, Result};
 pub use hot::{CleanBatch, HotRead, Part};
 pub use objects::{Bucket, Created, Location, Object, Objects, Upload};
-pub use reader::{HotSource, Reader, Snapshot};
+pub use reader::{HotSource, Missing, Reader, Snapshot};
 pub use store::{EventStore, Settings, Store};
 pub use writer::{Status, Writer};

@@ -3,18 +3,29 @@
 //! A reader mirrors the chains and asks the owners for what comes after. An owner drops hot events only after the entry with their
 //! segment is there, so a hot part that begins beyond the mirror's end means: read the entries, ask again. So nothing is missing
 //! between segments and hot part, and nothing is in both.
+//!
+//! Files are not looked at until a question fails on one: then [`Reader::isolate`] finds which, and later snapshots leave it out and
+//! name it.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Debug,
+    ops::Range,
+    sync::{Arc, Mutex as Lock, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::{StreamExt, future::join_all, stream};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
+use uuid::Uuid;
 
 use crate::{
     error::{Error, Result},
     hot::HotRead,
-    manifest::{Chain, Segment, State},
+    manifest::{Chain, Segment, Span, State},
+    segment,
     store::Store,
 };
 
@@ -22,6 +33,8 @@ use crate::{
 const ATTEMPTS: usize = 4;
 /// Files that are looked at at a time.
 const LOOKS: usize = 32;
+/// A segment that could not be read is tried again after this: somebody may have put it back.
+const ISOLATED_FOR: Duration = Duration::from_secs(60);
 
 /// Where the hot parts of partitions are read: in this process, or from their owners.
 #[async_trait]
@@ -33,6 +46,9 @@ pub trait HotSource: Send + Sync + Debug {
     async fn read(&self, partition: u32, from: u64) -> Result<HotRead>;
 }
 
+/// Segments that can't be read, with the problem, and until when that is believed.
+pub(crate) type Isolated = HashMap<Uuid, (String, Instant)>;
+
 /// Reads a store.
 #[derive(Debug)]
 pub struct Reader {
@@ -40,6 +56,7 @@ pub struct Reader {
     hot: Arc<dyn HotSource>,
     /// By partition; `None` until its chain was read once.
     mirrors: Vec<Mutex<Option<Chain>>>,
+    isolated: Lock<Isolated>,
 }
 
 /// All events of a project as of one moment.
@@ -58,6 +75,23 @@ pub struct Snapshot {
     pub watermark_micros: i64,
     /// Partitions of which events are missing here, and why.
     pub stale: Vec<(u32, String)>,
+    /// Segments that are left out because they can't be read.
+    pub missing: Vec<Missing>,
+}
+
+/// A segment that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Its partition.
+    pub partition: u32,
+    /// The object's name.
+    pub path: String,
+    /// Events in it.
+    pub rows: u64,
+    /// Earliest and latest time of its events, microseconds since the Unix epoch.
+    pub times: Span<i64>,
+    /// What is wrong with it and how to mend it.
+    pub problem: String,
 }
 
 /// A partition's share of a snapshot: the chain, what its owner has beyond, what is missing.
@@ -67,10 +101,11 @@ impl Reader {
     /// A reader of the partitions below a number.
     pub fn new(store: Store, partitions: u32, hot: Arc<dyn HotSource>) -> Self {
         let mirrors = (0..partitions).map(|_| Mutex::new(None)).collect();
-        Self { store, hot, mirrors }
+        Self { store, hot, mirrors, isolated: Lock::default() }
     }
 
-    /// Everything that was accepted of a project. What can't be asked or read is named in [`Snapshot::stale`]; the rest is there.
+    /// Everything that was accepted of a project. What can't be asked or read is named in [`Snapshot::stale`] and
+    /// [`Snapshot::missing`]; the rest is there.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Manifest`] when the chains of all partitions can't be read.
@@ -86,7 +121,38 @@ impl Reader {
                 Err(error) => states.push((partition, Arc::default(), None, Some(error.to_string()))),
             }
         }
-        Ok(Snapshot::of(project, states))
+        Ok(Snapshot::of(project, states, &self.isolated()))
+    }
+
+    /// Looks whether segments of a snapshot can be read because a question about a range of time, microseconds since the Unix epoch,
+    /// could not; those that can't are left out of later snapshots for a minute. Whether there are any: then ask again.
+    ///
+    /// Files that are gone or have another size are looked for first; then those that may hold events of the range are read and
+    /// compared with their checksums.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the store does not answer: nothing is known about its segments then.
+    pub async fn isolate(&self, snapshot: &Snapshot, range: &Range<i64>) -> Result<bool> {
+        let objects = self.store.objects();
+        let open = |segment: Arc<Segment>| async move { segment::open(objects, &segment).await.map(drop) };
+        let mut found = damaged(&snapshot.segments, open).await?;
+        if found.is_empty() {
+            let asked = snapshot.segments.iter().filter(|segment| segment.times.meets(range));
+            let asked: Vec<_> = asked.cloned().collect();
+            let verify = |segment: Arc<Segment>| async move { self.store.verify(&segment).await };
+            found = damaged(&asked, verify).await?;
+        }
+        let until = Instant::now() + ISOLATED_FOR;
+        let any = !found.is_empty();
+        self.isolated().extend(found.into_iter().map(|(id, problem)| (id, (problem, until))));
+        Ok(any)
+    }
+
+    fn isolated(&self) -> MutexGuard<'_, Isolated> {
+        let mut isolated = self.isolated.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        isolated.retain(|_, (_, until)| now < *until);
+        isolated
     }
 
     async fn share(&self, partition: u32, mirror: &Mutex<Option<Chain>>) -> Result<Share> {
@@ -150,7 +216,7 @@ impl Reader {
 }
 
 impl Snapshot {
-    pub(crate) fn of(project: &str, shares: Vec<Share>) -> Self {
+    pub(crate) fn of(project: &str, shares: Vec<Share>, isolated: &Isolated) -> Self {
         let mut snapshot = Self {
             project: project.into(),
             segments: Vec::new(),
@@ -158,10 +224,22 @@ impl Snapshot {
             next_offsets: BTreeMap::new(),
             watermark_micros: i64::MIN,
             stale: Vec::new(),
+            missing: Vec::new(),
         };
         let mut watermarks = Vec::new();
         for (partition, state, hot, trouble) in shares {
-            snapshot.segments.extend(state.of_project(project).cloned());
+            for segment in state.of_project(project) {
+                match isolated.get(&segment.id) {
+                    None => snapshot.segments.push(Arc::clone(segment)),
+                    Some((problem, _)) => snapshot.missing.push(Missing {
+                        partition,
+                        path: segment.path.clone(),
+                        rows: segment.rows,
+                        times: segment.times,
+                        problem: problem.clone(),
+                    }),
+                }
+            }
             let (mut end, mut watermark) = (state.next_offset, state.watermark_micros);
             if let Some(hot) = hot {
                 let batches = hot.parts.iter().filter_map(|part| part.events.get(project));
@@ -182,21 +260,28 @@ impl Snapshot {
         let segments = self.segments.iter().map(|segment| segment.rows).sum::<u64>();
         segments + self.hot.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
     }
+}
 
-    /// The segments whose file is gone or has another size, and why: what a query that failed can be asked again
-    /// [without](Snapshot::without).
-    pub async fn unreadable(&self, store: &Store) -> Vec<(Arc<Segment>, Error)> {
-        let looks = self.segments.iter().map(|segment| async move {
-            let opened = crate::segment::open(store.objects(), segment).await;
-            opened.err().map(|error| (Arc::clone(segment), error))
-        });
-        stream::iter(looks).buffered(LOOKS).filter_map(std::future::ready).collect().await
+/// The segments that a look finds damaged, and how.
+async fn damaged<L: Future<Output = Result<()>>>(
+    segments: &[Arc<Segment>],
+    look: impl Fn(Arc<Segment>) -> L,
+) -> Result<Vec<(Uuid, String)>> {
+    let looks = segments.iter().map(|segment| {
+        let look = look(Arc::clone(segment));
+        async move { (segment.id, look.await) }
+    });
+    let mut looks = stream::iter(looks).buffer_unordered(LOOKS);
+    let mut damaged = Vec::new();
+    while let Some((id, looked)) = looks.next().await {
+        match looked {
+            Ok(()) => {}
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "a segment is left out of answers");
+                damaged.push((id, error.to_string()));
+            }
+        }
     }
-
-    /// The snapshot without some segments.
-    #[must_use]
-    pub fn without(mut self, segments: &[Arc<Segment>]) -> Self {
-        self.segments.retain(|segment| !segments.iter().any(|other| other.id == segment.id));
-        self
-    }
+    Ok(damaged)
 }

@@ -21,7 +21,7 @@ use crate::{
     hot::{CleanBatch, Hot, HotRead, Part},
     manifest::{Chain, Change, Published, Refusal, Segment, State},
     objects::{Bucket, Created, Location, Objects, apart},
-    reader::{HotSource, Snapshot},
+    reader::{HotSource, Isolated, Snapshot},
     retain, segment,
     writer::Writer,
 };
@@ -263,7 +263,7 @@ impl EventStore for Store {
             let trouble = chain.damage().map(|damage| damage.to_string());
             states.push((partition, Arc::clone(chain.state()), None, trouble));
         }
-        Ok(Snapshot::of(project, states))
+        Ok(Snapshot::of(project, states, &Isolated::new()))
     }
 
     async fn delete_user(&self, partition: u32, project: &str, user: &str) -> Result<Erased> {

@@ -161,7 +161,8 @@ impl From<weir_query::Error> for Error {
             weir_query::Error::TooSlow(after) => Self::TooSlow(after),
             weir_query::Error::OutOfMemory { .. } => Self::OutOfMemory(message),
             weir_query::Error::Store(error) => error.into(),
-            weir_query::Error::Execution(_) => Self::Internal(message),
+            // Whoever asked has looked for segments that are damaged; this one is not, or not always.
+            weir_query::Error::Unreadable(_) | weir_query::Error::Execution(_) => Self::Internal(message),
         }
     }
 }

@@ -132,6 +132,13 @@ impl<T: Ord + Copy> Span<T> {
     }
 }
 
+impl Span<i64> {
+    /// Whether a range has one of the values.
+    pub fn meets(&self, range: &std::ops::Range<i64>) -> bool {
+        self.min < range.end && range.start <= self.max
+    }
+}
+
 /// Values of a property by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -105,21 +105,36 @@ async fn a_damaged_partition_is_named_and_the_others_answer() {
 }
 
 #[tokio::test]
-async fn a_segment_whose_file_is_gone_is_named_and_the_rest_can_be_read() {
+async fn segments_that_are_gone_or_torn_are_left_out_and_named_and_the_rest_answers() {
     for depot in depots() {
         let store = depot.store(|_| ()).await;
         for start in [0, 10, 20] {
             store.append(0, Uuid::now_v7(), batch(start..start + 10)).await.unwrap();
         }
-        let snapshot = store.scan(PROJECT, 1).await.unwrap();
-        assert_eq!(snapshot.unreadable(&store).await.len(), 0);
-        let lost = Arc::clone(&snapshot.segments[1]);
-        store.objects().delete(&lost.path).await.unwrap();
-        let unreadable = snapshot.unreadable(&store).await;
-        assert_eq!(unreadable.len(), 1);
-        assert_eq!(unreadable[0].0.id, lost.id);
-        assert!(unreadable[0].1.to_string().contains(&lost.path));
-        let rest = snapshot.without(&[lost]);
+        let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
+        let all = i64::MIN..i64::MAX;
+        let whole = reader.snapshot(PROJECT).await.unwrap();
+        assert!(!reader.isolate(&whole, &all).await.unwrap());
+        let [_, gone, torn] = &whole.segments[..] else { panic!("three flushes are three segments") };
+
+        store.objects().delete(&gone.path).await.unwrap();
+        assert!(reader.isolate(&whole, &all).await.unwrap());
+        let rest = reader.snapshot(PROJECT).await.unwrap();
+        let missing: Vec<_> = rest.missing.iter().map(|missing| (&missing.path, missing.rows)).collect();
+        assert_eq!(missing, [(&gone.path, 8)]);
+        assert!(rest.missing[0].problem.contains("is missing: put it back"), "{}", rest.missing[0].problem);
         assert_eq!(crate::fixture::events(&store, &rest).await.len(), 16);
+
+        // One byte of the first column is not what it was; size and footer are.
+        let mut bytes = store.objects().get(&torn.path).await.unwrap().unwrap().to_vec();
+        bytes[64] ^= 0x55;
+        store.objects().delete(&torn.path).await.unwrap();
+        let _ = store.objects().create(&torn.path, bytes.into()).await.unwrap();
+        let elsewhere = torn.times.max + 1..i64::MAX;
+        assert!(!reader.isolate(&rest, &elsewhere).await.unwrap(), "nobody asked for what it holds");
+        assert!(reader.isolate(&rest, &all).await.unwrap());
+        let rest = reader.snapshot(PROJECT).await.unwrap();
+        assert_eq!(rest.missing.len(), 2);
+        assert_eq!(crate::fixture::events(&store, &rest).await.len(), 8);
     }
 }
