@@ -289,7 +289,7 @@ struct Home(PathBuf);
 impl Home {
     /// The cache folder, filled if it has to be. One process fills it at a time.
     fn get() -> Result<Self> {
-        let home = Self(cache()?.join(VERSION));
+        let home = Self(crate::cache()?.join(VERSION));
         fs::create_dir_all(&home.0)?;
         let lock = File::create(home.0.join("lock"))?;
         lock.lock()?;
@@ -351,19 +351,6 @@ impl Home {
         jars.sort_unstable();
         Ok(jars.join(":"))
     }
-}
-
-fn cache() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os("WEIR_CACHE") {
-        return Ok(dir.into());
-    }
-    let base = match env::var_os("XDG_CACHE_HOME") {
-        Some(dir) => PathBuf::from(dir),
-        None => {
-            PathBuf::from(env::var_os("HOME").context("neither WEIR_CACHE nor HOME is set")?).join(".cache")
-        }
-    };
-    Ok(base.join("weir"))
 }
 
 fn java() -> PathBuf {

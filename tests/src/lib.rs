@@ -5,4 +5,24 @@
 
 pub mod kafka;
 pub mod process;
+pub mod python;
+pub mod s3;
 pub mod system;
+
+use std::{env, path::PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Where what is fetched or built once is kept for all clones: `$WEIR_CACHE`, else `$XDG_CACHE_HOME/weir`, else `~/.cache/weir`.
+pub(crate) fn cache() -> Result<PathBuf> {
+    if let Some(dir) = env::var_os("WEIR_CACHE") {
+        return Ok(dir.into());
+    }
+    let base = match env::var_os("XDG_CACHE_HOME") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            PathBuf::from(env::var_os("HOME").context("neither WEIR_CACHE nor HOME is set")?).join(".cache")
+        }
+    };
+    Ok(base.join("weir"))
+}

@@ -1,11 +1,14 @@
 //! Whole systems made of real processes: everything in one binary on the embedded log, or three services on Kafka.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::process::{Plan, Ports, Process, free_ports};
+use crate::{
+    process::{Plan, Ports, Process, binary, free_ports},
+    s3,
+};
 
 /// Rollups that the questions about the shop's clickstream need.
 const ROLLUPS: &str = r#"
@@ -16,6 +19,19 @@ dimensions = ["platform"]
 name = "by_channel_and_lifecycle"
 dimensions = ["acquisition_channel", "user_lifecycle"]
 "#;
+
+/// Settings with which the store writes and compacts segments all the time, as it does in hours of a large site.
+pub const RESTLESS_STORE: [(&str, &str); 2] =
+    [("WEIR__STORE__FLUSH_INTERVAL", "50ms"), ("WEIR__STORE__COMPACT_FILES", "3")];
+
+/// Where the services on Kafka share the event store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedStore {
+    /// A folder.
+    Folder,
+    /// A bucket of the [S3-compatible server](crate::s3).
+    Bucket,
+}
 
 /// A running system.
 #[derive(Debug)]
@@ -79,10 +95,16 @@ impl Addresses {
 impl System {
     /// `weir up` on the embedded log.
     pub fn one_binary() -> Result<Self> {
+        Self::one_binary_with(&[])
+    }
+
+    /// `weir up` with some settings.
+    pub fn one_binary_with(settings: &[(&str, &str)]) -> Result<Self> {
         let (dir, addresses) = (tempfile::tempdir()?, Addresses::free());
         let data = dir.path().join("data");
         let mut plan = plan(dir.path(), "up", &addresses)?;
         plan.args.extend(["--data-dir".into(), data.display().to_string()]);
+        plan.env.extend(settings.iter().map(|(key, value)| ((*key).into(), (*value).into())));
         plan.ready = vec![
             format!("{}/readyz", addresses.endpoint()),
             format!("{}/readyz", addresses.analytics.http()),
@@ -90,9 +112,9 @@ impl System {
         Self::start(dir, addresses, [("up", plan)].into())
     }
 
-    /// Producer, analytics, gateway and one or two consumers as processes of their own, on the Kafka at `bootstrap`. Topics
-    /// and group have names of this system's own.
-    pub fn on_kafka(bootstrap: &str, consumers: usize) -> Result<Self> {
+    /// Producer, analytics, gateway and one or two consumers as processes of their own, on the Kafka at `bootstrap`. Topics,
+    /// group and the place of the events have names of this system's own.
+    pub fn on_kafka(bootstrap: &str, consumers: usize, store: SharedStore) -> Result<Self> {
         let (dir, addresses) = (tempfile::tempdir()?, Addresses::free());
         let prefix = uuid::Uuid::new_v4().simple().to_string();
         let names = ["producer", "consumer", "second_consumer", "analytics", "gateway"];
@@ -106,7 +128,6 @@ impl System {
                     ("WEIR__LOG__KIND", "kafka".into()),
                     ("WEIR__LOG__KAFKA__BROKERS", bootstrap.into()),
                     ("WEIR__DATA_DIR", dir.path().join(name).display().to_string()),
-                    ("WEIR__STORE__LOCATION", dir.path().join("store").display().to_string()),
                     ("WEIR__TOPICS__EVENTS", format!("{prefix}-events")),
                     ("WEIR__TOPICS__METRICS", format!("{prefix}-metrics")),
                     ("WEIR__TOPICS__DEAD_LETTERS", format!("{prefix}-dlq")),
@@ -117,6 +138,7 @@ impl System {
                 ]
                 .map(|(k, v)| (k.to_owned(), v)),
             );
+            plan.env.extend(store.settings(dir.path(), &prefix).map(|(k, v)| (k.to_owned(), v)));
             let ports = match name {
                 "producer" => addresses.producer.http,
                 "consumer" => addresses.consumer.http,
@@ -158,9 +180,36 @@ impl System {
         Ok(())
     }
 
+    /// The command `weir store …` on the store of `weir up`.
+    ///
+    /// # Panics
+    /// When the system is none of one binary.
+    pub fn store_command(&self, action: &str) -> Command {
+        let plan = &self.plans["up"];
+        let mut command = Command::new(binary());
+        command.args(["store", action]).args(&plan.args[1..]).envs(&plan.env);
+        command
+    }
+
     /// Runs a client command against the system.
     pub fn weir(&self, args: &[&str]) -> Result<String> {
         crate::process::weir(&self.addresses.endpoint(), args)
+    }
+}
+
+impl SharedStore {
+    fn settings(self, dir: &Path, prefix: &str) -> [(&'static str, String); 5] {
+        let (location, server) = match self {
+            Self::Folder => (dir.join("store").display().to_string(), ""),
+            Self::Bucket => (format!("s3://{}/{prefix}", s3::BUCKET), s3::shared().url()),
+        };
+        [
+            ("WEIR__STORE__LOCATION", location),
+            ("WEIR__STORE__S3__ENDPOINT", server.into()),
+            ("WEIR__STORE__S3__REGION", s3::REGION.into()),
+            ("WEIR__STORE__S3__ACCESS_KEY_ID", s3::KEY.into()),
+            ("WEIR__STORE__S3__SECRET_ACCESS_KEY", s3::KEY.into()),
+        ]
     }
 }
 

@@ -1,5 +1,6 @@
 //! A shop's clickstream goes in by `weir import` and `weir query` gives the answers that DuckDB and plain Python gave
-//! (`data/answers.py`): on one binary, on three services with Kafka, and with a consumer killed in mid-import.
+//! (`data/answers.py`): on one binary, restarted and compacted again and again, on three services with Kafka and a bucket, and with
+//! a consumer killed in mid-import.
 
 use std::{
     io::{Read, Write},
@@ -10,8 +11,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
-use weir_tests::{kafka, process, system::System};
+use weir_tests::{
+    kafka, process,
+    system::{RESTLESS_STORE, SharedStore, System},
+};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
 /// Half a year that holds all of the data in every zone asked about.
@@ -48,8 +53,51 @@ fn one_binary_answers_as_the_oracle_does_and_a_second_import_changes_nothing() -
 }
 
 #[test]
+fn restarts_and_compactions_at_random_moments_change_no_answer() -> Result<()> {
+    const ROUNDS: usize = 50;
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut system = System::one_binary_with(&RESTLESS_STORE)?;
+    let rows = rows()?;
+    let lines: Vec<&str> = rows.split_inclusive('\n').collect();
+    let mut import = import_command(&system, "-", IMPORT).stdin(Stdio::piped()).spawn()?;
+    let mut input = import.stdin.take().context("its input is ours")?;
+    for share in lines.chunks(lines.len().div_ceil(ROUNDS)) {
+        input.write_all(share.concat().as_bytes())?;
+        let compactor = random
+            .random_bool(0.5)
+            .then(|| system.store_command("compact").stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+        std::thread::sleep(Duration::from_millis(random.random_range(0..150)));
+        if random.random_bool(0.7) {
+            system.kill("up");
+        } else {
+            let up = system.processes.remove("up").context("it runs")?;
+            ensure!(up.terminate()?.success(), "`weir up` drains and ends well on SIGTERM");
+        }
+        if let Some(compactor) = compactor {
+            let mut compactor = compactor?;
+            if random.random_bool(0.5) {
+                compactor.kill()?;
+            }
+            compactor.wait()?;
+        }
+        system.restart("up")?;
+    }
+    drop(input);
+    let status = import.wait()?;
+    ensure!(status.success(), "the import ends well whatever was restarted: {status}");
+    check_answers(&system)?;
+    let verified = system.store_command("verify").output()?;
+    ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    let compacted = system.store_command("compact").output()?;
+    ensure!(compacted.status.success(), "{}", String::from_utf8_lossy(&compacted.stderr));
+    check_answers(&system).context("after a last compaction")
+}
+
+#[test]
 fn three_services_on_kafka_answer_as_the_oracle_does() -> Result<()> {
-    let mut system = System::on_kafka(&kafka::shared().bootstrap(), 1)?;
+    let mut system = System::on_kafka(&kafka::shared().bootstrap(), 1, SharedStore::Bucket)?;
     import(&system)?;
     check_answers(&system)?;
 
@@ -65,14 +113,13 @@ fn three_services_on_kafka_answer_as_the_oracle_does() -> Result<()> {
 
 #[test]
 fn a_consumer_killed_in_mid_import_changes_no_answer() -> Result<()> {
-    let mut system = System::on_kafka(&kafka::shared().bootstrap(), 2)?;
+    let mut system = System::on_kafka(&kafka::shared().bootstrap(), 2, SharedStore::Folder)?;
     let second = format!("{}/v1/processing/status", system.addresses.second_consumer.http());
     until("the second consumer works on its share", || {
         Ok(process::get(&second).is_some_and(|status| status.contains("STATE_RUNNING")))
     })?;
 
-    let mut rows = String::new();
-    GzDecoder::new(std::fs::File::open(Path::new(DATA).join("ecom.csv.gz"))?).read_to_string(&mut rows)?;
+    let rows = rows()?;
     let middle = rows.len() / 2 + rows[rows.len() / 2..].find('\n').context("there are many rows")?;
     let mut import = import_command(&system, "-", IMPORT).stdin(Stdio::piped()).spawn()?;
     let mut input = import.stdin.take().context("its input is ours")?;
@@ -98,6 +145,13 @@ fn import_command(system: &System, file: &str, maps: [&str; 8]) -> Command {
         .env("WEIR_ENDPOINT", system.addresses.endpoint())
         .stdin(Stdio::null());
     command
+}
+
+/// The clickstream, as CSV.
+fn rows() -> Result<String> {
+    let mut rows = String::new();
+    GzDecoder::new(std::fs::File::open(Path::new(DATA).join("ecom.csv.gz"))?).read_to_string(&mut rows)?;
+    Ok(rows)
 }
 
 fn import(system: &System) -> Result<()> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use weir_tests::{
     kafka::KafkaBroker,
     process::{self, Ports},
-    system::System,
+    system::{SharedStore, System},
 };
 
 /// Asserts that a text names each of some things, and shows it when it does not.
@@ -191,7 +191,8 @@ fn wrong_circumstances_refuse_to_start_and_say_what_to_do() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_is_said_and_outlasted() -> Result<()> {
     let broker = tokio::task::spawn_blocking(KafkaBroker::start).await??;
-    let mut system = tokio::task::block_in_place(|| System::on_kafka(&broker.bootstrap(), 1))?;
+    let mut system =
+        tokio::task::block_in_place(|| System::on_kafka(&broker.bootstrap(), 1, SharedStore::Folder))?;
     let (client, url) = (Client::new(), format!("{}/v1/events", system.addresses.producer.http()));
     let send = |user: &str| client.post(&url).json(&json!({"event_name": "e", "user_id": user})).send();
     let before: Value = send("before").await?.error_for_status()?.json().await?;

@@ -1,9 +1,11 @@
-//! Under load `weir up` is killed again and again, or a consumer is given up for dead and comes back. Clients retry what was
-//! not acknowledged, with the same `event_id`. Afterwards every acknowledged event is counted once and none twice.
+//! Under load `weir up` is killed again and again while its store is compacted and asked, or a consumer is given up for dead and
+//! comes back. Clients retry what was not acknowledged, with the same `event_id`. Every answer meanwhile counts what was
+//! acknowledged before it was asked, and afterwards every acknowledged event is counted once and none twice.
 
 use std::{
     collections::BTreeMap,
     ops::Range,
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -13,12 +15,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 use weir_proto::{
     analytics::v1::{
-        Measure, QueryBreakdownRequest, TimeRange, analytics_service_client::AnalyticsServiceClient, measure,
+        Measure, QueryBreakdownRequest, QuerySqlRequest, ResultInfo, TimeRange,
+        analytics_service_client::AnalyticsServiceClient, measure, query_sql_response, result_info::Source,
     },
     event::v1::Event,
     google::r#type::Money,
@@ -27,10 +30,10 @@ use weir_proto::{
 use weir_tests::{
     kafka,
     process::{PATIENCE, Ports},
-    system::System,
+    system::{RESTLESS_STORE, SharedStore, System},
 };
 
-const KILLS: usize = 20;
+const KILLS: usize = 50;
 const CLIENTS: usize = 4;
 const BATCH: usize = 25;
 const NAMES: [&str; 3] = ["view", "cart", "purchase"];
@@ -49,18 +52,33 @@ async fn every_acknowledged_event_counts_once_whatever_is_killed() -> Result<()>
     let seed = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut system = System::one_binary()?;
+    let mut system = System::one_binary_with(&RESTLESS_STORE)?;
     let load = Load::start(&system, seed);
+    let (asked, asking) = watch::channel(true);
+    let questions = tokio::spawn(ask(system.addresses.analytics.grpc(), load.ledgers.clone(), asking));
     for round in 0..KILLS {
         // Let some of the load through, then strike at a random moment.
         let some = random.random_range(1..40) * BATCH as u64;
         load.more(some)
             .await
             .with_context(|| format!("round {round}: the system takes events again after a kill"))?;
+        // Besides those that the store makes by itself, a compaction by another process, which may not end well either.
+        let mut compactor =
+            system.store_command("compact").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         tokio::time::sleep(Duration::from_micros(random.random_range(0..20_000))).await;
         system.kill("up");
-        system.restart("up")?;
+        if random.random_bool(0.5) {
+            compactor.kill()?;
+        }
+        tokio::task::block_in_place(|| compactor.wait())?;
+        tokio::task::block_in_place(|| system.restart("up"))?;
     }
+    // The last one is asked, too, before it is over.
+    load.more(10 * BATCH as u64).await?;
+    asked.send(false)?;
+    let answers = questions.await??;
+    println!("{answers} answers in between");
+    ensure!(answers > KILLS as u64, "the system was asked while it was killed");
     let (expected, tokens) = load.stop().await?;
     println!(
         "{} events acknowledged over {KILLS} kills, {} batches sent more than once",
@@ -74,7 +92,7 @@ async fn every_acknowledged_event_counts_once_whatever_is_killed() -> Result<()>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_was_given_up_for_dead_changes_nothing_when_it_comes_back() -> Result<()> {
     let bootstrap = tokio::task::block_in_place(|| kafka::shared().bootstrap());
-    let system = tokio::task::block_in_place(|| System::on_kafka(&bootstrap, 2))?;
+    let system = tokio::task::block_in_place(|| System::on_kafka(&bootstrap, 2, SharedStore::Folder))?;
     let (zombie, heir) = (system.addresses.consumer, system.addresses.second_consumer);
     until_running(zombie, 1..3).await?;
     until_running(heir, 1..3).await?;
@@ -117,9 +135,78 @@ async fn until_running(consumer: Ports, wanted: Range<usize>) -> Result<()> {
     }
 }
 
+/// What a client has sent at all, what of it was acknowledged, and the consistency token of that.
+#[derive(Clone, Debug, Default)]
+struct Ledger {
+    sent: u64,
+    acknowledged: u64,
+    token: String,
+}
+
+/// Asks the store for the events of one client after the other, and compares each answer with what the client knows. Gives the
+/// number of answers.
+async fn ask(
+    grpc: String,
+    ledgers: Vec<watch::Receiver<Ledger>>,
+    asking: watch::Receiver<bool>,
+) -> Result<u64> {
+    let channel = Endpoint::from_shared(grpc)?.timeout(Duration::from_secs(10)).connect_lazy();
+    let mut analytics = AnalyticsServiceClient::new(channel);
+    let mut answers = 0;
+    for client in (0..CLIENTS).cycle() {
+        if !*asking.borrow() {
+            break;
+        }
+        let Ledger { acknowledged, token, .. } = ledgers[client].borrow().clone();
+        let statement = format!(
+            "select count(*), count(distinct event_id), min(funnel) from events, \
+             (select count(distinct user_id) as funnel from events where property('client') = 'client {client}') \
+             where property('client') = 'client {client}'"
+        );
+        let request =
+            QuerySqlRequest { statement, min_consistency_token: token, ..QuerySqlRequest::default() };
+        let Ok(row) = only_row(&mut analytics, request).await else {
+            // It was killed meanwhile, and says so.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let [events, different, users] = row[..] else { anyhow::bail!("three figures: {row:?}") };
+        let sent = ledgers[client].borrow().sent;
+        ensure!(events == different, "{events} events of client {client} with {different} ids");
+        ensure!(
+            (acknowledged as f64..=sent as f64).contains(&events),
+            "{events} events of client {client}, of which {acknowledged} were acknowledged and {sent} sent"
+        );
+        ensure!(users <= events && (users > 0.0) == (events > 0.0), "{users} users of {events} events");
+        answers += 1;
+    }
+    Ok(answers)
+}
+
+/// The numbers in the only row of an answer.
+async fn only_row(
+    analytics: &mut AnalyticsServiceClient<Channel>,
+    request: QuerySqlRequest,
+) -> Result<Vec<f64>> {
+    let mut parts = analytics.query_sql(request).await?.into_inner();
+    let mut rows = Vec::new();
+    while let Some(part) = parts.message().await? {
+        if let Some(query_sql_response::Part::Rows(more)) = part.part {
+            rows.extend(more.rows);
+        }
+    }
+    let row = rows.pop().context("a count is a row")?;
+    let number = |value: prost_types::Value| match value.kind {
+        Some(prost_types::value::Kind::NumberValue(number)) => number,
+        _ => f64::NAN,
+    };
+    Ok(row.values.into_iter().map(number).collect())
+}
+
 /// Clients that send until told to stop.
 struct Load {
     clients: Vec<JoinHandle<Result<(Tally, String)>>>,
+    ledgers: Vec<watch::Receiver<Ledger>>,
     acknowledged: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
@@ -127,11 +214,14 @@ struct Load {
 impl Load {
     fn start(system: &System, seed: u64) -> Self {
         let (acknowledged, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let mut ledgers = Vec::new();
         let clients = (0..CLIENTS).map(|number| {
             let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
-            tokio::spawn(client(number, seed, system.addresses.producer.grpc(), acknowledged, stop))
+            let (ledger, shown) = watch::channel(Ledger::default());
+            ledgers.push(shown);
+            tokio::spawn(client(number, seed, system.addresses.producer.grpc(), acknowledged, ledger, stop))
         });
-        Self { clients: clients.collect(), acknowledged, stop }
+        Self { clients: clients.collect(), ledgers, acknowledged, stop }
     }
 
     /// Waits until so many more events are acknowledged.
@@ -172,6 +262,7 @@ async fn client(
     seed: u64,
     grpc: String,
     acknowledged: Arc<AtomicU64>,
+    ledger: watch::Sender<Ledger>,
     stop: Arc<AtomicBool>,
 ) -> Result<(Tally, String)> {
     let mut random = StdRng::seed_from_u64(seed ^ (number as u64 + 1));
@@ -179,7 +270,8 @@ async fn client(
     let mut service = IngestServiceClient::new(channel);
     let (mut tally, mut token) = (Tally::default(), String::new());
     while !stop.load(Relaxed) {
-        let events: Vec<_> = (0..BATCH).map(|_| event(&mut random)).collect();
+        let events: Vec<_> = (0..BATCH).map(|_| event(&mut random, number)).collect();
+        ledger.send_modify(|ledger| ledger.sent += BATCH as u64);
         let mut attempts = 0;
         let response = loop {
             match service.ingest_events(IngestEventsRequest { events: events.clone() }).await {
@@ -199,12 +291,18 @@ async fn client(
                 event.revenue.as_ref().map_or(0, |m| m.units * 100 + i64::from(m.nanos) / 10_000_000);
         }
         token = response.consistency_token;
+        ledger.send_modify(|ledger| {
+            ledger.acknowledged += BATCH as u64;
+            ledger.token.clone_from(&token);
+        });
         acknowledged.fetch_add(BATCH as u64, Relaxed);
     }
     Ok((tally, token))
 }
 
-fn event(random: &mut StdRng) -> Event {
+fn event(random: &mut StdRng, client: usize) -> Event {
+    let client = prost_types::value::Kind::StringValue(format!("client {client}"));
+    let client = prost_types::Value { kind: Some(client) };
     let name = NAMES[random.random_range(0..NAMES.len())];
     Event {
         event_id: Uuid::new_v4().to_string(),
@@ -215,14 +313,21 @@ fn event(random: &mut StdRng) -> Event {
             units: random.random_range(0..50),
             nanos: random.random_range(0..100) * 10_000_000,
         }),
+        properties: Some(prost_types::Struct { fields: [("client".to_owned(), client)].into() }),
         ..Event::default()
     }
 }
 
+/// Compares what rollups and events tell with what was acknowledged.
 async fn check(system: &System, expected: &Tally, tokens: &[String]) -> Result<()> {
+    check_by(system, expected, tokens, false).await.context("from rollups")?;
+    check_by(system, expected, tokens, true).await.context("from the events")
+}
+
+async fn check_by(system: &System, expected: &Tally, tokens: &[String], exact: bool) -> Result<()> {
     let channel: Channel = Endpoint::from_shared(system.addresses.analytics.grpc())?.connect().await?;
     let mut analytics = AnalyticsServiceClient::new(channel);
-    let measure = |kind: measure::Kind| Measure { kind: kind.into(), ..Measure::default() };
+    let measure = |kind: measure::Kind| Measure { kind: kind.into(), exact, ..Measure::default() };
     let mut answer = None;
     for token in tokens {
         let request = QueryBreakdownRequest {
@@ -247,6 +352,8 @@ async fn check(system: &System, expected: &Tally, tokens: &[String]) -> Result<(
     }
     let answer = answer.context("there is a client")?;
     let mut cents = 0;
+    let source = answer.info.as_ref().map(ResultInfo::source);
+    ensure!((source == Some(Source::Store)) == exact, "{source:?} where exact is {exact}");
     ensure!(answer.rows.len() == expected.events.len(), "{:?}", answer.rows);
     for row in &answer.rows {
         let name = match &row.group[0].kind {

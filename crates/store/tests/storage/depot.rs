@@ -14,6 +14,7 @@ use object_store::{
 use tempfile::TempDir;
 use uuid::Uuid;
 use weir_store::{Bucket, Location, Settings, Store};
+use weir_tests::s3;
 
 /// A store of its own for each test.
 pub(crate) struct Depot {
@@ -25,18 +26,15 @@ pub(crate) struct Depot {
 pub(crate) fn depots() -> Vec<Depot> {
     let folder = tempfile::tempdir().unwrap();
     let local = Depot { location: Location::Folder(folder.path().join("store")), _folder: Some(folder) };
-    let server = std::env::var("WEIR_TEST_S3").ok().map(|endpoint| Depot {
-        location: Location::Bucket(Bucket {
-            name: "weir-test".to_owned(),
-            prefix: Uuid::now_v7().to_string(),
-            endpoint: Some(endpoint),
-            region: Some("us-east-1".to_owned()),
-            access_key_id: Some("test".to_owned()),
-            secret_access_key: Some("test".to_owned()),
-        }),
-        _folder: None,
-    });
-    [Some(local), server].into_iter().flatten().collect()
+    let bucket = Bucket {
+        name: s3::BUCKET.to_owned(),
+        prefix: Uuid::now_v7().to_string(),
+        endpoint: Some(s3::shared().url().to_owned()),
+        region: Some(s3::REGION.to_owned()),
+        access_key_id: Some(s3::KEY.to_owned()),
+        secret_access_key: Some(s3::KEY.to_owned()),
+    };
+    vec![local, Depot { location: Location::Bucket(bucket), _folder: None }]
 }
 
 impl Depot {

@@ -1,7 +1,6 @@
 //! The storage half of the store, from outside: nothing lost, nothing twice, whoever writes, dies, compacts or reads meanwhile.
 //!
-//! Every test runs on a local folder; with `WEIR_TEST_S3` (the URL of an S3-compatible server, such as `moto_server`, with a bucket
-//! named `weir-test`) also there.
+//! Every test runs on a local folder and on an S3-compatible server.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
