@@ -113,15 +113,7 @@ impl Child {
 
     /// A connection to the services in it.
     pub(super) fn connection(&self) -> Connection {
-        let of = |wanted: Service| {
-            let found = self.grpc.iter().find(|(service, _)| *service == wanted);
-            found.map(|(_, address)| format!("http://{address}")).unwrap_or_default()
-        };
-        Connection::to(Endpoints {
-            producer: of(Service::Producer),
-            consumer: of(Service::Consumer),
-            analytics: of(Service::Analytics),
-        })
+        connection(&self.grpc)
     }
 
     /// CPU seconds used so far, in user and system mode.
@@ -166,6 +158,59 @@ impl Drop for Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// All services of a Weir.
+pub(super) struct Fleet(Vec<Child>);
+
+impl Fleet {
+    /// In one process.
+    pub(super) async fn together(ground: &Ground) -> Result<Self> {
+        Ok(Self(vec![Child::start("up", &Service::ALL, ground).await?]))
+    }
+
+    /// Each in a process of its own; on Kafka, with a folder of events that they share.
+    pub(super) async fn apart(ground: &Ground) -> Result<Self> {
+        let ground = ground.clone().with("store.location", &ground.dir.join("store").display().to_string());
+        let mut children = Vec::new();
+        for service in [Service::Producer, Service::Consumer, Service::Analytics] {
+            let folder = ground.dir.join(service.name()).display().to_string();
+            let ground = ground.clone().with("data_dir", &folder);
+            children.push(Child::start(service.name(), &[service], &ground).await?);
+        }
+        Ok(Self(children))
+    }
+
+    /// A connection to the services themselves.
+    pub(super) fn connection(&self) -> Connection {
+        let all: Vec<_> = self.0.iter().flat_map(|child| child.grpc.clone()).collect();
+        connection(&all)
+    }
+
+    /// CPU seconds used so far, in user and system mode.
+    pub(super) fn cpu_seconds(&self) -> Result<f64> {
+        self.0.iter().map(Child::cpu_seconds).sum()
+    }
+
+    /// Ends them in order.
+    pub(super) async fn stop(self) -> Result<()> {
+        for child in self.0 {
+            child.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+fn connection(grpc: &[(Service, SocketAddr)]) -> Connection {
+    let of = |wanted: Service| {
+        let found = grpc.iter().find(|(service, _)| *service == wanted);
+        found.map(|(_, address)| format!("http://{address}")).unwrap_or_default()
+    };
+    Connection::to(Endpoints {
+        producer: of(Service::Producer),
+        consumer: of(Service::Consumer),
+        analytics: of(Service::Analytics),
+    })
 }
 
 /// CPU seconds of a process so far, in user and system mode.

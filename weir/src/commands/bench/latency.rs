@@ -1,4 +1,4 @@
-//! `weir bench latency`: from the call that sends an event until a live query counts it.
+//! `weir bench latency`: from the call that sends an event until a live query counts it, and until an ad-hoc funnel does.
 //!
 //! Events are spread over many names. Those of a name are sent some 30 ms apart, so they are counted in the order in which
 //! they were sent; when a live answer says that *n* events of a name are counted, the *n*-th call's time is known.
@@ -26,11 +26,13 @@ use weir_proto::{
     ingest::v1::IngestEventRequest,
 };
 
-use super::child::{Child, Ground};
+use super::{
+    child::{Fleet, Ground},
+    funnels,
+};
 use crate::{
     client::{Connection, Endpoints},
     commands::settled,
-    launch::Service,
     moment, output,
     render::{
         figure, grouped,
@@ -50,7 +52,7 @@ const FIRST: Duration = Duration::from_secs(60);
 /// What was sent within this time after it is not measured: connections come about, code is first run.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long the last events may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What it is told.
 #[derive(Args, Debug)]
@@ -64,6 +66,9 @@ pub(super) struct Latency {
     /// On this Kafka instead of the embedded log, host:port,…
     #[arg(long, value_name = "BROKERS")]
     kafka: Option<String>,
+    /// Each service in a process of its own
+    #[arg(long, requires = "kafka")]
+    apart: bool,
     /// A Weir that runs already, instead of one of its own; an URL as of WEIR_ENDPOINT
     #[arg(long, value_name = "URL", conflicts_with = "kafka")]
     endpoint: Option<Endpoints>,
@@ -81,7 +86,7 @@ type Waiting = Vec<Mutex<VecDeque<Instant>>>;
 /// Runs it.
 pub(super) async fn run(args: Latency) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("weir-bench-").tempdir()?;
-    let (child, connection) = match &args.endpoint {
+    let (fleet, connection) = match &args.endpoint {
         Some(endpoint) => (None, Connection::to(endpoint.clone())),
         None => {
             let mut ground = Ground::new(dir.path(), args.kafka.as_deref());
@@ -89,9 +94,12 @@ pub(super) async fn run(args: Latency) -> Result<()> {
                 let (key, value) = setting.split_once('=').context("--set takes SECTION.KEY=VALUE")?;
                 ground = ground.with(key, value);
             }
-            let child = Child::start("up", &Service::ALL, &ground).await?;
-            let connection = child.connection();
-            (Some(child), connection)
+            let fleet = match args.apart {
+                false => Fleet::together(&ground).await?,
+                true => Fleet::apart(&ground).await?,
+            };
+            let connection = fleet.connection();
+            (Some(fleet), connection)
         }
     };
     let run = uuid::Uuid::new_v4().simple().to_string();
@@ -134,6 +142,8 @@ pub(super) async fn run(args: Latency) -> Result<()> {
         waiting.clone(),
         sent.clone(),
     ));
+    let asking =
+        tokio::spawn(funnels::measure(connection.clone(), run[..8].to_owned(), measured_from..until));
     let mut seen: HashMap<String, (usize, u64)> =
         names.iter().enumerate().map(|(index, name)| (name.clone(), (index, 0))).collect();
     let mut visible = histogram()?;
@@ -159,11 +169,12 @@ pub(super) async fn run(args: Latency) -> Result<()> {
         }
     }
     let acknowledged = acknowledged.context("the loop ends after sending has")?;
-    let cpu = child.as_ref().map(Child::cpu_seconds).transpose()?;
-    if let Some(child) = child {
-        child.stop().await?;
+    let funnel = asking.await.context("asking failed")??;
+    let cpu = fleet.as_ref().map(Fleet::cpu_seconds).transpose()?;
+    if let Some(fleet) = fleet {
+        fleet.stop().await?;
     }
-    report(&args, &acknowledged, &visible, answers, cpu)
+    report(&args, &Took { acknowledged, visible, funnel }, answers, cpu)
 }
 
 /// Takes a live answer in: what it counts more than the one before became visible now.
@@ -243,24 +254,30 @@ async fn send(
     Ok(took)
 }
 
-fn record((called, took): (Instant, Duration), measured_from: Instant, histogram: &mut Histogram<u64>) {
+pub(super) fn record(
+    (called, took): (Instant, Duration),
+    measured_from: Instant,
+    histogram: &mut Histogram<u64>,
+) {
     if called >= measured_from {
         histogram.saturating_record(took.as_micros() as u64);
     }
 }
 
 /// Microseconds up to a minute, to three digits.
-fn histogram() -> Result<Histogram<u64>> {
+pub(super) fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, 60_000_000, 3).context("the bounds of the histogram are constant")
 }
 
-fn report(
-    args: &Latency,
-    acknowledged: &Histogram<u64>,
-    visible: &Histogram<u64>,
-    answers: u64,
-    cpu: Option<f64>,
-) -> Result<()> {
+/// What was measured, microseconds.
+struct Took {
+    acknowledged: Histogram<u64>,
+    visible: Histogram<u64>,
+    funnel: Histogram<u64>,
+}
+
+fn report(args: &Latency, took: &Took, answers: u64, cpu: Option<f64>) -> Result<()> {
+    let Took { acknowledged, visible, funnel } = took;
     let log = match (&args.kafka, &args.endpoint) {
         (Some(_), _) => "kafka",
         (None, Some(_)) => "as configured",
@@ -287,6 +304,7 @@ fn report(
             "updates": answers,
             "acknowledged": of(acknowledged),
             "visible": of(visible),
+            "funnel": of(funnel),
             "serverCpuSeconds": cpu,
         }))?;
         return Ok(());
@@ -309,7 +327,11 @@ fn report(
             .chain([format!("{:.1} ms", ms(histogram.max()))])
             .collect::<Vec<_>>()
     };
-    let rows = [row("acknowledged (durable)", acknowledged), row("visible in a live query", visible)];
+    let rows = [
+        row("acknowledged (durable)", acknowledged),
+        row("visible in a live query", visible),
+        row("visible in an ad-hoc funnel", funnel),
+    ];
     output::text(table::table(&columns, rows))?;
     output::line(format_args!(
         "\nlog: {log}; {} events a second in calls of their own, {} live answers",

@@ -3,6 +3,7 @@
 
 mod child;
 mod consume;
+mod funnels;
 mod ingest;
 mod latency;
 mod oracle;
@@ -18,7 +19,7 @@ use clap::{Args, Subcommand};
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
   weir bench ingest --seconds 10
-  weir bench latency --rate 2000 --seconds 20 --kafka localhost:9092
+  weir bench latency --rate 2000 --seconds 20 --kafka localhost:9092 --apart
   weir bench consume --events 5000000 --duplicates 0.02 --json")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -29,7 +30,7 @@ pub(crate) struct Bench {
 enum What {
     /// Acknowledged events a second by single calls, batches and streams
     Ingest(ingest::Ingest),
-    /// Time from the call that sends an event until a live query counts it
+    /// Time from the call that sends an event until a live query and an ad-hoc funnel count it
     Latency(latency::Latency),
     /// CPU time for processing events that lie in the log, every result checked
     Consume(consume::Consume),
