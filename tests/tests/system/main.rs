@@ -2,6 +2,7 @@
 
 mod answers;
 mod bad_input;
+mod bad_questions;
 mod kill;
 mod log_conformance;
 mod streams;
