@@ -10,7 +10,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 
-use crate::schema::column;
+use crate::{manifest::State, schema::column};
 
 /// So many parts of similar size are joined: fewer would be copied more often, more would be many to read.
 const JOINED: usize = 8;
@@ -112,6 +112,8 @@ pub struct HotRead {
     pub watermark_micros: i64,
     /// An entry of the manifest by which the segments below `start` are published; there may be later ones.
     pub manifest_version: u64,
+    /// As [`State::complete_since_micros`](crate::manifest::State::complete_since_micros).
+    pub complete_since_micros: i64,
     /// The parts from the offset that was asked for, in order, without gaps.
     pub parts: Vec<Arc<Part>>,
 }
@@ -135,6 +137,7 @@ pub(crate) struct Hot {
     end: u64,
     watermark_micros: i64,
     manifest_version: u64,
+    complete_since_micros: i64,
     parts: Vec<Arc<Part>>,
     /// Parts in front that are being flushed: they stay as they are.
     sealed: usize,
@@ -143,8 +146,17 @@ pub(crate) struct Hot {
 
 impl Hot {
     /// Nothing yet, after a manifest's end.
-    pub(crate) fn new(start: u64, watermark_micros: i64, manifest_version: u64) -> Self {
-        Self { start, end: start, watermark_micros, manifest_version, parts: Vec::new(), sealed: 0, bytes: 0 }
+    pub(crate) fn new(published: &State) -> Self {
+        Self {
+            start: published.next_offset,
+            end: published.next_offset,
+            watermark_micros: published.watermark_micros,
+            manifest_version: published.version,
+            complete_since_micros: published.complete_since_micros,
+            parts: Vec::new(),
+            sealed: 0,
+            bytes: 0,
+        }
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -156,13 +168,21 @@ impl Hot {
         self.bytes
     }
 
-    /// Takes the next batch; what it has below the end is here or published already. Offsets between the end and the batch's
-    /// start, which the log has no longer or never had, count as empty.
+    /// Events that the log took before this moment are missing, microseconds since the Unix epoch.
+    pub(crate) fn complete_since_micros(&self) -> i64 {
+        self.complete_since_micros
+    }
+
+    /// Takes the next batch; what it has below the end is here or published already. Offsets between the end and the batch's start,
+    /// which the log has no longer, count as empty, and it is remembered that what came before the batch is not complete.
     pub(crate) fn push(&mut self, batch: CleanBatch) {
         let CleanBatch { start, end, watermark_micros, events } = batch;
         self.watermark_micros = self.watermark_micros.max(watermark_micros);
         if end <= self.end {
             return;
+        }
+        if start > self.end {
+            self.complete_since_micros = self.complete_since_micros.max(watermark_micros);
         }
         let mut part = Part { start, end, watermark_micros, events: BTreeMap::new() };
         for (project, batch) in events.into_iter().filter(|(_, batch)| batch.num_rows() > 0) {
@@ -235,6 +255,7 @@ impl Hot {
             end: self.end,
             watermark_micros: self.watermark_micros,
             manifest_version: self.manifest_version,
+            complete_since_micros: self.complete_since_micros,
             parts,
         }
     }
@@ -278,7 +299,7 @@ mod tests {
 
     #[test]
     fn small_parts_are_joined_and_their_spare_room_given_back() {
-        let mut hot = Hot::new(0, i64::MIN, 0);
+        let mut hot = Hot::new(&State::default());
         for start in 0..1000 {
             hot.push(batch(start, start + 1));
         }
@@ -310,7 +331,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_accepted_offset_is_there_once_until_it_is_published(steps in prop::collection::vec(step(), 0..40)) {
-            let mut hot = Hot::new(0, i64::MIN, 0);
+            let mut hot = Hot::new(&State::default());
             let mut sealed: Vec<Arc<Part>> = Vec::new();
             for step in steps {
                 match step {

@@ -73,6 +73,9 @@ pub struct Snapshot {
     /// No event before this moment is expected anymore in any partition that has events; microseconds since the Unix epoch,
     /// `i64::MIN` without events.
     pub watermark_micros: i64,
+    /// Events that the log took before this moment are missing, because it had deleted some of them before they were read, in the
+    /// partition where that was last so; microseconds since the Unix epoch, `i64::MIN` when all are there.
+    pub complete_since_micros: i64,
     /// Partitions of which events are missing here, and why.
     pub stale: Vec<(u32, String)>,
     /// Segments that are left out because they can't be read.
@@ -223,6 +226,7 @@ impl Snapshot {
             hot: Vec::new(),
             next_offsets: BTreeMap::new(),
             watermark_micros: i64::MIN,
+            complete_since_micros: i64::MIN,
             stale: Vec::new(),
             missing: Vec::new(),
         };
@@ -241,13 +245,16 @@ impl Snapshot {
                 }
             }
             let (mut end, mut watermark) = (state.next_offset, state.watermark_micros);
+            let mut complete_since = state.complete_since_micros;
             if let Some(hot) = hot {
                 let batches = hot.parts.iter().filter_map(|part| part.events.get(project));
                 snapshot.hot.extend(batches.cloned());
                 (end, watermark) = (end.max(hot.end), watermark.max(hot.watermark_micros));
+                complete_since = complete_since.max(hot.complete_since_micros);
             }
             snapshot.next_offsets.insert(partition, end);
             watermarks.push(watermark);
+            snapshot.complete_since_micros = snapshot.complete_since_micros.max(complete_since);
             snapshot.stale.extend(trouble.map(|trouble| (partition, trouble)));
         }
         let known = watermarks.into_iter().filter(|watermark| *watermark != i64::MIN);

@@ -236,16 +236,22 @@ impl EventStore for Store {
     async fn append(&self, partition: u32, owner: Uuid, batch: CleanBatch) -> Result<u64> {
         let mut chain = self.chain(partition).await?;
         loop {
-            let State { next_offset, watermark_micros, version, .. } = **chain.state();
-            let mut hot = Hot::new(next_offset, watermark_micros, version);
+            let start = chain.state().next_offset;
+            let mut hot = Hot::new(chain.state());
             hot.push(batch.clone());
             let parts = hot.seal(usize::MAX);
             if parts.is_empty() {
-                return Ok(next_offset);
+                return Ok(start);
             }
             let segments = self.write_parts(partition, &parts).await?;
-            let (end, watermark_micros) = (hot.end(), batch.watermark_micros);
-            let change = Change::Append { start: next_offset, end, watermark_micros, segments };
+            let end = hot.end();
+            let change = Change::Append {
+                start,
+                end,
+                watermark_micros: batch.watermark_micros,
+                complete_since_micros: hot.complete_since_micros(),
+                segments,
+            };
             match chain.publish(owner, &change).await? {
                 Published::Done => return Ok(end),
                 Published::Refused(Refusal::NotNext { .. }) => {}

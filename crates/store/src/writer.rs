@@ -68,7 +68,7 @@ impl Writer {
             return Err(damage);
         }
         let state = chain.state();
-        let hot = Hot::new(state.next_offset, state.watermark_micros, state.version);
+        let hot = Hot::new(state);
         let hot = Arc::new(watch::Sender::new(hot));
         let progress = Progress { durable: state.next_offset, ..Progress::default() };
         let reports = Arc::new(watch::Sender::new(progress));
@@ -98,22 +98,11 @@ impl Writer {
     }
 
     /// Accepts a batch: readers see it from now on. What it has below [`Writer::next_offset`] is skipped; offsets that it leaves out
-    /// before its start count as empty, for the log has them no longer.
+    /// before its start count as empty, for the log has them no longer, and readers learn since when all events are there.
     ///
     /// There is always room for it: callers look at [`Writer::has_room`] before they read on.
     pub fn append(&mut self, batch: CleanBatch) {
-        self.hot.send_modify(|hot| {
-            if batch.start > hot.end() && hot.end() > 0 {
-                let (partition, expected, found) = (self.partition, hot.end(), batch.start);
-                tracing::warn!(
-                    partition,
-                    expected,
-                    found,
-                    "offsets are missing before a batch; they count as empty"
-                );
-            }
-            hot.push(batch);
-        });
+        self.hot.send_modify(|hot| hot.push(batch));
     }
 
     /// How it is doing.
@@ -160,6 +149,7 @@ struct Written {
     start: u64,
     end: u64,
     watermark_micros: i64,
+    complete_since_micros: i64,
     segments: Vec<Segment>,
     begun_micros: i64,
 }
@@ -227,11 +217,12 @@ impl Flusher {
     /// Makes the first hot parts durable and drops them. After a failure the next call goes on where this one stopped.
     async fn flush(&mut self) -> Result<()> {
         let Some(written) = self.write().await? else { return Ok(()) };
-        let Written { start, end, watermark_micros, segments, .. } = &written;
+        let Written { start, end, watermark_micros, complete_since_micros, segments, .. } = &written;
         let change = Change::Append {
             start: *start,
             end: *end,
             watermark_micros: *watermark_micros,
+            complete_since_micros: *complete_since_micros,
             segments: segments.clone(),
         };
         match self.chain.publish(self.owner, &change).await {
@@ -270,15 +261,17 @@ impl Flusher {
         }
         let mut parts: Vec<Arc<Part>> = Vec::new();
         let bytes = self.store.settings().flush_bytes;
+        let mut complete_since_micros = i64::MIN;
         self.hot.send_if_modified(|hot| {
             parts = hot.seal(bytes);
+            complete_since_micros = hot.complete_since_micros();
             false
         });
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(None) };
         let (start, end) = (first.start, last.end);
         let watermark_micros = parts.iter().map(|part| part.watermark_micros).max().unwrap_or(i64::MIN);
         let segments = self.store.write_parts(self.chain.partition(), &parts).await?;
-        Ok(Some(Written { start, end, watermark_micros, segments, begun_micros }))
+        Ok(Some(Written { start, end, watermark_micros, complete_since_micros, segments, begun_micros }))
     }
 
     fn report(&self, flushed: &Result<()>) {

@@ -31,6 +31,10 @@ pub struct ReadHotResponse {
     /// Events that count, of one project; nothing in the first response.
     #[prost(message, repeated, tag = "5")]
     pub projects: ::prost::alloc::vec::Vec<ProjectEvents>,
+    /// In the first response: events that the log took before this moment are missing, because the log had deleted some of them before
+    /// they were read; microseconds since the Unix epoch. Absent when all are there.
+    #[prost(int64, optional, tag = "6")]
+    pub complete_since_micros: ::core::option::Option<i64>,
 }
 /// Events of a project.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

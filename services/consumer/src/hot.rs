@@ -30,12 +30,13 @@ impl HotService for Hot {
             weir_store::Error::NotOwner { .. } => Status::new(Code::FailedPrecondition, error.to_string()),
             other => Status::unavailable(other.to_string()),
         })?;
-        let HotRead { start, end, watermark_micros, manifest_version, parts } = read;
+        let HotRead { start, end, watermark_micros, manifest_version, complete_since_micros, parts } = read;
         let head = ReadHotResponse {
             start_offset: start,
             end_offset: end,
             watermark_micros,
             manifest_version,
+            complete_since_micros: (complete_since_micros > i64::MIN).then_some(complete_since_micros),
             projects: vec![],
         };
         let parts = stream::iter(parts).flat_map(|part| stream::iter(responses(&part)));
@@ -54,6 +55,7 @@ fn responses(part: &Arc<Part>) -> Vec<Result<ReadHotResponse, Status>> {
                 end_offset: part.end,
                 watermark_micros: part.watermark_micros,
                 manifest_version: 0,
+                complete_since_micros: None,
                 projects: vec![ProjectEvents {
                     project: project.to_string(),
                     arrow_stream: arrow_stream.into(),

@@ -156,10 +156,11 @@ impl Shard {
         end
     }
 
-    /// Says that retention deleted the records below `until` before they could be read.
+    /// Says that retention deleted the records below `until` before they could be read. The batch of events in the making is cut off
+    /// before.
     pub fn lose(&mut self, until: Offset) {
         self.rollups.lose(until);
-        self.events.advance(until);
+        self.events.lose(until);
         self.position = self.position.max(until);
     }
 }

@@ -35,6 +35,9 @@ pub enum Change {
         end: u64,
         /// No event before this moment is expected anymore, microseconds since the Unix epoch.
         watermark_micros: i64,
+        /// As [`State::complete_since_micros`](super::State::complete_since_micros).
+        #[serde(default = "always", skip_serializing_if = "is_always")]
+        complete_since_micros: i64,
         /// Where the events are; empty where none of the offsets held one that counts.
         segments: Vec<Segment>,
     },
@@ -183,6 +186,15 @@ impl Kinds {
             *self.of(kind) += *other.of(kind);
         }
     }
+}
+
+pub(super) fn always() -> i64 {
+    i64::MIN
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(super) fn is_always(micros: &i64) -> bool {
+    *micros == i64::MIN
 }
 
 fn zero(count: &u64) -> bool {

@@ -8,7 +8,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Change, Entry, FORMAT, Segment};
+use super::{
+    Change, Entry, FORMAT, Segment,
+    entry::{always, is_always},
+};
 
 /// How long a removed segment is remembered, by the time in the entries. Longer than the grace period after which its file is
 /// deleted; a file that outlives even this is an orphan like any other.
@@ -25,6 +28,10 @@ pub struct State {
     pub next_offset: u64,
     /// No event before this moment is expected anymore, microseconds since the Unix epoch.
     pub watermark_micros: i64,
+    /// Events that the log took before this moment are missing, because the log had deleted some of them before they were read;
+    /// microseconds since the Unix epoch, `i64::MIN` when all are there.
+    #[serde(default = "always", skip_serializing_if = "is_always")]
+    pub complete_since_micros: i64,
     /// The segments that count.
     #[serde(with = "as_list")]
     pub live: BTreeMap<Uuid, Arc<Segment>>,
@@ -86,6 +93,7 @@ impl Default for State {
             version: 0,
             next_offset: 0,
             watermark_micros: i64::MIN,
+            complete_since_micros: i64::MIN,
             live: BTreeMap::new(),
             removed: Vec::new(),
         }
@@ -140,9 +148,10 @@ impl State {
         self.removed
             .retain(|removed| entry.time_micros.saturating_sub(removed.time_micros) < REMEMBERED_MICROS);
         match &entry.change {
-            Change::Append { end, watermark_micros, segments, .. } => {
+            Change::Append { end, watermark_micros, complete_since_micros, segments, .. } => {
                 self.next_offset = *end;
                 self.watermark_micros = self.watermark_micros.max(*watermark_micros);
+                self.complete_since_micros = self.complete_since_micros.max(*complete_since_micros);
                 self.add(segments);
             }
             Change::Replace { removed, added, .. } => {

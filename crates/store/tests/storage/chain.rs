@@ -40,7 +40,7 @@ fn segment(offsets: Span<u64>) -> Segment {
 
 fn append(start: u64, end: u64) -> Change {
     let segments = vec![segment(Span { min: start, max: end - 1 })];
-    Change::Append { start, end, watermark_micros: end as i64, segments }
+    Change::Append { start, end, watermark_micros: end as i64, complete_since_micros: i64::MIN, segments }
 }
 
 async fn append_next(chain: &mut Chain, count: u64) -> Published {

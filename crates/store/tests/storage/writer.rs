@@ -214,3 +214,27 @@ async fn offsets_without_events_become_durable() {
         assert_eq!((snapshot.next_offsets[&0], snapshot.rows()), (20, 8));
     }
 }
+
+/// The log had deleted events before they were read: that is no reason to stop, and no secret.
+#[tokio::test]
+async fn lost_offsets_are_remembered_by_the_moment_since_when_all_is_there() {
+    for depot in depots() {
+        let store = depot.store(at_once).await;
+        let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+        let reader = Reader::new(store.clone(), 1, Arc::new(store.clone()));
+        writer.append(batch(0..10));
+        assert_eq!(reader.snapshot(PROJECT).await.unwrap().complete_since_micros, i64::MIN);
+        let after = batch(30..40);
+        let since = after.watermark_micros;
+        writer.append(after);
+        assert_eq!(reader.snapshot(PROJECT).await.unwrap().complete_since_micros, since, "at once");
+        writer.append(batch(40..50));
+        durable(&mut writer, 50).await;
+        drop(writer);
+        let snapshot = store.scan(PROJECT, 1).await.unwrap();
+        assert_eq!((snapshot.complete_since_micros, snapshot.next_offsets[&0]), (since, 50), "for ever");
+        let writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+        assert_eq!(writer.next_offset(), 50);
+        assert_eq!(reader.snapshot(PROJECT).await.unwrap().complete_since_micros, since, "by the next owner");
+    }
+}

@@ -77,6 +77,7 @@ impl Owners {
             end: head.end_offset,
             watermark_micros: head.watermark_micros,
             manifest_version: head.manifest_version,
+            complete_since_micros: head.complete_since_micros.unwrap_or(i64::MIN),
             parts: Vec::new(),
         };
         while let Some(response) = responses.message().await? {

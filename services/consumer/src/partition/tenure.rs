@@ -306,6 +306,7 @@ impl Running<'_> {
             Ok(batch) if batch.next_offset() > self.shard.position() => self.held = Some((batch, 0)),
             Ok(_) => {}
             Err(weir_log::Error::OutOfRange { start, .. }) if start > self.shard.position() => {
+                self.hand_over();
                 lost(&mut self.shard, self.partition, start);
                 self.cut_at.get_or_insert_with(Instant::now);
                 let Shared { log, settings, .. } = self.shared;

@@ -60,6 +60,14 @@ impl Events {
         Some(batch)
     }
 
+    /// Says that retention deleted the records below `until` before they could be read. What was taken before is cut off first.
+    pub fn lose(&mut self, until: Offset) {
+        debug_assert_eq!(self.next, self.start, "the batch in the making is cut off");
+        if until > self.next {
+            (self.start, self.next) = (until, until);
+        }
+    }
+
     fn encoder(&mut self, project: &str) -> &mut Encoder {
         let known = self.projects.iter().position(|(known, _)| **known == *project);
         let index = known.unwrap_or_else(|| {
