@@ -19,7 +19,7 @@ use crate::{
     delete_user::{self, Erased},
     error::{Error, Result},
     hot::{CleanBatch, Hot, HotRead, Part},
-    manifest::{Chain, Change, Published, Refusal, Segment, State},
+    manifest::{Chain, Change, Published, Refusal, Segment},
     objects::{Bucket, Created, Location, Objects, apart},
     reader::{HotSource, Isolated, Snapshot},
     retain, segment,

@@ -1,6 +1,6 @@
 //! Writers: visible at once, durable soon, whatever fails.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 use weir_store::{EventStore, HotSource, Reader, Settings, Store, Writer};
@@ -28,7 +28,7 @@ async fn durable(writer: &mut Writer, offset: u64) {
 }
 
 async fn assert_reader_sees_all(store: &Store, end: u64) {
-    let reader = Reader::new(store.clone(), 1, std::sync::Arc::new(store.clone()));
+    let reader = Reader::new(store.clone(), 1, Arc::new(store.clone()));
     let snapshot = reader.snapshot(PROJECT).await.unwrap();
     assert_eq!(snapshot.next_offsets[&0], end);
     assert_whole(store, &snapshot).await;
@@ -127,7 +127,7 @@ async fn published_events_that_are_still_hot_count_once() {
         assert_eq!(zombie.append(0, Uuid::now_v7(), batch(0..25)).await.unwrap(), 25);
 
         // A reader that has not seen the entry, and one that has.
-        let reader = Reader::new(store.clone(), 1, std::sync::Arc::new(store.clone()));
+        let reader = Reader::new(store.clone(), 1, Arc::new(store.clone()));
         assert_whole(&store, &reader.snapshot(PROJECT).await.unwrap()).await;
         assert_reader_sees_all(&store, 40).await;
         let read = store.read(0, 25).await.unwrap();
