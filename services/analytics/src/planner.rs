@@ -1,0 +1,174 @@
+//! The one way from a question to its answer, of calls and watches alike: decides whether rollups answer it or the events
+//! themselves, and has it answered.
+//!
+//! Rollups answer what they cover exactly as it is asked. Everything else is read from the events; the answer says so, and with
+//! `explain` why.
+
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+use weir_proto::analytics::v1::{ResultInfo, result_info::Source};
+use weir_rollup::level::Whole;
+use weir_runtime::clock::now_micros;
+
+use crate::{
+    error::Error,
+    events::{Events, Seen},
+    question::{self, Answer, Counts, Kind, Question, TimeRange},
+    rollups::engine::{Covered, Engine, Wanted},
+};
+
+/// Plans questions and has them answered.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    pub(crate) rollups: Arc<Engine>,
+    pub(crate) events: Events,
+    /// The longest that a question may take (`analytics.query_timeout`).
+    pub(crate) query_timeout: Duration,
+}
+
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Until when the events that it must count may take to be counted.
+    pub(crate) counted: Instant,
+    /// When the caller gives up, if it does.
+    pub(crate) answered: Option<Instant>,
+}
+
+/// Who answers a question, and from what.
+#[derive(Debug)]
+enum Plan {
+    /// Rollups.
+    Rollups(Covered),
+    /// The events themselves, those of a range, for a reason.
+    Events { seen: Arc<Seen>, range: Range<i64>, why: String },
+}
+
+impl Planner {
+    /// Answers from what is there now, which are at least the events that are wanted.
+    ///
+    /// # Errors
+    /// What is wrong with the question, or keeps it from being answered in time.
+    pub(crate) async fn ask(
+        &self,
+        question: &Arc<Question>,
+        wanted: &Wanted,
+        patience: Patience,
+    ) -> Result<Answer, Error> {
+        self.rollups.reach(wanted, patience.counted).await?;
+        let limit = Limit::new(patience.answered, self.query_timeout);
+        let plan = match limit.hold(self.rollups(&question.kind)).await? {
+            Ok(covered) => Plan::Rollups(covered),
+            Err(declined) => self.events(question, declined, wanted, patience).await?,
+        };
+        limit.hold(self.answer(question, plan)).await
+    }
+
+    /// The cells that answer a question, or why none do although the events may.
+    async fn rollups(&self, kind: &Kind) -> Result<Result<Covered, Declined>, Error> {
+        let counts = match kind {
+            Kind::Counts(counts) => counts,
+            Kind::Funnel(_) | Kind::Retention(_) | Kind::Paths(_) | Kind::UserEvents(_) => {
+                return Ok(Err(Declined::Never("they don't tell which events are of the same user")));
+            }
+        };
+        let needs_events = match counts {
+            Counts::Summary(_) => None,
+            Counts::TimeSeries(measures) | Counts::Breakdown(measures) => measures.needs_events(),
+        };
+        if let Some(why) = needs_events {
+            return Ok(Err(Declined::Never(why)));
+        }
+        match self.rollups.cover(counts).await {
+            Ok(covered) => Ok(Ok(covered)),
+            Err(error @ (Error::NotCovered { .. } | Error::TooFine(_)))
+                if !matches!(counts, Counts::Summary(_)) =>
+            {
+                Ok(Err(Declined::Now(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The events that answer a question.
+    async fn events(
+        &self,
+        question: &Question,
+        declined: Declined,
+        wanted: &Wanted,
+        patience: Patience,
+    ) -> Result<Plan, Error> {
+        let seen = self.events.now(wanted, patience.counted).await?;
+        let why = match declined {
+            Declined::Never(why) => why.to_owned(),
+            // Where some of the events are missing, what the rollups said is the better answer.
+            Declined::Now(error) if seen.is_partial() => return Err(error),
+            Declined::Now(error) => error.to_string(),
+        };
+        Ok(Plan::Events { range: resolve(question.kind.range()), seen, why })
+    }
+
+    async fn answer(&self, question: &Arc<Question>, plan: Plan) -> Result<Answer, Error> {
+        let (mut answer, why) = match plan {
+            Plan::Rollups(covered) => (self.rollups.answer(covered).await?, None),
+            Plan::Events { seen, range, why } => {
+                let answer = self.events.answer(&question.kind, range, seen, self.query_timeout).await?;
+                (answer, Some(why))
+            }
+        };
+        if question.explain {
+            explain(question::info(&mut answer), why.as_deref());
+        }
+        Ok(answer)
+    }
+}
+
+/// Why rollups don't answer a question.
+enum Declined {
+    /// None ever would.
+    Never(&'static str),
+    /// None of those that are kept do.
+    Now(Error),
+}
+
+/// The moments that a range of events comes down to now; without a range all that are kept.
+pub(crate) fn resolve(range: Option<TimeRange>) -> Range<i64> {
+    range.map_or(i64::MIN..i64::MAX, |range| range.resolve(now_micros(), &Whole::ALWAYS, 1))
+}
+
+/// When an answer is given up.
+struct Limit {
+    started: Instant,
+    deadline: Instant,
+}
+
+impl Limit {
+    fn new(by_caller: Option<Instant>, at_most: Duration) -> Self {
+        let started = Instant::now();
+        let deadline = started + at_most;
+        Self { started, deadline: by_caller.map_or(deadline, |by_caller| by_caller.min(deadline)) }
+    }
+
+    async fn hold<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let done = timeout_at(self.deadline, work).await;
+        done.unwrap_or_else(|_| Err(Error::TooSlow(self.started.elapsed())))
+    }
+}
+
+/// Says how an answer came about.
+pub(crate) fn explain(info: &mut ResultInfo, why_events: Option<&str>) {
+    let (rows, bytes, segments) = (info.rows_read, info.bytes_read, info.segments_read);
+    info.plan = match info.source() {
+        Source::Rollup => format!("answered from the rollup `{}`: {rows} cells were read", info.rollup),
+        Source::Unspecified | Source::Store => {
+            format!(
+                "answered from the events: {rows} rows and {bytes} bytes of {segments} segments were read"
+            )
+        }
+    };
+    if let Some(why) = why_events {
+        info.plan.push_str("; not from a rollup, because ");
+        info.plan.push_str(why);
+    }
+}
