@@ -5,9 +5,10 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use weir_proto::{analytics::v1 as pb, time::timestamp};
 use weir_query::{
     Engine, Error,
+    measure::{Measure, Statistic},
     series::{Answer, Figure, Point, Question, Series},
 };
-use weir_rollup::money::Amount;
+use weir_rollup::{Estimate, money::Amount};
 
 use super::{Seen, figure, values};
 use crate::question::{Measures, interval_number};
@@ -36,6 +37,32 @@ impl Measures {
         Ok((question, answer, before))
     }
 
+    /// What is measured where there are no events: none of what is counted, no average of it.
+    fn nothing(&self, answer: &Answer) -> Vec<Figure> {
+        let zero = |money| Figure { estimate: Some(Estimate::exact(0.0)), money };
+        let of = |measure: &Measure| match measure {
+            Measure::Events
+            | Measure::UniqueUsers
+            | Measure::Sessions
+            | Measure::Visits
+            | Measure::UniqueValues(_)
+            | Measure::Numeric(_, Statistic::Sum) => zero(None),
+            Measure::Revenue(currency) => {
+                zero(currency.map(|currency| Amount { currency, nanos: 0, count: 0 }))
+            }
+            Measure::Numeric(
+                _,
+                Statistic::Min | Statistic::Max | Statistic::Average | Statistic::Quantile(_),
+            ) => Figure::default(),
+        };
+        let mut figures: Vec<Figure> = answer.measures.iter().map(of).collect();
+        for formula in &self.asked.formulas {
+            let value = formula.evaluate(&|index| figures[index].estimate.map(|of| of.value));
+            figures.push(Figure { estimate: value.map(Estimate::exact), money: None });
+        }
+        figures
+    }
+
     /// The response with series.
     pub(crate) fn series_response(
         &self,
@@ -44,15 +71,15 @@ impl Measures {
         before: Option<&Answer>,
         seen: &Seen,
     ) -> pb::QueryTimeSeriesResponse {
-        let measures = self.asked.measures.len() + self.asked.formulas.len();
+        let nothing = self.nothing(answer);
         let series = answer.series.iter().map(|one| {
             let earlier = before.map(|before| before.series.iter().find(|other| other.values == one.values));
             pb::TimeSeries {
                 group: values(&one.values),
                 other: false,
-                points: self.points(one, answer, earlier, measures),
+                points: self.points(one, answer, earlier, &nothing),
                 totals: one.totals.iter().map(to_figure).collect(),
-                previous_totals: earlier.map_or_else(Vec::new, |earlier| totals(earlier, measures)),
+                previous_totals: earlier.map_or_else(Vec::new, |earlier| totals(earlier, &nothing)),
             }
         });
         pb::QueryTimeSeriesResponse {
@@ -69,15 +96,14 @@ impl Measures {
         one: &Series,
         answer: &Answer,
         earlier: Option<Option<&Series>>,
-        measures: usize,
+        nothing: &[Figure],
     ) -> Vec<pb::TimeSeriesPoint> {
         let at = |series: &Series, bucket: usize| {
             series.points.iter().find(|point| point.bucket == bucket).cloned()
         };
         let wanted: Vec<Point> = if self.fill_empty {
-            let nothing = |bucket| Point { bucket, figures: vec![Figure::default(); measures] };
             (0..answer.buckets.len())
-                .map(|bucket| at(one, bucket).unwrap_or_else(|| nothing(bucket)))
+                .map(|bucket| at(one, bucket).unwrap_or_else(|| Point { bucket, figures: nothing.to_vec() }))
                 .collect()
         } else {
             one.points.clone()
@@ -86,10 +112,8 @@ impl Measures {
             let start = answer.buckets[point.bucket].start;
             let previous = earlier.map(|earlier| {
                 let found = earlier.and_then(|earlier| at(earlier, point.bucket));
-                found.map_or_else(
-                    || vec![to_figure(&Figure::default()); measures],
-                    |found| found.figures.iter().map(to_figure).collect(),
-                )
+                let figures = found.map_or_else(|| nothing.to_vec(), |found| found.figures);
+                figures.iter().map(to_figure).collect()
             });
             pb::TimeSeriesPoint {
                 start_time: Some(timestamp(start)),
@@ -109,14 +133,14 @@ impl Measures {
         before: Option<&Answer>,
         seen: &Seen,
     ) -> pb::QueryBreakdownResponse {
-        let measures = self.asked.measures.len() + self.asked.formulas.len();
+        let nothing = self.nothing(answer);
         let rows = answer.series.iter().map(|one| {
             let earlier = before.map(|before| before.series.iter().find(|other| other.values == one.values));
             pb::BreakdownRow {
                 group: values(&one.values),
                 other: false,
                 figures: one.totals.iter().map(to_figure).collect(),
-                previous_figures: earlier.map_or_else(Vec::new, |earlier| totals(earlier, measures)),
+                previous_figures: earlier.map_or_else(Vec::new, |earlier| totals(earlier, &nothing)),
             }
         });
         pb::QueryBreakdownResponse {
@@ -131,11 +155,8 @@ impl Measures {
     }
 }
 
-fn totals(series: Option<&Series>, measures: usize) -> Vec<pb::Figure> {
-    match series {
-        Some(series) => series.totals.iter().map(to_figure).collect(),
-        None => vec![to_figure(&Figure::default()); measures],
-    }
+fn totals(series: Option<&Series>, nothing: &[Figure]) -> Vec<pb::Figure> {
+    series.map_or(nothing, |series| &series.totals).iter().map(to_figure).collect()
 }
 
 fn to_figure(of: &Figure) -> pb::Figure {
