@@ -19,12 +19,14 @@
 //! | [`lag`] | how far it is behind |
 //! | [`question`] | what can be asked and watched |
 //! | [`planner`] | who answers it, rollups or events: the one way to an answer |
+//! | [`answers`] | answers under way and answers kept |
 //! | [`rollups`] | answers from what is counted |
 //! | [`events`] | answers from the events themselves |
 //! | [`watch`] | `WatchQuery` |
 //! | [`live`] | `WatchEvents` |
 //! | [`service`] | the RPCs |
 
+mod answers;
 mod error;
 mod events;
 mod lag;
@@ -55,10 +57,11 @@ use weir_rollup::{
 use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, context::PROJECT, metrics};
 use weir_store::Store;
 
+use answers::Answers;
 use events::{Events, hot::Owners};
 use materialise::Limits;
 use partition::Pulse;
-use planner::Planner;
+use planner::{Answered, Planner};
 use rollups::engine::Engine;
 use service::Analytics;
 
@@ -147,7 +150,13 @@ pub async fn serve(
     });
     let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?, PROJECT.into());
     let analytics = Analytics {
-        planner: Arc::new(Planner { rollups: engine, events, query_timeout: config.analytics.query_timeout }),
+        planner: Arc::new(Planner {
+            rollups: engine,
+            events,
+            answers: Answers::new(config.analytics.cache_bytes),
+            answered: Answered::new(&metrics),
+            query_timeout: config.analytics.query_timeout,
+        }),
         tail: live::Tail::start(log, config.topics.events.clone(), partitions, &stop_actors),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),

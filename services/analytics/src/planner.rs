@@ -2,16 +2,19 @@
 //! themselves, and has it answered.
 //!
 //! Rollups answer what they cover exactly as it is asked. Everything else is read from the events; the answer says so, and with
-//! `explain` why.
+//! `explain` why. What is asked again before anything changed is answered from [`Answers`].
 
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
+use prost_types::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use weir_proto::analytics::v1::{ResultInfo, result_info::Source};
 use weir_rollup::level::Whole;
-use weir_runtime::clock::now_micros;
+use weir_runtime::{Metrics, clock::now_micros, metrics::Counter};
 
 use crate::{
+    SERVICE,
+    answers::{Answers, Moment, Origin},
     error::Error,
     events::{Events, Seen},
     question::{self, Answer, Counts, Kind, Question, TimeRange},
@@ -23,6 +26,8 @@ use crate::{
 pub(crate) struct Planner {
     pub(crate) rollups: Arc<Engine>,
     pub(crate) events: Events,
+    pub(crate) answers: Answers,
+    pub(crate) answered: Answered,
     /// The longest that a question may take (`analytics.query_timeout`).
     pub(crate) query_timeout: Duration,
 }
@@ -40,7 +45,7 @@ pub(crate) struct Patience {
 #[derive(Debug)]
 enum Plan {
     /// Rollups.
-    Rollups(Covered),
+    Rollups(Box<Covered>),
     /// The events themselves, those of a range, for a reason.
     Events { seen: Arc<Seen>, range: Range<i64>, why: String },
 }
@@ -51,7 +56,7 @@ impl Planner {
     /// # Errors
     /// What is wrong with the question, or keeps it from being answered in time.
     pub(crate) async fn ask(
-        &self,
+        self: &Arc<Self>,
         question: &Arc<Question>,
         wanted: &Wanted,
         patience: Patience,
@@ -59,7 +64,7 @@ impl Planner {
         self.rollups.reach(wanted, patience.counted).await?;
         let limit = Limit::new(patience.answered, self.query_timeout);
         let plan = match limit.hold(self.rollups(&question.kind)).await? {
-            Ok(covered) => Plan::Rollups(covered),
+            Ok(covered) => Plan::Rollups(covered.into()),
             Err(declined) => self.events(question, declined, wanted, patience).await?,
         };
         limit.hold(self.answer(question, plan)).await
@@ -109,18 +114,90 @@ impl Planner {
         Ok(Plan::Events { range: resolve(question.kind.range()), seen, why })
     }
 
-    async fn answer(&self, question: &Arc<Question>, plan: Plan) -> Result<Answer, Error> {
-        let (mut answer, why) = match plan {
-            Plan::Rollups(covered) => (self.rollups.answer(covered).await?, None),
-            Plan::Events { seen, range, why } => {
-                let answer = self.events.answer(&question.kind, range, seen, self.query_timeout).await?;
-                (answer, Some(why))
-            }
+    /// The answer by a plan, unless another has it or is about to.
+    async fn answer(self: &Arc<Self>, question: &Arc<Question>, plan: Plan) -> Result<Answer, Error> {
+        let (moment, watermark) = (plan.moment(), plan.watermark());
+        let why = match &plan {
+            Plan::Rollups(_) => None,
+            Plan::Events { why, .. } => Some(why.clone()),
         };
+        let evaluation = Arc::clone(self).evaluate(Arc::clone(question), plan);
+        let (mut answer, origin) = match moment {
+            Some(moment) => self.answers.get(&question.identity, moment, evaluation).await?,
+            None => (evaluation.await?, Origin::Evaluated),
+        };
+        let info = question::info(&mut answer);
+        match origin {
+            Origin::Evaluated => {}
+            Origin::Shared => self.answered.shared.inc(),
+            Origin::Kept => {
+                self.answered.kept.inc();
+                info.cached = true;
+                // No event has come since, but time has passed.
+                info.watermark = watermark;
+            }
+        }
         if question.explain {
-            explain(question::info(&mut answer), why.as_deref());
+            explain(info, why.as_deref());
         }
         Ok(answer)
+    }
+
+    async fn evaluate(self: Arc<Self>, question: Arc<Question>, plan: Plan) -> Result<Answer, Error> {
+        match plan {
+            Plan::Rollups(covered) => {
+                self.answered.rollups.inc();
+                self.rollups.answer(*covered).await
+            }
+            Plan::Events { seen, range, .. } => {
+                self.answered.events.inc();
+                let (kind, limit) = (&question.kind, self.query_timeout);
+                self.events.answer(kind, range, seen, limit).await
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// What the answer depends on; `None` where events are missing that will be there again.
+    fn moment(&self) -> Option<Moment> {
+        match self {
+            Self::Rollups(covered) => Some(Moment {
+                range: covered.range().clone(),
+                next_offsets: covered.next_offsets(),
+                segments: None,
+            }),
+            Self::Events { seen, .. } if seen.is_partial() => None,
+            Self::Events { seen, range, .. } => Some(Moment {
+                range: range.clone(),
+                next_offsets: seen.next_offsets(),
+                segments: Some(seen.segments()),
+            }),
+        }
+    }
+
+    /// Every event before this moment is in the answer.
+    fn watermark(&self) -> Option<Timestamp> {
+        match self {
+            Self::Rollups(covered) => covered.watermark(),
+            Self::Events { seen, .. } => seen.watermark(),
+        }
+    }
+}
+
+/// Counts answers by how they came about.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    rollups: Counter,
+    events: Counter,
+    shared: Counter,
+    kept: Counter,
+}
+
+impl Answered {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let by = |kind| metrics.answers(SERVICE, kind);
+        Self { rollups: by("rollups"), events: by("events"), shared: by("shared"), kept: by("cached") }
     }
 }
 
@@ -167,6 +244,9 @@ pub(crate) fn explain(info: &mut ResultInfo, why_events: Option<&str>) {
             )
         }
     };
+    if info.cached {
+        info.plan.push_str(" when it was asked before, and nothing has changed since");
+    }
     if let Some(why) = why_events {
         info.plan.push_str("; not from a rollup, because ");
         info.plan.push_str(why);

@@ -89,7 +89,7 @@ impl Analytics {
 
     /// The events as they are now, those of the token among them, and how long a question about them may take.
     async fn seen<R>(&self, request: &Request<R>, token: &str) -> Result<(Arc<Seen>, Duration), Error> {
-        let Planner { rollups, events, query_timeout } = &*self.planner;
+        let Planner { rollups, events, query_timeout, .. } = &*self.planner;
         let (wanted, patience) = (rollups.wanted(token)?, self.patience(request));
         // What is counted was handed to the store before.
         rollups.reach(&wanted, patience.counted).await?;

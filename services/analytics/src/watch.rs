@@ -218,6 +218,7 @@ fn essence(answer: &Answer) -> Answer {
         bytes_read: 0,
         segments_read: 0,
         plan: String::new(),
+        cached: false,
         start_time: None,
         end_time: None,
         ..std::mem::take(info)

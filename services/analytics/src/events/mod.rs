@@ -18,9 +18,16 @@ pub(crate) mod series;
 pub(crate) mod sql;
 pub(crate) mod user;
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use datafusion::catalog::TableProvider;
+use prost_types::Timestamp;
 use tokio::time::{Instant, sleep};
 use weir_proto::google::r#type::Money;
 use weir_proto::{
@@ -165,6 +172,23 @@ fn file(segment: &Segment) -> File {
 }
 
 impl Seen {
+    /// By partition, the offset after the last event.
+    pub(crate) fn next_offsets(&self) -> Vec<u64> {
+        self.snapshot.next_offsets.values().copied().collect()
+    }
+
+    /// Every event before this moment is here.
+    pub(crate) fn watermark(&self) -> Option<Timestamp> {
+        (self.snapshot.watermark_micros > 0).then(|| timestamp(self.snapshot.watermark_micros))
+    }
+
+    /// A number that stands for which segments the events are in.
+    pub(crate) fn segments(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        self.snapshot.segments.iter().for_each(|segment| segment.id.hash(&mut hash));
+        hash.finish()
+    }
+
     /// Whether some of the events are missing.
     pub(crate) fn is_partial(&self) -> bool {
         !self.snapshot.stale.is_empty()
@@ -172,7 +196,7 @@ impl Seen {
 
     /// What an answer from these events says about itself.
     pub(crate) fn info(&self, range: &Range<i64>, read: Read, late: u64, exact: bool) -> ResultInfo {
-        let Snapshot { next_offsets, watermark_micros, stale, segments, .. } = &self.snapshot;
+        let Snapshot { next_offsets, stale, segments, .. } = &self.snapshot;
         let counted: BTreeMap<u32, u64> = next_offsets
             .iter()
             .filter_map(|(partition, next)| Some((*partition, next.checked_sub(1)?)))
@@ -184,7 +208,7 @@ impl Seen {
         });
         let moment = |micros: i64| (i64::MIN < micros && micros < i64::MAX).then(|| timestamp(micros));
         ResultInfo {
-            watermark: (*watermark_micros > 0).then(|| timestamp(*watermark_micros)),
+            watermark: self.watermark(),
             consistency_token: token::encode(&counted),
             source: Source::Store.into(),
             late_events: late,

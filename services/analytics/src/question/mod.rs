@@ -13,6 +13,7 @@ mod measures;
 mod range;
 pub(crate) mod reader;
 
+use bytes::Bytes;
 use prost::Message as _;
 use weir_proto::{
     analytics::v1::{
@@ -42,7 +43,7 @@ pub(crate) struct Question {
     /// Whether the answer says how it came about.
     pub(crate) explain: bool,
     /// The same for questions that have the same answers.
-    pub(crate) identity: Vec<u8>,
+    pub(crate) identity: Bytes,
 }
 
 /// What is asked.
@@ -101,7 +102,7 @@ impl Question {
         };
         let (token, explain) = (std::mem::take(token), std::mem::take(explain));
         let identity = WatchQueryRequest { query: Some(query), min_interval: None }.encode_to_vec();
-        Ok(Self { kind, token, explain, identity })
+        Ok(Self { kind, token, explain, identity: identity.into() })
     }
 }
 
