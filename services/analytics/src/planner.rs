@@ -17,7 +17,7 @@ use crate::{
     answers::{Answers, Moment, Origin},
     error::Error,
     events::{Events, Seen},
-    question::{self, Answer, Counts, Kind, Question, TimeRange},
+    question::{self, Answer, Counts, Kind, Named, Question, TimeRange},
     rollups::engine::{Covered, Engine, Wanted},
 };
 
@@ -147,12 +147,21 @@ impl Planner {
         match plan {
             Plan::Rollups(covered) => {
                 self.answered.rollups.inc();
-                self.rollups.answer(*covered).await
+                let mut answer = self.rollups.answer(*covered).await?;
+                if question::is_empty(&answer) && question.named != Named::default() {
+                    // Rollups forget which names there were. What can't be looked up is not worth an error.
+                    if let Ok(seen) = self.events.now(&Wanted::default(), Instant::now()).await {
+                        question::info(&mut answer).notes = seen.notes(&question.named);
+                    }
+                }
+                Ok(answer)
             }
             Plan::Events { seen, range, .. } => {
                 self.answered.events.inc();
                 let (kind, limit) = (&question.kind, self.query_timeout);
-                self.events.answer(kind, range, seen, limit).await
+                let mut answer = self.events.answer(kind, range, seen.clone(), limit).await?;
+                question::info(&mut answer).notes = seen.notes(&question.named);
+                Ok(answer)
             }
         }
     }

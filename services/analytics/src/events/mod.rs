@@ -6,12 +6,14 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`series`], [`funnel`], [`retention`], [`paths`], [`user`], [`discovery`], [`export`], [`sql`] | the questions |
+//! | [`known`] | which names in a question no event has |
 //! | [`hot`] | asks the owners of partitions for their newest events |
 
 pub(crate) mod discovery;
 pub(crate) mod export;
 pub(crate) mod funnel;
 pub(crate) mod hot;
+mod known;
 pub(crate) mod paths;
 pub(crate) mod retention;
 pub(crate) mod series;

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`range`](TimeRange) | which moments are asked for |
 //! | [`measures`](Measures) | measures over time and by values |
+//! | [`named`](Named) | the names in a question |
 //! | [`reader`] | what requests of several kinds have in common |
 //!
 //! Questions of the other kinds are read where their answers are made: [`crate::rollups::summary`] and the modules of
 //! [`crate::events`].
 
 mod measures;
+mod named;
 mod range;
 pub(crate) mod reader;
 
@@ -32,6 +34,7 @@ use crate::{
 };
 
 pub(crate) use measures::{Measures, interval_number};
+pub(crate) use named::Named;
 pub(crate) use range::TimeRange;
 
 /// A question that is understood.
@@ -44,6 +47,8 @@ pub(crate) struct Question {
     pub(crate) explain: bool,
     /// The same for questions that have the same answers.
     pub(crate) identity: Bytes,
+    /// The names in it.
+    pub(crate) named: Named,
 }
 
 /// What is asked.
@@ -91,6 +96,7 @@ impl Question {
             Query::Paths(request) => Kind::Paths(Paths::parse(request)?),
             Query::UserEvents(request) => Kind::UserEvents(UserEvents::parse(request)?),
         };
+        let named = Named::of(&query);
         let (token, explain) = match &mut query {
             Query::Summary(of) => (&mut of.min_consistency_token, &mut of.explain),
             Query::TimeSeries(of) => (&mut of.min_consistency_token, &mut of.explain),
@@ -102,7 +108,7 @@ impl Question {
         };
         let (token, explain) = (std::mem::take(token), std::mem::take(explain));
         let identity = WatchQueryRequest { query: Some(query), min_interval: None }.encode_to_vec();
-        Ok(Self { kind, token, explain, identity: identity.into() })
+        Ok(Self { kind, token, explain, identity: identity.into(), named })
     }
 }
 
@@ -137,6 +143,25 @@ pub(crate) fn info(answer: &mut Answer) -> &mut ResultInfo {
         Answer::UserEvents(answer) => &mut answer.info,
     };
     info.get_or_insert_default()
+}
+
+/// Whether an answer is about no event at all.
+pub(crate) fn is_empty(answer: &Answer) -> bool {
+    match answer {
+        Answer::Summary(answer) => answer.top_events.is_empty(),
+        Answer::TimeSeries(answer) => {
+            let figures = answer.series.iter().flat_map(|series| &series.totals);
+            figures.into_iter().all(|figure| figure.empty || figure.value == 0.0)
+        }
+        Answer::Breakdown(answer) => answer.rows.is_empty(),
+        Answer::Funnel(answer) => {
+            let steps = answer.total.iter().flat_map(|group| &group.steps);
+            steps.into_iter().all(|step| step.count == 0)
+        }
+        Answer::Retention(answer) => answer.groups.is_empty(),
+        Answer::Paths(answer) => answer.root.as_ref().is_none_or(|root| root.count == 0),
+        Answer::UserEvents(answer) => answer.events.is_empty(),
+    }
 }
 
 /// A request for one kind of question, and the response with its answer.
