@@ -1,5 +1,7 @@
 //! Answers against straightforward counting.
 
+mod agreement;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
