@@ -7,7 +7,7 @@ use datafusion::{
     error::DataFusionError,
     execution::{
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryReservation},
+        memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation, PeakRecordingPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     physical_plan::ExecutionPlan,
@@ -121,6 +121,14 @@ impl Engine {
     pub(crate) fn start(&self, work: impl Future<Output = ()> + Send + 'static) -> StopOnDrop {
         let runtime = self.0.runtime.as_ref().expect("taken only on drop");
         StopOnDrop(runtime.spawn(work).abort_handle())
+    }
+
+    /// A context without catalogs, and the account of what is held in it.
+    pub(crate) fn metered(&self) -> (SessionContext, Arc<PeakRecordingPool>) {
+        let account = Arc::new(PeakRecordingPool::new(Arc::clone(&self.0.environment.memory_pool)));
+        let memory_pool: Arc<dyn MemoryPool> = account.clone();
+        let environment = RuntimeEnv { memory_pool, ..RuntimeEnv::clone(&self.0.environment) };
+        (SessionContext::new_with_config_rt(self.context().copied_config(), Arc::new(environment)), account)
     }
 
     /// A context without catalogs.

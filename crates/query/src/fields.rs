@@ -18,10 +18,10 @@ pub fn parse(name: &str) -> Result<Field, String> {
 const ALIKE: f64 = 0.8;
 
 /// The known names that are most like `name`, best first, at most three.
-pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Field>) -> Vec<String> {
+pub fn nearest(name: &str, known: impl Iterator<Item = impl ToString>) -> Vec<String> {
     let mut scored: Vec<(f64, String)> = known
-        .map(|field| {
-            let known = field.to_string();
+        .map(|known| {
+            let known = known.to_string();
             (strsim::jaro_winkler(short(name), short(&known)), known)
         })
         .filter(|(score, _)| *score >= ALIKE)

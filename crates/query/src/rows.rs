@@ -10,6 +10,7 @@ use std::{
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
     error::DataFusionError,
+    execution::memory_pool::PeakRecordingPool,
     physical_plan::{ExecutionPlan, execute_stream},
 };
 use futures::{Stream, StreamExt as _};
@@ -37,6 +38,7 @@ pub struct Rows {
     schema: SchemaRef,
     batches: mpsc::Receiver<Result<RecordBatch, Error>>,
     end: Arc<Mutex<End>>,
+    memory: Arc<PeakRecordingPool>,
     _stop: StopOnDrop,
 }
 
@@ -49,6 +51,11 @@ impl Rows {
     /// What was read so far; of the whole answer once the stream has ended.
     pub fn read(&self) -> Read {
         lock(&self.end).read
+    }
+
+    /// Memory that was held at most so far, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.memory.peak_reserved() as u64
     }
 
     /// Whether there were more rows than wanted, once the stream has ended.
@@ -82,12 +89,12 @@ impl Engine {
         let (engine, schema) = (self.clone(), plan.schema());
         let end = Arc::new(Mutex::new(End::default()));
         let note = Arc::clone(&end);
+        let (context, memory) = self.metered();
         let work = async move {
             let all = async {
                 let note = &note;
-                let context = engine.context().task_ctx();
-                let mut stream =
-                    execute_stream(Arc::clone(&plan), context).map_err(|error| engine.failure(error))?;
+                let mut stream = execute_stream(Arc::clone(&plan), context.task_ctx())
+                    .map_err(|error| engine.failure(error))?;
                 let mut left = max_rows;
                 while let Some(batch) = stream.next().await {
                     let batch = batch.map_err(|error| engine.failure(error))?;
@@ -116,6 +123,6 @@ impl Engine {
             }
             lock(&note).reached = true;
         };
-        Rows { schema, batches, end, _stop: self.start(work) }
+        Rows { schema, batches, end, memory, _stop: self.start(work) }
     }
 }

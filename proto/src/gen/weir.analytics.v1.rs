@@ -331,6 +331,10 @@ pub struct ResultInfo {
     /// Segments of the store that were read.
     #[prost(uint64, tag = "15")]
     pub segments_read: u64,
+    /// Whether this is the answer to the same question asked before, kept because nothing that it depends on has changed. What was
+    /// read was read then.
+    #[prost(bool, tag = "16")]
+    pub cached: bool,
 }
 /// Nested message and enum types in `ResultInfo`.
 pub mod result_info {
@@ -1912,8 +1916,8 @@ pub mod analytics_service_client {
     ///
     /// A question is answered from a rollup where one covers it exactly as asked, else from the events themselves; `ResultInfo`
     /// says which. Every number says how good it is: `Figure.exact` and bounds, `ResultInfo.watermark`. Errors: `INVALID_ARGUMENT` with a
-    /// `BadRequest` naming each bad field; `FAILED_PRECONDITION` with reason `ROLLUP_MISSING` for a question that no rollup
-    /// covers, naming the missing dimension and how to add it; `DEADLINE_EXCEEDED` when a consistency token is not reached in time.
+    /// `BadRequest` naming each bad field; `FAILED_PRECONDITION` with reason `ROLLUP_MISSING` for a question that rollups don't
+    /// cover and the events can't answer now, naming what is missing and how to add it; `DEADLINE_EXCEEDED` when a consistency token is not reached in time.
     #[derive(Debug, Clone)]
     pub struct AnalyticsServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2338,8 +2342,10 @@ pub mod analytics_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// A query, live: the answer now, then again whenever it changes. Each response is whole and equals what
-        /// the query answers at the same watermark. A slow reader gets fewer responses, never an outdated one after a newer one.
+        /// A query of any of these kinds, live: the answer now, then again whenever it changes. Each response is whole and equals what
+        /// the query answers when it counts the same events (`ResultInfo.consistency_token`). A range that ends now moves with the
+        /// clock. A slow reader gets fewer responses, never an outdated one after a newer one; all watches together take a bounded
+        /// share of the machine, so those that cost much are updated less often.
         pub async fn watch_query(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchQueryRequest>,
@@ -2519,8 +2525,10 @@ pub mod analytics_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// A query, live: the answer now, then again whenever it changes. Each response is whole and equals what
-        /// the query answers at the same watermark. A slow reader gets fewer responses, never an outdated one after a newer one.
+        /// A query of any of these kinds, live: the answer now, then again whenever it changes. Each response is whole and equals what
+        /// the query answers when it counts the same events (`ResultInfo.consistency_token`). A range that ends now moves with the
+        /// clock. A slow reader gets fewer responses, never an outdated one after a newer one; all watches together take a bounded
+        /// share of the machine, so those that cost much are updated less often.
         async fn watch_query(
             &self,
             request: tonic::Request<super::WatchQueryRequest>,
@@ -2545,8 +2553,8 @@ pub mod analytics_service_server {
     ///
     /// A question is answered from a rollup where one covers it exactly as asked, else from the events themselves; `ResultInfo`
     /// says which. Every number says how good it is: `Figure.exact` and bounds, `ResultInfo.watermark`. Errors: `INVALID_ARGUMENT` with a
-    /// `BadRequest` naming each bad field; `FAILED_PRECONDITION` with reason `ROLLUP_MISSING` for a question that no rollup
-    /// covers, naming the missing dimension and how to add it; `DEADLINE_EXCEEDED` when a consistency token is not reached in time.
+    /// `BadRequest` naming each bad field; `FAILED_PRECONDITION` with reason `ROLLUP_MISSING` for a question that rollups don't
+    /// cover and the events can't answer now, naming what is missing and how to add it; `DEADLINE_EXCEEDED` when a consistency token is not reached in time.
     #[derive(Debug)]
     pub struct AnalyticsServiceServer<T> {
         inner: Arc<T>,

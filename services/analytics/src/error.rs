@@ -12,9 +12,6 @@ pub(crate) enum Error {
     /// The request itself is wrong.
     #[error("the request is invalid")]
     Invalid(Violations),
-    /// The question can be asked, but not watched.
-    #[error("this question can't be watched: {0}; ask it again and again instead")]
-    NotWatched(&'static str),
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
@@ -97,7 +94,6 @@ impl Error {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
-            Self::NotWatched(_) => "not_watched",
             Self::NotFound(_) => "not_found",
             Self::StoreUnavailable(_) => "store",
             Self::OutOfMemory(_) => "out_of_memory",
@@ -111,17 +107,6 @@ impl Error {
             Self::Unavailable { .. } => "unavailable",
             Self::LogUnavailable(_) => "log",
             Self::ShuttingDown => "shutting_down",
-        }
-    }
-
-    /// Itself, where rollups can't answer and the events can.
-    ///
-    /// # Errors
-    /// Itself, where they can't help.
-    pub(crate) fn uncovered(self) -> Result<Self, Self> {
-        match self {
-            Self::NotCovered { .. } | Self::TooFine(_) => Ok(self),
-            other => Err(other),
         }
     }
 
@@ -178,7 +163,6 @@ impl From<Error> for Status {
         let message = error.to_string();
         match error {
             Error::Invalid(violations) => status::invalid_argument(violations),
-            Error::NotWatched(_) => Self::unimplemented(message),
             Error::NotFound(_) => Reason::ResourceNotFound.status(message),
             Error::StoreUnavailable(_) => Reason::StoreUnavailable.status(message),
             Error::OutOfMemory(_) => Reason::ResultTooLarge.status(message),

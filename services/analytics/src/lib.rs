@@ -2,15 +2,14 @@
 //! date.
 //!
 //! ```text
-//! metrics-data ─ partition (one actor each: chain, cells, snapshots) ─ views ─┐
-//!                                                                             ├─ engine ─ query ─ service, watch
-//!                          consistency tokens ─ progress of each partition ───┘
+//! metrics-data ─ partition (one actor each: chain, cells, snapshots) ─ views ─ rollups ─┐
+//!                                                                                       ├─ planner ─ service, watch
+//! event store ─ segments and hot parts ─ events ────────────────────────────────────────┘
 //! analytics-events ─ live (one tail for all watchers) ─ service
 //! ```
 //!
-//! It holds no state of its own: everything is a fold of `metrics-data`, so any number of instances answer alike, and a
-//! snapshot only shortens the way back after a restart. Not here: counting (the consumer's), and questions that no rollup
-//! covers, which are refused with the configuration that would cover them.
+//! It holds no state of its own: everything is a fold of `metrics-data` or read from the event store, so any number of instances
+//! answer alike, and a snapshot only shortens the way back after a restart. Not here: counting and storing (the consumer's).
 //!
 //! | module | what it is |
 //! |---|---|
@@ -18,22 +17,25 @@
 //! | [`snapshot`] | that state on disk |
 //! | [`partition`] | the actor that owns it and reads the log |
 //! | [`lag`] | how far it is behind |
-//! | [`query`] | questions, plans, answers; pure |
-//! | [`events`] | questions about the events themselves |
-//! | [`engine`] | asks all partitions; waits for consistency tokens |
+//! | [`question`] | what can be asked and watched |
+//! | [`planner`] | who answers it, rollups or events: the one way to an answer |
+//! | [`answers`] | answers under way and answers kept |
+//! | [`rollups`] | answers from what is counted |
+//! | [`events`] | answers from the events themselves |
 //! | [`watch`] | `WatchQuery` |
 //! | [`live`] | `WatchEvents` |
-//! | [`events`] | questions that need the events themselves |
 //! | [`service`] | the RPCs |
 
-mod engine;
+mod answers;
 mod error;
 mod events;
 mod lag;
 mod live;
 mod materialise;
 mod partition;
-mod query;
+mod planner;
+mod question;
+mod rollups;
 mod service;
 mod snapshot;
 #[cfg(test)]
@@ -55,10 +57,12 @@ use weir_rollup::{
 use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, context::PROJECT, metrics};
 use weir_store::Store;
 
-use engine::Engine;
+use answers::Answers;
 use events::{Events, hot::Owners};
 use materialise::Limits;
 use partition::Pulse;
+use planner::{Answered, Planner};
+use rollups::engine::Engine;
 use service::Analytics;
 
 /// The `service` label of the metrics.
@@ -146,8 +150,13 @@ pub async fn serve(
     });
     let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?, PROJECT.into());
     let analytics = Analytics {
-        engine,
-        events,
+        planner: Arc::new(Planner {
+            rollups: engine,
+            events,
+            answers: Answers::new(config.analytics.cache_bytes),
+            answered: Answered::new(&metrics),
+            query_timeout: config.analytics.query_timeout,
+        }),
         tail: live::Tail::start(log, config.topics.events.clone(), partitions, &stop_actors),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),

@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use prost::Message as _;
 use uuid::Uuid;
-use weir_proto::rollup::v1::{self as pb, metrics_record};
+use weir_proto::{
+    event::v1::{self as event, EventRecord},
+    google::r#type::Money,
+    rollup::v1::{self as pb, metrics_record},
+};
 use weir_rollup::{
     accumulate::{Accumulator, Observation, Revenue},
     definition::{Catalog, CatalogSpec},
     level::Retention,
 };
+use weir_store::encode::{self, Encoder, Row};
 
 use crate::materialise::{Applied, Limits, State};
 
@@ -66,6 +72,53 @@ impl Event {
             revenue: None,
         }
     }
+}
+
+impl Event {
+    /// The same as the producer writes it.
+    fn record(&self) -> EventRecord {
+        use prost_types::value::Kind;
+        let text = |text: &str| Kind::StringValue(text.to_owned());
+        let properties = [
+            ("platform", self.platform.map(text)),
+            ("plan", self.plan.map(text)),
+            ("price", self.price.map(Kind::NumberValue)),
+        ];
+        let fields = properties
+            .into_iter()
+            .filter_map(|(key, kind)| Some((key.to_owned(), prost_types::Value { kind: Some(kind?) })));
+        let revenue = self.revenue.map(|cents| Money {
+            currency_code: "EUR".to_owned(),
+            units: cents / 100,
+            nanos: i32::try_from(cents % 100 * 10_000_000).unwrap(),
+        });
+        let event = event::Event {
+            event_id: Uuid::new_v4().to_string(),
+            event_name: self.name.to_owned(),
+            user_id: format!("user-{}", self.user),
+            session_id: self.session.map_or_else(String::new, |session| format!("session-{session}")),
+            properties: Some(prost_types::Struct { fields: fields.collect() }),
+            revenue,
+            ..event::Event::default()
+        };
+        EventRecord {
+            project: "default".to_owned(),
+            receive_time_micros: self.append,
+            corrected_time_micros: self.time,
+            event: Some(event),
+        }
+    }
+}
+
+/// Events as the store has them in memory, from this offset on.
+pub(crate) fn stored(events: &[Event], first_offset: u64) -> RecordBatch {
+    let mut encoder = Encoder::default();
+    for (event, offset) in events.iter().zip(first_offset..) {
+        let record = event.record();
+        let row = Row::of(&record, offset, event.append - event.time > 60 * SECOND);
+        encoder.push(&row.expect("the record has an event"), encode::properties(&record));
+    }
+    encoder.finish()
 }
 
 /// Writes what the owner of a partition would write.

@@ -1,5 +1,8 @@
 //! The whole service on a real log, over real gRPC and HTTP.
 
+mod cancelled;
+mod questions;
+
 use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use prost::Message as _;
@@ -23,6 +26,7 @@ use weir_proto::{
 use weir_runtime::{
     Config, Context, Listeners, Metrics, Shutdown, clock::now_micros, config::RollupDefinition,
 };
+use weir_store::Store;
 
 use crate::{
     snapshot,
@@ -35,6 +39,7 @@ const EVENTS: &str = "analytics-events";
 /// A running service.
 struct System {
     log: Arc<dyn EventLog>,
+    store: Store,
     client: AnalyticsServiceClient<Channel>,
     http: std::net::SocketAddr,
     metrics: Metrics,
@@ -82,12 +87,12 @@ impl System {
         let shutdown = Shutdown::new();
         let context = Context::new(config, shutdown.clone());
         let metrics = context.metrics.clone();
-        let store = weir_store::Store::open(weir_store::Settings::folder(dir.join("store"))).await.unwrap();
-        let serving = crate::serve(context, log.clone(), store, listeners);
+        let store = Store::open(weir_store::Settings::folder(dir.join("store"))).await.unwrap();
+        let serving = crate::serve(context, log.clone(), store.clone(), listeners);
         let served = tokio::spawn(async move { serving.await.unwrap() });
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();
         let client = AnalyticsServiceClient::new(channel);
-        Self { log, client, http, metrics, shutdown, served }
+        Self { log, store, client, http, metrics, shutdown, served }
     }
 
     async fn stop(self) {

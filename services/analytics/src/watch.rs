@@ -2,6 +2,9 @@
 //!
 //! The stream is pulled: a new answer is made only when the transport has taken the one before. A slow reader gets fewer
 //! answers, each of the moment at which it was ready for it, and nothing piles up.
+//!
+//! The question is asked again when events were counted; one about "the last hour" every second, too. So its answer is what the
+//! query says at that moment, whatever the kind. How often is bounded by what it costs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,14 +14,17 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tonic::Status;
-use weir_proto::analytics::v1::{ResultInfo, WatchQueryResponse, watch_query_response::Upkeep};
+use weir_proto::analytics::v1::{
+    ResultInfo, WatchQueryResponse, result_info::Source, watch_query_response::Upkeep,
+};
 use weir_runtime::{Shutdown, metrics::Gauge};
 
 use crate::{
-    engine::{Engine, Wanted},
     error::Error,
     partition::Pulse,
-    query::{Answer, Question},
+    planner::{Patience, Planner},
+    question::{self, Answer, Question},
+    rollups::engine::Wanted,
 };
 
 /// Watches together take at most one part in this many of the machine.
@@ -51,13 +57,13 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(crate) struct Watch {
     /// Whom to ask.
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) planner: Arc<Planner>,
     /// The question.
-    pub(crate) question: Question,
+    pub(crate) question: Arc<Question>,
     /// What the first answer must count.
     pub(crate) wanted: Wanted,
-    /// Until when that may take.
-    pub(crate) deadline: Instant,
+    /// How long that may take.
+    pub(crate) patience: Patience,
     /// Time between two answers at least.
     pub(crate) min_interval: Duration,
     /// Its place among the open watches.
@@ -71,12 +77,13 @@ pub(crate) fn answers(
 ) -> impl Stream<Item = Result<WatchQueryResponse, Status>> + Send + use<> {
     let stop = Box::pin(shutdown.requested());
     let state = Watcher {
-        pulse: watch.engine.pulse.clone(),
+        pulse: watch.planner.rollups.pulse.clone(),
         watch,
         last: None,
         sent_pulse: Pulse::default(),
         seen: Pulse::default(),
         evaluated: Instant::now(),
+        partial: false,
         pause: Duration::ZERO,
         update: 0,
     };
@@ -103,6 +110,8 @@ struct Watcher {
     /// The pulse when the question was last evaluated.
     seen: Pulse,
     evaluated: Instant,
+    /// Whether events were missing in the last answer, which will be there again without being counted anew.
+    partial: bool,
     /// Time that must pass between two evaluations.
     pause: Duration,
     update: u64,
@@ -111,15 +120,12 @@ struct Watcher {
 impl Watcher {
     /// The next answer that is worth sending.
     async fn next(&mut self) -> Result<WatchQueryResponse, Error> {
-        if self.last.is_none() {
-            self.watch.engine.reach(&self.watch.wanted, self.watch.deadline).await?;
-        }
         loop {
             if let Some((_, sent)) = self.last {
                 sleep_until(self.evaluated + self.pause).await;
                 self.change(sent + REFRESH).await;
             }
-            let answer = self.evaluate().await?;
+            let Some(answer) = self.evaluate().await? else { continue };
             let essence = essence(&answer);
             let worth_sending = match &self.last {
                 None => true,
@@ -147,7 +153,7 @@ impl Watcher {
             if pulse.counted != self.seen.counted {
                 return;
             }
-            let stale = self.watch.question.is_live() || pulse.moved != self.seen.moved;
+            let stale = self.partial || self.watch.question.kind.is_live() || pulse.moved != self.seen.moved;
             tokio::select! {
                 changed = self.pulse.changed() => {
                     if changed.is_err() {
@@ -160,46 +166,62 @@ impl Watcher {
         }
     }
 
-    async fn evaluate(&mut self) -> Result<Answer, Error> {
+    /// The answer now; `None` as long as the store lacks events that are counted: an answer without them would go back in time.
+    async fn evaluate(&mut self) -> Result<Option<Answer>, Error> {
+        let planner = Arc::clone(&self.watch.planner);
         // Read before asking: what is counted meanwhile is looked at again.
-        self.seen = *self.pulse.borrow_and_update();
+        let pulse = *self.pulse.borrow_and_update();
+        let is_first = self.last.is_none();
+        let counted = planner.rollups.counted();
+        let wanted = if is_first { &self.watch.wanted } else { &counted };
         self.evaluated = Instant::now();
-        let answer = self
-            .watch
-            .engine
-            .ask(&self.watch.question, self.evaluated + self.watch.engine.query_timeout)
-            .await?;
+        // What is counted was handed to the store before: one look will do.
+        let at_once = Patience { counted: self.evaluated, answered: None };
+        let patience = if is_first { self.watch.patience } else { at_once };
+        let mut answer = match planner.ask(&self.watch.question, wanted, patience).await {
+            Err(Error::Behind { .. }) if !is_first => {
+                self.pause = self.watch.min_interval.max(REFRESH);
+                return Ok(None);
+            }
+            answer => answer?,
+        };
+        self.seen = pulse;
         let cost = self.evaluated.elapsed();
+        let info = question::info(&mut answer);
+        self.partial = !info.missing_parts.is_empty();
+        let threads = match info.source() {
+            Source::Rollup => 1,
+            Source::Unspecified | Source::Store => planner.events.engine.threads(),
+        };
+        self.pause = self.watch.min_interval.max(self.fair_pause(cost, threads));
+        Ok(Some(answer))
+    }
+
+    /// The time between two evaluations that keeps all watches within their share, if each costs so much of so many threads.
+    fn fair_pause(&self, cost: Duration, threads: usize) -> Duration {
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let open = u32::try_from(self.watch.place.open.get().max(1)).unwrap_or(u32::MAX);
-        let cores =
-            std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-        let fair = cost.saturating_mul(open.saturating_mul(SHARE)) / cores;
-        self.pause = self.watch.min_interval.max(fair);
-        Ok(answer)
+        let cores = std::thread::available_parallelism().map_or(1, |cores| number(cores.get()));
+        let times = open.saturating_mul(SHARE).saturating_mul(number(threads));
+        cost.saturating_mul(times) / cores
     }
 }
 
 /// The answer without what changes although no figure does.
 fn essence(answer: &Answer) -> Answer {
     let mut answer = answer.clone();
-    let info = match &mut answer {
-        Answer::Summary(summary) => &mut summary.info,
-        Answer::TimeSeries(series) => &mut series.info,
-        Answer::Breakdown(breakdown) => &mut breakdown.info,
-        Answer::Funnel(funnel) => &mut funnel.info,
-        Answer::Retention(retention) => &mut retention.info,
-        Answer::Paths(paths) => &mut paths.info,
-        Answer::UserEvents(events) => &mut events.info,
+    let info = question::info(&mut answer);
+    *info = ResultInfo {
+        watermark: None,
+        consistency_token: String::new(),
+        rows_read: 0,
+        bytes_read: 0,
+        segments_read: 0,
+        plan: String::new(),
+        cached: false,
+        start_time: None,
+        end_time: None,
+        ..std::mem::take(info)
     };
-    if let Some(info) = info {
-        *info = ResultInfo {
-            watermark: None,
-            consistency_token: String::new(),
-            rows_read: 0,
-            start_time: None,
-            end_time: None,
-            ..std::mem::take(info)
-        };
-    }
     answer
 }

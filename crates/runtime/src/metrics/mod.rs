@@ -118,6 +118,9 @@ metrics! {
     counter duplicates_suppressed = "duplicates_suppressed_total" [service]
         "Events whose event_id was seen before within the window.";
 
+    counter answers = "answers_total" [service, kind]
+        "Answers to questions by how they came about: evaluated on rollups or events, shared with another who asked the same, cached.";
+
     // Being up to date.
     gauge kafka_consumer_lag = "kafka_consumer_lag_total" [topic, partition]
         "Records of a partition that are appended and not yet processed.";

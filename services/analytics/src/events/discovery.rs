@@ -5,7 +5,7 @@ use std::ops::Range;
 use prost_types::{Value, value};
 use weir_proto::{
     analytics::v1::{self as pb, property_kind::Kind as KindNumber},
-    validate::{Path, Validate as _, Violations},
+    validate::{Path, Violations},
 };
 use weir_query::{
     engine::Read,
@@ -15,7 +15,10 @@ use weir_query::{
 use weir_store::schema::Kind;
 
 use super::{Seen, figure};
-use crate::query::range::TimeRange;
+use crate::question::{
+    TimeRange,
+    reader::{Reader, number_or},
+};
 
 /// Entries a page when the request says nothing.
 const PAGE: usize = 100;
@@ -36,38 +39,37 @@ pub(crate) struct Listing {
 impl Listing {
     /// Reads a request for names.
     pub(crate) fn names(request: &pb::ListEventNamesRequest) -> Result<Self, Violations> {
-        request.validate()?;
+        let reader = Reader::new(request)?;
         let pb::ListEventNamesRequest { search, time_range, page_size, page_token } = request;
-        Self::parse(search, time_range.as_ref(), *page_size, page_token, Filter::default(), 0)
+        Self::parse(reader, search, time_range.as_ref(), *page_size, page_token)
     }
 
     /// Reads a request for properties.
     pub(crate) fn properties(request: &pb::ListPropertiesRequest) -> Result<Self, Violations> {
-        request.validate()?;
+        let reader = Reader::new(request)?;
         let pb::ListPropertiesRequest { event_names, search, time_range, top_values, page_size, page_token } =
             request;
+        let listing = Self::parse(reader, search, time_range.as_ref(), *page_size, page_token)?;
         let filter = Filter::default().with_event_names(event_names);
-        Self::parse(search, time_range.as_ref(), *page_size, page_token, filter, *top_values as usize)
+        Ok(Self { filter, values: *top_values as usize, ..listing })
     }
 
     fn parse(
+        mut reader: Reader,
         search: &str,
         range: Option<&pb::TimeRange>,
         page_size: u32,
         page_token: &str,
-        filter: Filter,
-        values: usize,
     ) -> Result<Self, Violations> {
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let range = range.map(|range| TimeRange::parse(Some(range), &at.field("time_range"), &mut found));
+        let range = reader.range_or_all(range);
         let from = if page_token.is_empty() { Ok(0) } else { page_token.parse() };
         let from = from.unwrap_or_else(|_| {
-            found.add(&at.field("page_token"), "must be the next_page_token of the page before");
+            let problem = "must be the next_page_token of the page before";
+            reader.refuse(&Path::ROOT.field("page_token"), problem);
             0
         });
-        found.into_result()?;
-        let page = if page_size == 0 { PAGE } else { page_size as usize };
-        Ok(Self { range, filter, search: search.to_lowercase(), values, page, from })
+        let (filter, search, page) = (Filter::default(), search.to_lowercase(), number_or(page_size, PAGE));
+        reader.finish(Self { range, filter, search, values: 0, page, from })
     }
 
     /// The question about a range.

@@ -20,14 +20,18 @@ use weir_proto::{
     event::v1::{Event, EventRecord},
     google::api::HttpBody,
     time::timestamp,
-    validate::{Path, Validate as _, Violations},
+    validate::{Path, Violations},
 };
 use weir_query::{Rows, export::Export, fields};
 use weir_rollup::field::{ContextField, Field};
 use weir_store::Decoder;
 
-use super::{Seen, event_filter};
-use crate::{error::Error, live, query::range::TimeRange};
+use super::Seen;
+use crate::{
+    error::Error,
+    live,
+    question::{TimeRange, reader::Reader},
+};
 
 /// Bytes of a piece of the file, about.
 const PIECE: usize = 256 << 10;
@@ -45,30 +49,23 @@ pub(crate) struct Wish {
 impl Wish {
     /// Reads a request.
     pub(crate) fn parse(request: &pb::ExportEventsRequest) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let range = request.time_range.as_ref();
-        let range = range.map(|range| TimeRange::parse(Some(range), &at.field("time_range"), &mut found));
+        let mut reader = Reader::new(request)?;
+        let range = reader.range_or_all(request.time_range.as_ref());
         let export = Export {
             range: 0..0,
-            filter: event_filter(
-                &request.event_names,
-                request.filter.as_ref(),
-                &at.field("filter"),
-                &mut found,
-            ),
+            filter: reader.events(&Path::ROOT, &request.event_names, request.filter.as_ref()),
             max_rows: match usize::try_from(request.max_events) {
                 Ok(0) | Err(_) => usize::MAX,
                 Ok(limit) => limit,
             },
         };
-        let fields = fields::parse_all(&request.fields, &at.field("fields"), &mut found);
+        let fields =
+            reader.read(|found| fields::parse_all(&request.fields, &Path::ROOT.field("fields"), found));
         let format = match request.format() {
             Format::Unspecified => Format::Ndjson,
             other => other,
         };
-        found.into_result()?;
-        Ok(Self { range, export, format, fields })
+        reader.finish(Self { range, export, format, fields })
     }
 
     /// The question about a range.

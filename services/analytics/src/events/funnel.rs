@@ -3,17 +3,18 @@
 use weir_proto::{
     analytics::v1::{self as pb, query_funnel_request::Order as AskedOrder},
     time::{duration, duration_micros},
-    validate::{Path, Validate as _, Violations},
+    validate::{Path, Violations},
 };
 use weir_query::{
-    fields,
-    filter::Filter,
     fold::funnel::Order,
     funnel::{Answer, Exclusion, Question, Step},
 };
 
-use super::{Seen, actor, event_filter, values};
-use crate::query::range::TimeRange;
+use super::{Seen, values};
+use crate::question::{
+    TimeRange,
+    reader::{Reader, actor, number_or},
+};
 
 /// The window of a request that names none: a day.
 const DEFAULT_WINDOW: i64 = 86_400_000_000;
@@ -31,37 +32,22 @@ pub(crate) struct Funnel {
 impl Funnel {
     /// Reads a request.
     pub(crate) fn parse(request: &pb::QueryFunnelRequest) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
+        let mut reader = Reader::new(request)?;
+        let root = Path::ROOT;
+        let (steps_at, exclusions_at) = (root.field("steps"), root.field("exclusions"));
         let mut steps = Vec::new();
         for (index, step) in request.steps.iter().enumerate() {
-            let at = at.field("steps");
-            let at = at.index(index);
-            steps.push(event_filter(
-                &step.event_names,
-                step.filter.as_ref(),
-                &at.field("filter"),
-                &mut found,
-            ));
+            steps.push(reader.events(&steps_at.index(index), &step.event_names, step.filter.as_ref()));
         }
         let mut exclusions = Vec::new();
         for (index, exclusion) in request.exclusions.iter().enumerate() {
-            let at = at.field("exclusions");
-            let at = at.index(index);
-            let filter = event_filter(
-                &exclusion.event_names,
-                exclusion.filter.as_ref(),
-                &at.field("filter"),
-                &mut found,
-            );
+            let at = exclusions_at.index(index);
+            let filter = reader.events(&at, &exclusion.event_names, exclusion.filter.as_ref());
             let after = exclusion.after_step.max(1) as usize;
-            let before = match exclusion.before_step as usize {
-                0 => request.steps.len(),
-                before => before,
-            };
+            let before = number_or(exclusion.before_step, request.steps.len());
             let between = (exclusion.after_step, exclusion.before_step) != (0, 0);
             if between && (after >= before || before > request.steps.len()) {
-                found.add(&at, "must lie between a step and a later one");
+                reader.refuse(&at, "must lie between a step and a later one");
             }
             exclusions.push(Exclusion { filter, between: between.then(|| (after - 1, before - 1)) });
         }
@@ -70,23 +56,22 @@ impl Funnel {
             AskedOrder::Any => Order::Any,
         };
         if order == Order::Any && !exclusions.is_empty() {
-            found.add(&at.field("exclusions"), "need steps in order: in any order nothing lies between");
+            reader.refuse(&exclusions_at, "need steps in order: in any order nothing lies between");
         }
         let question = Question {
             range: 0..0,
-            filter: Filter::parse(request.filter.as_ref(), &at.field("filter"), &mut found),
+            filter: reader.events(&root, &[], request.filter.as_ref()),
             steps,
             exclusions,
             window: request.window.as_ref().map_or(DEFAULT_WINDOW, duration_micros),
             order,
             actor: actor(request.count_by()),
-            by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
-            max_groups: if request.max_groups == 0 { DEFAULT_GROUPS } else { request.max_groups as usize },
+            by: reader.group_by(&request.group_by),
+            max_groups: number_or(request.max_groups, DEFAULT_GROUPS),
         };
         let labels = request.steps.iter().map(label).collect();
-        let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
-        found.into_result()?;
-        Ok(Self { range, question, labels })
+        let range = reader.range(request.time_range.as_ref());
+        reader.finish(Self { range, question, labels })
     }
 
     /// The question about a range.

@@ -6,32 +6,38 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`series`], [`funnel`], [`retention`], [`paths`], [`user`], [`discovery`], [`export`], [`sql`] | the questions |
+//! | [`known`] | which names in a question no event has |
 //! | [`hot`] | asks the owners of partitions for their newest events |
-//! | [`needs`] | which requests rollups can't answer as asked |
 
 pub(crate) mod discovery;
 pub(crate) mod export;
 pub(crate) mod funnel;
 pub(crate) mod hot;
-pub(crate) mod needs;
+mod known;
 pub(crate) mod paths;
 pub(crate) mod retention;
 pub(crate) mod series;
 pub(crate) mod sql;
 pub(crate) mod user;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use datafusion::catalog::TableProvider;
+use prost_types::Timestamp;
 use tokio::time::{Instant, sleep};
 use weir_proto::google::r#type::Money;
 use weir_proto::{
     analytics::v1::{self as pb, MissingPart, ResultInfo, result_info::Source},
     time::timestamp,
     token,
-    validate::{Path, Violations},
 };
-use weir_query::{Actor, Values, engine::Read, filter::Filter};
+use weir_query::{Values, engine::Read};
 use weir_rollup::Estimate;
 use weir_store::{
     HotSource, Reader, Snapshot, Store,
@@ -40,10 +46,14 @@ use weir_store::{
     view::{Column, View},
 };
 
-use crate::{engine::Wanted, error::Error};
+use crate::{
+    error::Error,
+    question::{Answer, Counts, Kind},
+    rollups::engine::Wanted,
+};
 
 /// Pause between two looks whether awaited events are there.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What answers questions about events.
 #[derive(Debug)]
@@ -89,6 +99,49 @@ impl Events {
     }
 }
 
+impl Events {
+    /// Answers a question about the events in a range. Work stops when the future is dropped.
+    ///
+    /// # Errors
+    /// When the question breaks a rule, the events can't be read, or memory or time don't suffice.
+    pub(crate) async fn answer(
+        &self,
+        kind: &Kind,
+        range: Range<i64>,
+        seen: Arc<Seen>,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
+        let (engine, events) = (&self.engine, seen.clone());
+        Ok(match kind {
+            Kind::Counts(Counts::Summary(_)) => unreachable!("key figures are in rollups or not at all"),
+            Kind::Counts(Counts::TimeSeries(measures)) => {
+                let (question, answer, before) = measures.ask(engine, range, &seen, limit).await?;
+                Answer::TimeSeries(measures.series_response(&question, &answer, before.as_ref(), &seen))
+            }
+            Kind::Counts(Counts::Breakdown(measures)) => {
+                let (question, answer, before) = measures.ask(engine, range, &seen, limit).await?;
+                Answer::Breakdown(measures.breakdown_response(&question, &answer, before.as_ref(), &seen))
+            }
+            Kind::Funnel(funnel) => {
+                let answer = engine.funnel(events, funnel.of(range.clone()), limit).await?;
+                Answer::Funnel(funnel.response(&answer, &range, &seen))
+            }
+            Kind::Retention(retention) => {
+                let answer = engine.retention(events, retention.of(range.clone()), limit).await?;
+                Answer::Retention(retention.response(&answer, &range, &seen))
+            }
+            Kind::Paths(paths) => {
+                let answer = engine.paths(events, paths.of(range.clone()), limit).await?;
+                Answer::Paths(paths.response(&answer, &range, &seen))
+            }
+            Kind::UserEvents(timeline) => {
+                let page = engine.timeline(events, timeline.of(range.clone()), limit).await?;
+                Answer::UserEvents(timeline.response(&page, &range, &seen)?)
+            }
+        })
+    }
+}
+
 /// The events of a moment.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -121,37 +174,31 @@ fn file(segment: &Segment) -> File {
 }
 
 impl Seen {
-    /// Why these events are asked and not a rollup. Where some of them are missing, `declined`, which the rollups said, is the
-    /// better answer.
-    ///
-    /// # Errors
-    /// `declined`.
-    pub(crate) fn instead_of(
-        &self,
-        declined: Option<Error>,
-        why: Option<&'static str>,
-    ) -> Result<Option<String>, Error> {
-        match declined {
-            Some(error) if !self.snapshot.stale.is_empty() => Err(error),
-            Some(error) => Ok(Some(error.to_string())),
-            None => Ok(why.map(str::to_owned)),
-        }
+    /// By partition, the offset after the last event.
+    pub(crate) fn next_offsets(&self) -> Vec<u64> {
+        self.snapshot.next_offsets.values().copied().collect()
     }
 
-    /// The range of all events, first and last included.
-    pub(crate) fn everything(&self) -> std::ops::Range<i64> {
-        i64::MIN..i64::MAX
+    /// Every event before this moment is here.
+    pub(crate) fn watermark(&self) -> Option<Timestamp> {
+        (self.snapshot.watermark_micros > 0).then(|| timestamp(self.snapshot.watermark_micros))
+    }
+
+    /// A number that stands for which segments the events are in.
+    pub(crate) fn segments(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        self.snapshot.segments.iter().for_each(|segment| segment.id.hash(&mut hash));
+        hash.finish()
+    }
+
+    /// Whether some of the events are missing.
+    pub(crate) fn is_partial(&self) -> bool {
+        !self.snapshot.stale.is_empty()
     }
 
     /// What an answer from these events says about itself.
-    pub(crate) fn info(
-        &self,
-        range: &std::ops::Range<i64>,
-        read: Read,
-        late: u64,
-        exact: bool,
-    ) -> ResultInfo {
-        let Snapshot { next_offsets, watermark_micros, stale, segments, .. } = &self.snapshot;
+    pub(crate) fn info(&self, range: &Range<i64>, read: Read, late: u64, exact: bool) -> ResultInfo {
+        let Snapshot { next_offsets, stale, segments, .. } = &self.snapshot;
         let counted: BTreeMap<u32, u64> = next_offsets
             .iter()
             .filter_map(|(partition, next)| Some((*partition, next.checked_sub(1)?)))
@@ -163,7 +210,7 @@ impl Seen {
         });
         let moment = |micros: i64| (i64::MIN < micros && micros < i64::MAX).then(|| timestamp(micros));
         ResultInfo {
-            watermark: (*watermark_micros > 0).then(|| timestamp(*watermark_micros)),
+            watermark: self.watermark(),
             consistency_token: token::encode(&counted),
             source: Source::Store.into(),
             late_events: late,
@@ -176,30 +223,6 @@ impl Seen {
             segments_read: segments.len() as u64,
             ..ResultInfo::default()
         }
-    }
-}
-
-/// Events with one of these names that pass the filter.
-fn event_filter(
-    names: &[String],
-    filter: Option<&pb::Filter>,
-    at: &Path<'_>,
-    found: &mut Violations,
-) -> Filter {
-    Filter::parse(filter, at, found).with_event_names(names)
-}
-
-/// The events that a selector means; all when it is absent.
-fn selected(selector: Option<&pb::EventSelector>, at: &Path<'_>, found: &mut Violations) -> Filter {
-    let nothing = pb::EventSelector::default();
-    let selector = selector.unwrap_or(&nothing);
-    event_filter(&selector.event_names, selector.filter.as_ref(), &at.field("filter"), found)
-}
-
-fn actor(by: pb::CountBy) -> Actor {
-    match by {
-        pb::CountBy::Unspecified | pb::CountBy::Users => Actor::User,
-        pb::CountBy::Sessions => Actor::Session,
     }
 }
 

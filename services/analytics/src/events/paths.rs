@@ -5,18 +5,20 @@ use std::ops::Range;
 use weir_proto::{
     analytics::v1::{self as pb, query_paths_request::Direction as AskedDirection},
     time::duration_micros,
-    validate::{Path, Validate as _, Violations},
+    validate::{Path, Violations},
 };
 use weir_query::{
     fields,
-    filter::Filter,
     fold::paths::Direction,
     paths::{Answer, Node, Question},
 };
 use weir_rollup::field::Field;
 
-use super::{Seen, actor, selected};
-use crate::query::range::TimeRange;
+use super::Seen;
+use crate::question::{
+    TimeRange,
+    reader::{Reader, actor, number_or},
+};
 
 /// What a request that leaves it open means: three events, five branches, 30 minutes.
 const DEPTH: usize = 3;
@@ -34,37 +36,36 @@ pub(crate) struct Paths {
 impl Paths {
     /// Reads a request.
     pub(crate) fn parse(request: &pb::QueryPathsRequest) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
+        let mut reader = Reader::new(request)?;
+        let root = Path::ROOT;
         let by = match request.field.as_str() {
             "" => Field::EventName,
             name => fields::parse(name).unwrap_or_else(|problem| {
-                found.add(&at.field("field"), problem);
+                reader.refuse(&root.field("field"), problem);
                 Field::EventName
             }),
         };
-        let root = match request.event.as_ref().map(|event| event.event_names.as_slice()) {
+        let name = match request.event.as_ref().map(|event| event.event_names.as_slice()) {
             Some([only]) if by == Field::EventName => only.clone(),
             _ => String::new(),
         };
         let question = Question {
             range: 0..0,
-            anchor: selected(request.event.as_ref(), &at.field("event"), &mut found),
-            shown: Filter::parse(request.filter.as_ref(), &at.field("filter"), &mut found),
+            anchor: reader.selected(&root.field("event"), request.event.as_ref()),
+            shown: reader.events(&root, &[], request.filter.as_ref()),
             by,
             fold_repeats: request.fold_repeats,
             direction: match request.direction() {
                 AskedDirection::Unspecified | AskedDirection::After => Direction::After,
                 AskedDirection::Before => Direction::Before,
             },
-            depth: if request.depth == 0 { DEPTH } else { request.depth as usize },
-            width: if request.max_branches == 0 { BRANCHES } else { request.max_branches as usize },
+            depth: number_or(request.depth, DEPTH),
+            width: number_or(request.max_branches, BRANCHES),
             max_gap: request.max_gap.as_ref().map_or(GAP, duration_micros),
             actor: actor(request.count_by()),
         };
-        let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
-        found.into_result()?;
-        Ok(Self { range, question, root })
+        let range = reader.range(request.time_range.as_ref());
+        reader.finish(Self { range, question, root: name })
     }
 
     /// The question about a range.

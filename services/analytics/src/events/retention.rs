@@ -5,17 +5,19 @@ use std::ops::Range;
 use weir_proto::{
     analytics::v1::{self as pb, query_retention_request::CohortKind},
     time::timestamp,
-    validate::{Path, Validate as _, Violations},
+    validate::{Path, Violations},
 };
 use weir_query::{
-    fields,
     fold::retention::Cohorts,
     retention::{Answer, Cohort, MAX_PERIODS, Question},
 };
-use weir_rollup::calendar::{Interval, Zone};
+use weir_rollup::calendar::Interval;
 
-use super::{Seen, selected, values};
-use crate::query::range::TimeRange;
+use super::{Seen, values};
+use crate::question::{
+    TimeRange,
+    reader::{Reader, number_or},
+};
 
 /// Groups when the request says nothing.
 const DEFAULT_GROUPS: usize = 100;
@@ -32,12 +34,9 @@ pub(crate) struct Retention {
 impl Retention {
     /// Reads a request.
     pub(crate) fn parse(request: &pb::QueryRetentionRequest, max_cohorts: usize) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let zone = Zone::parse(&request.time_zone).unwrap_or_else(|error| {
-            found.add(&at.field("time_zone"), error);
-            Zone::UTC
-        });
+        let mut reader = Reader::new(request)?;
+        let root = Path::ROOT;
+        let zone = reader.zone(&request.time_zone);
         let (period, interval) = match request.period() {
             pb::RetentionPeriod::Day => (pb::RetentionPeriod::Day, Interval::Day),
             pb::RetentionPeriod::Unspecified | pb::RetentionPeriod::Week => {
@@ -53,16 +52,15 @@ impl Retention {
                 CohortKind::Unspecified | CohortKind::FirstTime => Cohorts::First,
                 CohortKind::Recurring => Cohorts::Recurring,
             },
-            start: selected(request.start_event.as_ref(), &at.field("start_event"), &mut found),
-            returns: selected(request.return_event.as_ref(), &at.field("return_event"), &mut found),
-            watched: if request.periods == 0 { MAX_PERIODS } else { request.periods as usize },
-            by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
+            start: reader.selected(&root.field("start_event"), request.start_event.as_ref()),
+            returns: reader.selected(&root.field("return_event"), request.return_event.as_ref()),
+            watched: number_or(request.periods, MAX_PERIODS),
+            by: reader.group_by(&request.group_by),
             max_cohorts,
         };
-        let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
-        found.into_result()?;
-        let max_groups = if request.max_groups == 0 { DEFAULT_GROUPS } else { request.max_groups as usize };
-        Ok(Self { range, question, period, max_groups })
+        let range = reader.range(request.time_range.as_ref());
+        let max_groups = number_or(request.max_groups, DEFAULT_GROUPS);
+        reader.finish(Self { range, question, period, max_groups })
     }
 
     /// The question about a range.

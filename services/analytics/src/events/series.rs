@@ -1,130 +1,66 @@
 //! `QueryTimeSeries` and `QueryBreakdown` where rollups don't cover them.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc, time::Duration};
 
-use weir_proto::{
-    analytics::v1 as pb,
-    time::timestamp,
-    validate::{Path, Validate as _, Violations},
-};
+use weir_proto::{analytics::v1 as pb, time::timestamp};
 use weir_query::{
-    fields,
-    filter::Filter,
-    formula::Formula,
-    measure::Measure,
-    series::{Answer, Figure, Measured, Point, Precision, Question, Series, Shape},
+    Engine, Error,
+    measure::{Measure, Statistic},
+    series::{Answer, Figure, Point, Question, Series},
 };
-use weir_rollup::{
-    calendar::{Interval, Zone},
-    money::Amount,
-};
+use weir_rollup::{Estimate, money::Amount};
 
-use super::{Seen, event_filter, figure, values};
-use crate::query::{
-    range::TimeRange,
-    time_series::{asked_interval, interval_number},
-};
-
-/// Series or rows when the request says nothing.
-const DEFAULT_SERIES: usize = 100;
-
-/// Measures over time or by values, but for the range, which may depend on the moment.
-#[derive(Debug, Clone)]
-pub(crate) struct Measures {
-    pub(crate) range: TimeRange,
-    question: Question,
-    /// Whether the interval is to be chosen after the range.
-    any_interval: bool,
-    /// Whether the range before is asked for too.
-    pub(crate) compare: bool,
-    fill_empty: bool,
-}
+use super::{Seen, figure, values};
+use crate::question::{Measures, interval_number};
 
 impl Measures {
-    /// Reads a request for series.
-    pub(crate) fn series(
-        request: &pb::QueryTimeSeriesRequest,
-        max_points: usize,
-    ) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let zone = Zone::parse(&request.time_zone).unwrap_or_else(|error| {
-            found.add(&at.field("time_zone"), error);
-            Zone::UTC
-        });
-        let interval = asked_interval(request.interval());
-        let shape = match (request.cumulative, request.rolling_buckets) {
-            (true, 2..) => {
-                found.add(&at.field("cumulative"), "must not be given beside rolling_buckets");
-                Shape::Cumulative
+    /// The measures of a range and, where they are compared, of the one before.
+    ///
+    /// # Errors
+    /// As [`Engine::series`].
+    pub(crate) async fn ask(
+        &self,
+        engine: &Engine,
+        range: Range<i64>,
+        seen: &Arc<Seen>,
+        limit: Duration,
+    ) -> Result<(Question, Answer, Option<Answer>), Error> {
+        let question = self.of(range);
+        let answer = engine.series(seen.clone(), question.clone(), limit).await?;
+        let before = if self.compare {
+            // Whatever is among the greatest now may have been among the least before.
+            let before = Question { max_series: question.max_points, ..question.preceding() };
+            Some(engine.series(seen.clone(), before, limit).await?)
+        } else {
+            None
+        };
+        Ok((question, answer, before))
+    }
+
+    /// What is measured where there are no events: none of what is counted, no average of it.
+    fn nothing(&self, answer: &Answer) -> Vec<Figure> {
+        let zero = |money| Figure { estimate: Some(Estimate::exact(0.0)), money };
+        let of = |measure: &Measure| match measure {
+            Measure::Events
+            | Measure::UniqueUsers
+            | Measure::Sessions
+            | Measure::Visits
+            | Measure::UniqueValues(_)
+            | Measure::Numeric(_, Statistic::Sum) => zero(None),
+            Measure::Revenue(currency) => {
+                zero(currency.map(|currency| Amount { currency, nanos: 0, count: 0 }))
             }
-            (true, 0 | 1) => Shape::Cumulative,
-            (false, 0 | 1) => Shape::Plain,
-            (false, width) => Shape::Rolling(width),
+            Measure::Numeric(
+                _,
+                Statistic::Min | Statistic::Max | Statistic::Average | Statistic::Quantile(_),
+            ) => Figure::default(),
         };
-        let question = Question {
-            range: 0..0,
-            interval,
-            zone,
-            measures: measured(&request.measures, &mut found),
-            formulas: formulas(&request.formulas, request.measures.len(), &mut found),
-            filter: event_filter(
-                &request.event_names,
-                request.filter.as_ref(),
-                &at.field("filter"),
-                &mut found,
-            ),
-            by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
-            shape,
-            max_series: if request.max_series == 0 { DEFAULT_SERIES } else { request.max_series as usize },
-            max_points,
-        };
-        let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
-        found.into_result()?;
-        let (compare, fill_empty) = (request.compare_previous, request.fill_empty);
-        Ok(Self { range, question, any_interval: interval.is_none(), compare, fill_empty })
-    }
-
-    /// Reads a request for a breakdown.
-    pub(crate) fn breakdown(
-        request: &pb::QueryBreakdownRequest,
-        max_rows: usize,
-    ) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let rows = if request.max_rows == 0 { DEFAULT_SERIES } else { request.max_rows as usize };
-        let question = Question {
-            range: 0..0,
-            interval: None,
-            zone: Zone::UTC,
-            measures: measured(&request.measures, &mut found),
-            formulas: formulas(&request.formulas, request.measures.len(), &mut found),
-            filter: event_filter(
-                &request.event_names,
-                request.filter.as_ref(),
-                &at.field("filter"),
-                &mut found,
-            ),
-            by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
-            shape: Shape::Plain,
-            max_series: rows.min(max_rows),
-            max_points: max_rows,
-        };
-        let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
-        found.into_result()?;
-        Ok(Self {
-            range,
-            question,
-            any_interval: false,
-            compare: request.compare_previous,
-            fill_empty: false,
-        })
-    }
-
-    /// The question about a range.
-    pub(crate) fn of(&self, range: Range<i64>) -> Question {
-        let chosen = self.any_interval.then(|| Interval::fitting(&range));
-        Question { interval: chosen.or(self.question.interval), range, ..self.question.clone() }
+        let mut figures: Vec<Figure> = answer.measures.iter().map(of).collect();
+        for formula in &self.asked.formulas {
+            let value = formula.evaluate(&|index| figures[index].estimate.map(|of| of.value));
+            figures.push(Figure { estimate: value.map(Estimate::exact), money: None });
+        }
+        figures
     }
 
     /// The response with series.
@@ -135,15 +71,15 @@ impl Measures {
         before: Option<&Answer>,
         seen: &Seen,
     ) -> pb::QueryTimeSeriesResponse {
-        let measures = self.question.measures.len() + self.question.formulas.len();
+        let nothing = self.nothing(answer);
         let series = answer.series.iter().map(|one| {
             let earlier = before.map(|before| before.series.iter().find(|other| other.values == one.values));
             pb::TimeSeries {
                 group: values(&one.values),
                 other: false,
-                points: self.points(one, answer, earlier, measures),
+                points: self.points(one, answer, earlier, &nothing),
                 totals: one.totals.iter().map(to_figure).collect(),
-                previous_totals: earlier.map_or_else(Vec::new, |earlier| totals(earlier, measures)),
+                previous_totals: earlier.map_or_else(Vec::new, |earlier| totals(earlier, &nothing)),
             }
         });
         pb::QueryTimeSeriesResponse {
@@ -160,15 +96,14 @@ impl Measures {
         one: &Series,
         answer: &Answer,
         earlier: Option<Option<&Series>>,
-        measures: usize,
+        nothing: &[Figure],
     ) -> Vec<pb::TimeSeriesPoint> {
         let at = |series: &Series, bucket: usize| {
             series.points.iter().find(|point| point.bucket == bucket).cloned()
         };
         let wanted: Vec<Point> = if self.fill_empty {
-            let nothing = |bucket| Point { bucket, figures: vec![Figure::default(); measures] };
             (0..answer.buckets.len())
-                .map(|bucket| at(one, bucket).unwrap_or_else(|| nothing(bucket)))
+                .map(|bucket| at(one, bucket).unwrap_or_else(|| Point { bucket, figures: nothing.to_vec() }))
                 .collect()
         } else {
             one.points.clone()
@@ -177,14 +112,12 @@ impl Measures {
             let start = answer.buckets[point.bucket].start;
             let previous = earlier.map(|earlier| {
                 let found = earlier.and_then(|earlier| at(earlier, point.bucket));
-                found.map_or_else(
-                    || vec![to_figure(&Figure::default()); measures],
-                    |found| found.figures.iter().map(to_figure).collect(),
-                )
+                let figures = found.map_or_else(|| nothing.to_vec(), |found| found.figures);
+                figures.iter().map(to_figure).collect()
             });
             pb::TimeSeriesPoint {
                 start_time: Some(timestamp(start)),
-                local_time: self.question.zone.local_time(start).unwrap_or_default(),
+                local_time: self.asked.zone.local_time(start).unwrap_or_default(),
                 figures: point.figures.iter().map(to_figure).collect(),
                 previous_figures: previous.unwrap_or_default(),
             }
@@ -200,14 +133,14 @@ impl Measures {
         before: Option<&Answer>,
         seen: &Seen,
     ) -> pb::QueryBreakdownResponse {
-        let measures = self.question.measures.len() + self.question.formulas.len();
+        let nothing = self.nothing(answer);
         let rows = answer.series.iter().map(|one| {
             let earlier = before.map(|before| before.series.iter().find(|other| other.values == one.values));
             pb::BreakdownRow {
                 group: values(&one.values),
                 other: false,
                 figures: one.totals.iter().map(to_figure).collect(),
-                previous_figures: earlier.map_or_else(Vec::new, |earlier| totals(earlier, measures)),
+                previous_figures: earlier.map_or_else(Vec::new, |earlier| totals(earlier, &nothing)),
             }
         });
         pb::QueryBreakdownResponse {
@@ -222,41 +155,8 @@ impl Measures {
     }
 }
 
-fn measured(measures: &[pb::Measure], found: &mut Violations) -> Vec<Measured> {
-    let root = Path::ROOT;
-    let at = root.field("measures");
-    let kinds = Measure::parse_all(measures, &at, found);
-    let all = kinds.into_iter().enumerate().map(|(index, measure)| {
-        let filter = measures.get(index).and_then(|measure| measure.filter.as_ref());
-        let at = at.index(index);
-        // Reading the events one by one is what this is for; a sketch would save memory only.
-        Measured {
-            measure,
-            filter: Filter::parse(filter, &at.field("filter"), found),
-            precision: Precision::Exact,
-        }
-    });
-    all.collect()
-}
-
-fn formulas(asked: &[pb::Formula], measures: usize, found: &mut Violations) -> Vec<Formula> {
-    let root = Path::ROOT;
-    let at = root.field("formulas");
-    let mut formulas = Vec::with_capacity(asked.len());
-    for (index, formula) in asked.iter().enumerate() {
-        match Formula::parse(&formula.expression, measures.max(1)) {
-            Ok(formula) => formulas.push(formula),
-            Err(error) => found.add(&at.index(index).field("expression"), error),
-        }
-    }
-    formulas
-}
-
-fn totals(series: Option<&Series>, measures: usize) -> Vec<pb::Figure> {
-    match series {
-        Some(series) => series.totals.iter().map(to_figure).collect(),
-        None => vec![to_figure(&Figure::default()); measures],
-    }
+fn totals(series: Option<&Series>, nothing: &[Figure]) -> Vec<pb::Figure> {
+    series.map_or(nothing, |series| &series.totals).iter().map(to_figure).collect()
 }
 
 fn to_figure(of: &Figure) -> pb::Figure {

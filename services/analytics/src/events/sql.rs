@@ -52,8 +52,8 @@ pub(crate) fn parts(
                     elapsed_time: Some(duration(
                         i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
                     )),
-                    peak_memory_bytes: 0,
-                    info: Some(seen.info(&seen.everything(), rows.read(), 0, true)),
+                    peak_memory_bytes: rows.peak_memory(),
+                    info: Some(seen.info(&(i64::MIN..i64::MAX), rows.read(), 0, true)),
                 };
                 Some((vec![Ok(Part::Statistics(statistics))], None))
             }

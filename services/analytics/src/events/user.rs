@@ -8,7 +8,7 @@ use weir_proto::{
     analytics::v1 as pb,
     event::v1::Context,
     time::timestamp,
-    validate::{Path, Validate as _, Violations},
+    validate::{Path, Violations},
 };
 use weir_query::{
     export::{Page, Timeline},
@@ -17,8 +17,14 @@ use weir_query::{
 use weir_rollup::money::{Amount, Currency};
 use weir_store::{Decoder, schema::Kind};
 
-use super::{Seen, event_filter};
-use crate::{error::Error, query::range::TimeRange};
+use super::Seen;
+use crate::{
+    error::Error,
+    question::{
+        TimeRange,
+        reader::{Reader, number_or},
+    },
+};
 
 /// Events a page when the request says nothing.
 const PAGE: usize = 100;
@@ -81,16 +87,15 @@ pub(crate) struct UserEvents {
 impl UserEvents {
     /// Reads a request.
     pub(crate) fn parse(request: &pb::ListUserEventsRequest) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let range = request.time_range.as_ref();
-        let range = range.map(|range| TimeRange::parse(Some(range), &at.field("time_range"), &mut found));
+        let mut reader = Reader::new(request)?;
+        let range = reader.range_or_all(request.time_range.as_ref());
         let after = match request.page_token.as_str() {
             "" => None,
             token => {
                 let place = parse_token(token);
                 if place.is_none() {
-                    found.add(&at.field("page_token"), "must be the next_page_token of the page before");
+                    let problem = "must be the next_page_token of the page before";
+                    reader.refuse(&Path::ROOT.field("page_token"), problem);
                 }
                 place
             }
@@ -98,18 +103,12 @@ impl UserEvents {
         let timeline = Timeline {
             user: request.user_id.clone(),
             range: 0..0,
-            filter: event_filter(
-                &request.event_names,
-                request.filter.as_ref(),
-                &at.field("filter"),
-                &mut found,
-            ),
+            filter: reader.events(&Path::ROOT, &request.event_names, request.filter.as_ref()),
             newest_first: request.newest_first,
             after,
-            page: if request.page_size == 0 { PAGE } else { request.page_size as usize },
+            page: number_or(request.page_size, PAGE),
         };
-        found.into_result()?;
-        Ok(Self { range, timeline })
+        reader.finish(Self { range, timeline })
     }
 
     /// The question about a range.

@@ -5,13 +5,12 @@ use std::ops::Range;
 use weir_proto::{
     analytics::v1::{self as pb, Figure},
     time::timestamp,
-    validate::{Path, Validate as _, Violations},
+    validate::Path,
 };
-use weir_query::{fields, filter::Filter};
+use weir_query::series::Question as Asked;
 use weir_rollup::{
     calendar::{Interval, Zone},
     definition::Definition,
-    field::Field,
 };
 
 use super::{
@@ -19,38 +18,22 @@ use super::{
     breakdown::settle_currencies,
     greatest_first, group_values,
     measure::{Measure, Needs, Sum},
-    range::TimeRange,
     rollup::{self, Setting},
     table::{Group, Patience, Table},
 };
 use crate::{
     error::Error,
     materialise::{PartRequest, Span, View},
+    question::{Measures, interval_number},
 };
-
-/// Series when the request says nothing.
-const DEFAULT_SERIES: usize = 100;
-
-/// The question.
-#[derive(Debug, Clone)]
-pub(crate) struct TimeSeries {
-    pub(super) range: TimeRange,
-    /// `None`: chosen after the range.
-    interval: Option<Interval>,
-    zone: Zone,
-    measures: Vec<Measure>,
-    filter: Filter,
-    group_by: Vec<Field>,
-    max_series: usize,
-    fill_empty: bool,
-}
 
 /// How it is answered.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(super) parts: Vec<PartRequest>,
-    question: TimeSeries,
-    range: Range<i64>,
+    question: Measures,
+    measures: Vec<Measure>,
+    pub(super) range: Range<i64>,
     interval: Interval,
     /// By slot: first moment of the bucket, which may lie before the range.
     buckets: Vec<Range<i64>>,
@@ -59,37 +42,15 @@ pub(crate) struct Plan {
     max_points: usize,
 }
 
-impl TimeSeries {
-    /// Reads a request.
-    pub(crate) fn parse(request: &pb::QueryTimeSeriesRequest) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let zone = Zone::parse(&request.time_zone).unwrap_or_else(|error| {
-            found.add(&at.field("time_zone"), error);
-            Zone::UTC
-        });
-        let question = Self {
-            range: TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found),
-            interval: asked_interval(request.interval()),
-            zone,
-            measures: Measure::parse_all(&request.measures, &at.field("measures"), &mut found),
-            filter: Filter::parse(request.filter.as_ref(), &at.field("filter"), &mut found)
-                .with_event_names(&request.event_names),
-            group_by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
-            max_series: if request.max_series == 0 { DEFAULT_SERIES } else { request.max_series as usize },
-            fill_empty: request.fill_empty,
-        };
-        found.into_result()?;
-        Ok(question)
-    }
-
-    pub(super) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
-        let dimensions = self.group_by.iter().chain(self.filter.fields()).cloned().collect();
-        let definition = rollup::choose(setting.catalog, &dimensions, &self.measures)?.clone();
-        let range = self.range.resolve(setting.now, &setting.whole, 1);
-        let (interval, buckets, spans) = match self.interval {
+impl Plan {
+    pub(super) fn of(question: &Measures, setting: &Setting<'_>) -> Result<Self, Error> {
+        let measures = question.measures();
+        let definition = rollup::covering(question, &measures, setting)?;
+        let range = question.range.resolve(setting.now, &setting.whole, 1);
+        let zone = &question.asked.zone;
+        let (interval, buckets, spans) = match question.asked.interval {
             Some(interval) => {
-                let (buckets, spans) = self.slots(interval, &range, setting)?;
+                let (buckets, spans) = slots(zone, interval, &range, setting)?;
                 (interval, buckets, spans)
             }
             None => {
@@ -98,7 +59,7 @@ impl TimeSeries {
                 let mut tries = Interval::ALL.into_iter().filter(|interval| *interval >= fitting);
                 loop {
                     let interval = tries.next().unwrap_or(Interval::Month);
-                    match self.slots(interval, &range, setting) {
+                    match slots(zone, interval, &range, setting) {
                         Err(Error::TooFine(_)) if interval != Interval::Month => {}
                         slots => {
                             let (buckets, spans) = slots?;
@@ -108,51 +69,26 @@ impl TimeSeries {
                 }
             }
         };
-        Ok(Plan {
+        Ok(Self {
             parts: vec![PartRequest { definition: definition.id(), spans }],
             range,
             interval,
             buckets,
-            needs: Needs::of(&self.measures, &definition.numerics),
+            needs: Needs::of(&measures, &definition.numerics),
+            measures,
             definition,
-            question: self.clone(),
+            question: question.clone(),
             max_points: setting.max_rows,
         })
     }
 
-    /// The buckets of the answer, and those of the rollup that they are made of.
-    fn slots(
-        &self,
-        interval: Interval,
-        range: &Range<i64>,
-        setting: &Setting<'_>,
-    ) -> Result<(Vec<Range<i64>>, Vec<Span>), Error> {
-        let buckets = self.zone.buckets(interval, range.clone(), setting.max_rows);
-        let buckets = buckets.map_err(|error| match error {
-            weir_rollup::Error::TooManyBuckets(_) => {
-                too_large(format!("more than {} buckets", setting.max_rows), setting.max_rows)
-            }
-            other => {
-                let root = Path::ROOT;
-                Error::invalid(&root.field("time_range"), other)
-            }
-        })?;
-        let mut spans = Vec::new();
-        for (slot, bucket) in (0u32..).zip(&buckets) {
-            let within = bucket.start.max(range.start)..bucket.end.min(range.end);
-            spans.extend(rollup::spans(within, slot, setting)?);
-        }
-        Ok((buckets, spans))
-    }
-}
-
-impl Plan {
     pub(super) fn answer(
         &self,
         views: &[View],
         patience: Patience<'_>,
     ) -> Result<pb::QueryTimeSeriesResponse, Error> {
-        let TimeSeries { measures, filter, group_by, max_series, .. } = &self.question;
+        let Asked { filter, by: group_by, max_series, .. } = &self.question.asked;
+        let measures = &self.measures;
         let table = Table::gather(views, 0, &self.definition, filter, group_by, patience)?;
         let open_currency = measures.iter().filter(|measure| matches!(measure, Measure::Revenue(None)));
         let total = table.total(&Needs::of(open_currency, &[]), patience)?;
@@ -227,41 +163,39 @@ impl Plan {
         let start = self.buckets[slot].start;
         pb::TimeSeriesPoint {
             start_time: Some(timestamp(start)),
-            local_time: self.question.zone.local_time(start).unwrap_or_default(),
+            local_time: self.question.asked.zone.local_time(start).unwrap_or_default(),
             figures,
             ..Default::default()
         }
     }
 }
 
+/// The buckets of the answer, and those of the rollup that they are made of.
+fn slots(
+    zone: &Zone,
+    interval: Interval,
+    range: &Range<i64>,
+    setting: &Setting<'_>,
+) -> Result<(Vec<Range<i64>>, Vec<Span>), Error> {
+    let buckets = zone.buckets(interval, range.clone(), setting.max_rows);
+    let buckets = buckets.map_err(|error| match error {
+        weir_rollup::Error::TooManyBuckets(_) => {
+            too_large(format!("more than {} buckets", setting.max_rows), setting.max_rows)
+        }
+        other => {
+            let root = Path::ROOT;
+            Error::invalid(&root.field("time_range"), other)
+        }
+    })?;
+    let mut spans = Vec::new();
+    for (slot, bucket) in (0u32..).zip(&buckets) {
+        let within = bucket.start.max(range.start)..bucket.end.min(range.end);
+        spans.extend(rollup::spans(within, slot, setting)?);
+    }
+    Ok((buckets, spans))
+}
+
 fn too_large(rows: String, limit: usize) -> Error {
     let mend = "widen the interval, shorten the range or lower max_series";
     Error::TooLarge { rows, limit: limit as u64, mend }
-}
-
-/// The interval that a request names, if it does.
-pub(crate) fn asked_interval(interval: pb::Interval) -> Option<Interval> {
-    match interval {
-        pb::Interval::Unspecified => None,
-        pb::Interval::Second => Some(Interval::Second),
-        pb::Interval::Minute => Some(Interval::Minute),
-        pb::Interval::QuarterHour => Some(Interval::QuarterHour),
-        pb::Interval::Hour => Some(Interval::Hour),
-        pb::Interval::Day => Some(Interval::Day),
-        pb::Interval::Week => Some(Interval::Week),
-        pb::Interval::Month => Some(Interval::Month),
-    }
-}
-
-/// The number of an interval.
-pub(crate) fn interval_number(interval: Interval) -> pb::Interval {
-    match interval {
-        Interval::Second => pb::Interval::Second,
-        Interval::Minute => pb::Interval::Minute,
-        Interval::QuarterHour => pb::Interval::QuarterHour,
-        Interval::Hour => pb::Interval::Hour,
-        Interval::Day => pb::Interval::Day,
-        Interval::Week => pb::Interval::Week,
-        Interval::Month => pb::Interval::Month,
-    }
 }

@@ -1,5 +1,7 @@
 //! Answers against straightforward counting.
 
+mod agreement;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
@@ -10,8 +12,12 @@ use weir_proto::{
 };
 
 use super::*;
-use crate::testing::{self, DAY, Event, HOUR, SECOND};
+use crate::{
+    question::Measures,
+    testing::{self, DAY, Event, HOUR, SECOND},
+};
 
+const MAX_ROWS: usize = 100_000;
 const ZONES: [&str; 4] = ["UTC", "Asia/Kolkata", "America/New_York", "Australia/Lord_Howe"];
 /// "Now" of the tests: a few days after the clocks change in New York, at Lord Howe, and at no special time.
 const NOWS: [i64; 3] = [1_710_300_000 * SECOND, 1_712_700_000 * SECOND, 1_717_243_210 * SECOND];
@@ -63,17 +69,15 @@ fn views(events: &[Event], now: i64, parts: &[PartRequest]) -> Vec<View> {
         .collect()
 }
 
-fn plan(question: &Question, now: i64) -> Result<Plan, Error> {
+fn plan(question: &Counts, now: i64) -> Result<Plan, Error> {
     let catalog = testing::catalog();
-    question.plan(&Setting {
-        catalog: &catalog,
-        now,
-        whole: catalog.retention().whole(now),
-        max_rows: 100_000,
-    })
+    Plan::of(
+        question,
+        &Setting { catalog: &catalog, now, whole: catalog.retention().whole(now), max_rows: MAX_ROWS },
+    )
 }
 
-fn answer(question: &Question, events: &[Event], now: i64) -> Result<Answer, Error> {
+fn answer(question: &Counts, events: &[Event], now: i64) -> Result<Answer, Error> {
     let plan = plan(question, now)?;
     plan.answer(&views(events, now, plan.parts()), &|| Ok(()))
 }
@@ -83,7 +87,7 @@ fn time_series(
     events: &[Event],
     now: i64,
 ) -> pb::QueryTimeSeriesResponse {
-    let question = Question::TimeSeries(time_series::TimeSeries::parse(request).expect("a valid request"));
+    let question = Counts::TimeSeries(Measures::series(request, MAX_ROWS).expect("a valid request"));
     match answer(&question, events, now).expect("an answer") {
         Answer::TimeSeries(answer) => answer,
         other => panic!("{other:?}"),
@@ -91,7 +95,7 @@ fn time_series(
 }
 
 fn breakdown(request: &pb::QueryBreakdownRequest, events: &[Event], now: i64) -> pb::QueryBreakdownResponse {
-    let question = Question::Breakdown(breakdown::Breakdown::parse(request).expect("a valid request"));
+    let question = Counts::Breakdown(Measures::breakdown(request, MAX_ROWS).expect("a valid request"));
     match answer(&question, events, now).expect("an answer") {
         Answer::Breakdown(answer) => answer,
         other => panic!("{other:?}"),
@@ -373,7 +377,7 @@ fn a_summary_compares_with_the_range_before() {
         buy(31 * HOUR, 3),
         at(60 * HOUR, 4),
     ];
-    let question = Question::Summary(summary::Summary::parse(&pb::GetSummaryRequest::default()).unwrap());
+    let question = Counts::Summary(summary::Summary::parse(&pb::GetSummaryRequest::default()).unwrap());
     let Ok(Answer::Summary(answer)) = answer(&question, &events, now) else { panic!("no summary") };
     let (current, previous) = (answer.current.unwrap(), answer.previous.unwrap());
     assert_eq!(current.events.unwrap().value, 3.0);
@@ -430,7 +434,7 @@ fn a_question_that_no_rollup_covers_says_what_to_configure() {
             },
             ..Default::default()
         };
-        let question = Question::Breakdown(breakdown::Breakdown::parse(&request).unwrap());
+        let question = Counts::Breakdown(Measures::breakdown(&request, MAX_ROWS).unwrap());
         plan(&question, NOWS[2]).unwrap_err()
     };
     for (error, hints) in [
@@ -469,7 +473,7 @@ fn edges_finer_than_what_is_kept_are_refused_with_the_next_round_times() {
         group_by: vec!["platform".to_owned()],
         ..Default::default()
     };
-    let question = Question::Breakdown(breakdown::Breakdown::parse(&request).unwrap());
+    let question = Counts::Breakdown(Measures::breakdown(&request, MAX_ROWS).unwrap());
     let message = plan(&question, now).unwrap_err().to_string();
     for part in [
         "2024-03-01T10:07:13",
@@ -485,7 +489,7 @@ fn edges_finer_than_what_is_kept_are_refused_with_the_next_round_times() {
         interval: pb::Interval::Second.into(),
         ..Default::default()
     };
-    let question = Question::TimeSeries(time_series::TimeSeries::parse(&seconds).unwrap());
+    let question = Counts::TimeSeries(Measures::series(&seconds, MAX_ROWS).unwrap());
     assert!(matches!(plan(&question, now), Err(Error::TooFine(_))));
 }
 
@@ -507,7 +511,7 @@ fn every_broken_rule_of_a_request_is_named() {
         time_range: Some(pb::TimeRange { end_time: Some(timestamp(NOWS[0])), ..Default::default() }),
         ..Default::default()
     };
-    let found = time_series::TimeSeries::parse(&request).unwrap_err();
+    let found = Measures::series(&request, MAX_ROWS).unwrap_err();
     let fields: Vec<_> = found.iter().map(|violation| violation.field.as_str()).collect();
     assert_eq!(
         fields,
@@ -543,7 +547,7 @@ fn values_beyond_the_limit_make_figures_uncertain_and_say_by_how_much() {
         ..Default::default()
     };
     let answer = |request: &pb::QueryBreakdownRequest| {
-        let plan = plan(&Question::Breakdown(breakdown::Breakdown::parse(request).unwrap()), now).unwrap();
+        let plan = plan(&Counts::Breakdown(Measures::breakdown(request, MAX_ROWS).unwrap()), now).unwrap();
         let request =
             crate::materialise::ViewRequest { project: "default".into(), parts: plan.parts().to_vec() };
         match plan.answer(&[state.view(&request).unwrap()], &|| Ok(())) {

@@ -12,7 +12,7 @@ use weir_rollup::{
 };
 
 use super::measure::Measure;
-use crate::{error::Error, materialise::Span};
+use crate::{error::Error, materialise::Span, question::Measures};
 
 /// What a plan depends on beside the question.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,16 @@ pub(crate) struct Setting<'a> {
     pub(crate) whole: Whole,
     /// Points and rows in an answer at most.
     pub(crate) max_rows: usize,
+}
+
+/// The rollup that answers a question about measures.
+pub(crate) fn covering(
+    question: &Measures,
+    measures: &[Measure],
+    setting: &Setting<'_>,
+) -> Result<Definition, Error> {
+    let dimensions = question.asked.by.iter().chain(question.asked.filter.fields()).cloned().collect();
+    choose(setting.catalog, &dimensions, measures).cloned()
 }
 
 /// The smallest rollup that has all these dimensions and what the measures need; the first one of equals.

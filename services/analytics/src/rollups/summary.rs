@@ -2,23 +2,23 @@
 
 use std::ops::Range;
 
-use weir_proto::{
-    analytics::v1 as pb,
-    validate::{Path, Validate as _, Violations},
-};
+use weir_proto::{analytics::v1 as pb, validate::Violations};
 use weir_query::filter::Filter;
 use weir_rollup::{definition::Definition, field::Field, money::Amount};
 
 use super::{
     Provenance, greatest_first,
     measure::{Measure, Needs, Sum},
-    range::TimeRange,
     rollup::{self, Setting},
     table::{Patience, Table},
 };
 use crate::{
     error::Error,
     materialise::{PartRequest, Value, View},
+    question::{
+        TimeRange,
+        reader::{Reader, number_or},
+    },
 };
 
 /// Top events when the request says nothing.
@@ -35,7 +35,7 @@ const EVENTS: usize = 1;
 /// The question.
 #[derive(Debug, Clone)]
 pub(crate) struct Summary {
-    pub(super) range: TimeRange,
+    pub(crate) range: TimeRange,
     top_events: usize,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Summary {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(super) parts: Vec<PartRequest>,
-    range: Range<i64>,
+    pub(super) range: Range<i64>,
     /// Whether the range before it can be told, too.
     has_previous: bool,
     totals: Definition,
@@ -54,12 +54,9 @@ pub(crate) struct Plan {
 impl Summary {
     /// Reads a request.
     pub(crate) fn parse(request: &pb::GetSummaryRequest) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let range = TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found);
-        found.into_result()?;
-        let top_events = if request.top_events == 0 { DEFAULT_TOP } else { request.top_events as usize };
-        Ok(Self { range, top_events })
+        let mut reader = Reader::new(request)?;
+        let range = reader.range(request.time_range.as_ref());
+        reader.finish(Self { range, top_events: number_or(request.top_events, DEFAULT_TOP) })
     }
 
     pub(super) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {

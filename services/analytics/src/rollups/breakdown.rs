@@ -4,88 +4,59 @@ use std::ops::Range;
 
 use weir_proto::{
     analytics::v1::{self as pb, Figure},
-    validate::{Path, Validate as _, Violations},
+    validate::Path,
 };
-use weir_query::{fields, filter::Filter};
-use weir_rollup::{definition::Definition, field::Field};
+use weir_query::series::Question as Asked;
+use weir_rollup::definition::Definition;
 
 use super::{
     Provenance, greatest_first, group_values,
     measure::{Measure, Needs, Sum},
-    range::TimeRange,
     rollup::{self, Setting},
     table::{Patience, Table},
 };
 use crate::{
     error::Error,
     materialise::{PartRequest, View},
+    question::Measures,
 };
-
-/// Rows when the request says nothing.
-const DEFAULT_ROWS: usize = 100;
-
-/// The question.
-#[derive(Debug, Clone)]
-pub(crate) struct Breakdown {
-    pub(super) range: TimeRange,
-    group_by: Vec<Field>,
-    measures: Vec<Measure>,
-    filter: Filter,
-    max_rows: usize,
-}
 
 /// How it is answered.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(super) parts: Vec<PartRequest>,
-    question: Breakdown,
-    range: Range<i64>,
+    question: Measures,
+    measures: Vec<Measure>,
+    pub(super) range: Range<i64>,
     definition: Definition,
     needs: Needs,
 }
 
-impl Breakdown {
-    /// Reads a request.
-    pub(crate) fn parse(request: &pb::QueryBreakdownRequest) -> Result<Self, Violations> {
-        request.validate()?;
-        let (at, mut found) = (Path::ROOT, Violations::default());
-        let question = Self {
-            range: TimeRange::parse(request.time_range.as_ref(), &at.field("time_range"), &mut found),
-            group_by: fields::parse_all(&request.group_by, &at.field("group_by"), &mut found),
-            measures: Measure::parse_all(&request.measures, &at.field("measures"), &mut found),
-            filter: Filter::parse(request.filter.as_ref(), &at.field("filter"), &mut found)
-                .with_event_names(&request.event_names),
-            max_rows: if request.max_rows == 0 { DEFAULT_ROWS } else { request.max_rows as usize },
-        };
-        found.into_result()?;
-        Ok(question)
-    }
-
-    pub(super) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
-        let dimensions = self.group_by.iter().chain(self.filter.fields()).cloned().collect();
-        let definition = rollup::choose(setting.catalog, &dimensions, &self.measures)?.clone();
-        let range = self.range.resolve(setting.now, &setting.whole, 1);
+impl Plan {
+    pub(super) fn of(question: &Measures, setting: &Setting<'_>) -> Result<Self, Error> {
+        let measures = question.measures();
+        let definition = rollup::covering(question, &measures, setting)?;
+        let range = question.range.resolve(setting.now, &setting.whole, 1);
         let spans = rollup::spans(range.clone(), 0, setting)?;
-        Ok(Plan {
+        Ok(Self {
             parts: vec![PartRequest { definition: definition.id(), spans }],
             range,
-            needs: Needs::of(&self.measures, &definition.numerics),
+            needs: Needs::of(&measures, &definition.numerics),
+            measures,
             definition,
-            question: Self { max_rows: self.max_rows.min(setting.max_rows), ..self.clone() },
+            question: question.clone(),
         })
     }
-}
 
-impl Plan {
     pub(super) fn answer(
         &self,
         views: &[View],
         patience: Patience<'_>,
     ) -> Result<pb::QueryBreakdownResponse, Error> {
-        let Breakdown { group_by, measures, filter, max_rows, .. } = &self.question;
+        let Asked { filter, by: group_by, max_series: max_rows, .. } = &self.question.asked;
         let table = Table::gather(views, 0, &self.definition, filter, group_by, patience)?;
         let total = table.total(&self.needs, patience)?;
-        let measures = settle_currencies(measures, &total)?;
+        let measures = settle_currencies(&self.measures, &total)?;
         let figures =
             |sum: &Sum| -> Vec<Figure> { measures.iter().map(|measure| sum.figure(measure)).collect() };
 

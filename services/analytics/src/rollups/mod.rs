@@ -1,32 +1,33 @@
-//! Questions and answers. Pure: a request is parsed to a [`Question`], planned against the rollups in force, and answered
-//! from the [`View`]s of all partitions.
+//! Answers from rollups. Pure but for the [`engine`]: a question is planned against the rollups in force and answered from the
+//! [`View`]s of all partitions.
 //!
 //! ```text
-//! request ─ Question::parse ─ plan (which rollup, which buckets) ─ views of every partition ─ Plan::answer ─ response
+//! question ─ Plan::of (which rollup, which buckets) ─ views of every partition ─ Plan::answer ─ answer
 //! ```
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`range`] | which moments are asked for |
-//! | [`measure`] | what is measured, and how cells add up to it |
+//! | [`engine`] | asks all partitions; waits for consistency tokens |
+//! | [`measure`] | how cells add up to what is measured |
 //! | [`rollup`] | which rollup and which of its buckets; the error when there is none |
 //! | [`table`] | the cells of a question by group and slot |
 //! | [`summary`], [`time_series`], [`breakdown`] | the three questions |
 
-pub(crate) mod breakdown;
+mod breakdown;
+pub(crate) mod engine;
 mod measure;
-pub(crate) mod range;
 mod rollup;
 pub(crate) mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
-pub(crate) mod time_series;
+mod time_series;
 
 use std::{collections::BTreeMap, ops::Range};
 
+use prost_types::Timestamp;
 use weir_proto::{
-    analytics::v1::{self as pb, ResultInfo, result_info::Source, watch_query_response},
+    analytics::v1::{self as pb, ResultInfo, result_info::Source},
     time::timestamp,
     token,
 };
@@ -34,21 +35,11 @@ use weir_proto::{
 use crate::{
     error::Error,
     materialise::{PartRequest, Value, View},
+    question::{Answer, Counts},
 };
 
 pub(crate) use rollup::Setting;
 pub(crate) use table::Patience;
-
-/// A question that is understood.
-#[derive(Debug, Clone)]
-pub(crate) enum Question {
-    /// Key figures.
-    Summary(summary::Summary),
-    /// Measures over time.
-    TimeSeries(time_series::TimeSeries),
-    /// Measures by values.
-    Breakdown(breakdown::Breakdown),
-}
 
 /// How a question is answered.
 #[derive(Debug)]
@@ -61,33 +52,28 @@ pub(crate) enum Plan {
     Breakdown(breakdown::Plan),
 }
 
-/// An answer, in the form in which watches send it.
-pub(crate) type Answer = watch_query_response::Result;
-
-impl Question {
-    /// Whether the answer changes with the clock.
-    pub(crate) fn is_live(&self) -> bool {
-        match self {
-            Self::Summary(question) => question.range.is_live(),
-            Self::TimeSeries(question) => question.range.is_live(),
-            Self::Breakdown(question) => question.range.is_live(),
-        }
-    }
-
+impl Plan {
     /// Finds rollup and buckets.
     ///
     /// # Errors
     /// [`Error::NotCovered`], [`Error::TooFine`], [`Error::TooLarge`].
-    pub(crate) fn plan(&self, setting: &Setting<'_>) -> Result<Plan, Error> {
-        Ok(match self {
-            Self::Summary(question) => Plan::Summary(question.plan(setting)?),
-            Self::TimeSeries(question) => Plan::TimeSeries(question.plan(setting)?),
-            Self::Breakdown(question) => Plan::Breakdown(question.plan(setting)?),
+    pub(crate) fn of(question: &Counts, setting: &Setting<'_>) -> Result<Self, Error> {
+        Ok(match question {
+            Counts::Summary(question) => Self::Summary(question.plan(setting)?),
+            Counts::TimeSeries(question) => Self::TimeSeries(time_series::Plan::of(question, setting)?),
+            Counts::Breakdown(question) => Self::Breakdown(breakdown::Plan::of(question, setting)?),
         })
     }
-}
 
-impl Plan {
+    /// The moments that the question came down to.
+    pub(crate) fn range(&self) -> &Range<i64> {
+        match self {
+            Self::Summary(plan) => &plan.range,
+            Self::TimeSeries(plan) => &plan.range,
+            Self::Breakdown(plan) => &plan.range,
+        }
+    }
+
     /// The cells that it needs of every partition.
     pub(crate) fn parts(&self) -> &[PartRequest] {
         match self {
@@ -132,6 +118,11 @@ fn tell_exactness<'f>(info: &mut Option<ResultInfo>, mut figures: impl Iterator<
     info.iter_mut().for_each(|info| info.exact = exact);
 }
 
+/// Every event before this moment is counted in these views. Where nothing is known yet, there is no such moment.
+pub(crate) fn watermark(views: &[View]) -> Option<Timestamp> {
+    views.iter().map(|view| view.watermark).min().filter(|micros| *micros > 0).map(timestamp)
+}
+
 /// What the answer says about itself.
 struct Provenance<'a> {
     range: &'a Range<i64>,
@@ -149,8 +140,6 @@ impl Provenance<'_> {
             Some((u32::try_from(partition).ok()?, view.next_source_offset.checked_sub(1)?))
         });
         let counted: BTreeMap<u32, u64> = counted.collect();
-        // Where nothing is known yet, there is no such moment.
-        let watermark = views.iter().map(|view| view.watermark).min().filter(|micros| *micros > 0);
         let kept_since = views.iter().filter_map(|view| match view.parts[self.part].since {
             Some(since) => (since.offset > 0).then_some(since.micros),
             // Not in force: whatever was counted is missing here.
@@ -158,7 +147,7 @@ impl Provenance<'_> {
         });
         let coverage = kept_since.max().filter(|since| self.range.start < *since);
         ResultInfo {
-            watermark: watermark.map(timestamp),
+            watermark: watermark(views),
             consistency_token: token::encode(&counted),
             source: Source::Rollup.into(),
             rollup: self.rollup.to_owned(),

@@ -1,8 +1,9 @@
 //! Asks all partitions and makes one answer of what they say.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
+use prost_types::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout_at},
@@ -11,11 +12,12 @@ use weir_proto::{token, validate::Path};
 use weir_rollup::{definition::Catalog, level::Whole};
 use weir_runtime::{clock::now_micros, metrics::Histogram};
 
+use super::{Plan, Setting, watermark};
 use crate::{
     error::Error,
-    materialise::{View, ViewRequest},
+    materialise::{PartRequest, View, ViewRequest},
     partition::{Handle, Progress, Pulse, Refusal},
-    query::{Answer, Question, Setting},
+    question::{Answer, Counts},
 };
 
 /// How often a question is planned again because buckets expired meanwhile. Once is rare already.
@@ -29,6 +31,31 @@ impl Wanted {
     /// By partition the offset of the last event that is wanted.
     pub(crate) fn offsets(&self) -> impl Iterator<Item = (u32, u64)> {
         self.0.iter().map(|(partition, offset)| (*partition, *offset))
+    }
+}
+
+/// A question that rollups cover, and the cells that answer it.
+#[derive(Debug)]
+pub(crate) struct Covered {
+    plan: Plan,
+    /// By partition.
+    views: Vec<View>,
+}
+
+impl Covered {
+    /// The moments that the question came down to.
+    pub(crate) fn range(&self) -> &Range<i64> {
+        self.plan.range()
+    }
+
+    /// By partition, the offset after the last event that is counted.
+    pub(crate) fn next_offsets(&self) -> Vec<u64> {
+        self.views.iter().map(|view| view.next_source_offset).collect()
+    }
+
+    /// Every event before this moment is counted.
+    pub(crate) fn watermark(&self) -> Option<Timestamp> {
+        watermark(&self.views)
     }
 }
 
@@ -83,52 +110,62 @@ impl Engine {
         Ok(())
     }
 
-    /// Answers a question from what is counted now.
-    pub(crate) async fn ask(&self, question: &Question, deadline: Instant) -> Result<Answer, Error> {
-        let started = Instant::now();
-        let deadline = deadline.min(started + self.query_timeout);
-        let too_slow = move || Error::TooSlow(started.elapsed());
-        timeout_at(deadline, self.ask_until(question, deadline, started))
-            .await
-            .unwrap_or_else(|_| Err(too_slow()))
+    /// What was counted of every partition, as a token would ask for it.
+    pub(crate) fn counted(&self) -> Wanted {
+        let offsets = (0..).zip(&self.partitions).filter_map(|(number, partition)| {
+            Some((number, partition.progress().borrow().next_source_offset.checked_sub(1)?))
+        });
+        Wanted(offsets.collect())
     }
 
-    async fn ask_until(
-        &self,
-        question: &Question,
-        deadline: Instant,
-        started: Instant,
-    ) -> Result<Answer, Error> {
+    /// Plans a question and takes the cells that answer it as they are now.
+    ///
+    /// # Errors
+    /// Of [`Plan::of`], and when a partition has no answers.
+    pub(crate) async fn cover(&self, question: &Counts) -> Result<Covered, Error> {
+        let started = Instant::now();
         for _ in 0..PLANS {
-            let (newest, whole) = self.counted()?;
+            let (newest, whole) = self.progress()?;
             let (catalog, max_rows, question) = (self.catalog.clone(), self.max_rows, question.clone());
             let plan = self.evaluate(move || {
-                question.plan(&Setting {
+                let setting = Setting {
                     // The log's clock may be ahead of ours.
                     now: now_micros().max(newest),
                     whole: catalog.retention().whole(newest).and(whole),
                     catalog: &catalog,
                     max_rows,
-                })
+                };
+                Plan::of(&question, &setting)
             });
             let plan = plan.await?;
-            let Some(views) = self.gather(plan.parts().to_vec()).await? else { continue };
-            self.gather_duration.observe(started.elapsed().as_secs_f64());
-
-            let evaluated = Instant::now();
-            let answer = self.evaluate(move || {
-                let patience = move || {
-                    if Instant::now() < deadline { Ok(()) } else { Err(Error::TooSlow(started.elapsed())) }
-                };
-                plan.answer(&views, &patience)
-            });
-            let answer = answer.await;
-            self.evaluate_duration.observe(evaluated.elapsed().as_secs_f64());
-            return answer;
+            if let Some(views) = self.gather(plan.parts().to_vec()).await? {
+                self.gather_duration.observe(started.elapsed().as_secs_f64());
+                return Ok(Covered { plan, views });
+            }
         }
         Err(Error::TooFine(
             "the range begins where buckets are expiring just now; begin a little later".to_owned(),
         ))
+    }
+
+    /// Answers a question that is covered. Work stops soon after the future is dropped, or after the longest that a query may
+    /// take.
+    pub(crate) async fn answer(&self, Covered { plan, views }: Covered) -> Result<Answer, Error> {
+        let (started, limit) = (Instant::now(), self.query_timeout);
+        let waiting = Arc::new(());
+        let waited_for = Arc::downgrade(&waiting);
+        let answer = self
+            .evaluate(move || {
+                let patience = move || {
+                    let wanted = waited_for.strong_count() > 0 && started.elapsed() < limit;
+                    if wanted { Ok(()) } else { Err(Error::TooSlow(started.elapsed())) }
+                };
+                plan.answer(&views, &patience)
+            })
+            .await;
+        drop(waiting);
+        self.evaluate_duration.observe(started.elapsed().as_secs_f64());
+        answer
     }
 
     /// Does what keeps a processor busy where it holds up no other task, at most as many at a time as there are cores.
@@ -142,7 +179,7 @@ impl Engine {
     }
 
     /// The newest append time that is counted and where the buckets of all partitions are whole, if each can answer.
-    fn counted(&self) -> Result<(i64, Whole), Error> {
+    fn progress(&self) -> Result<(i64, Whole), Error> {
         let (mut newest, mut whole) = (0, Whole::ALWAYS);
         for (number, partition) in (0u32..).zip(&self.partitions) {
             let progress = partition.progress();
@@ -161,14 +198,14 @@ impl Engine {
     }
 
     /// The views of all partitions; `None` when some buckets ceased to be whole since the plan was made.
-    async fn gather(&self, parts: Vec<crate::materialise::PartRequest>) -> Result<Option<Vec<View>>, Error> {
+    async fn gather(&self, parts: Vec<PartRequest>) -> Result<Option<Vec<View>>, Error> {
         let request = Arc::new(ViewRequest { project: self.project.clone(), parts });
         let views = self.partitions.iter().map(|partition| partition.view(request.clone()));
         match try_join_all(views).await {
             Ok(views) => Ok(Some(views)),
             Err(Refusal::Expired) => Ok(None),
             Err(Refusal::Stopped) => {
-                self.counted()?;
+                self.progress()?;
                 // Actors end without a reason only when the service stops.
                 Err(Error::ShuttingDown)
             }

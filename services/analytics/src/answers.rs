@@ -1,0 +1,267 @@
+//! Answers under way, and answers that are kept: what is asked again of the same events is not computed again.
+//!
+//! An answer depends on the question and on the [`Moment`] that it is about. Who asks what is being computed waits with those who
+//! asked before, and the work goes on as long as anybody waits. Of each question the latest answer is kept, those used last
+//! before others.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use prost::Message as _;
+use weir_proto::analytics::v1::WatchQueryResponse;
+
+use crate::{error::Error, question::Answer};
+
+/// What an answer depends on beside the question.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Moment {
+    /// The moments that the question came down to, microseconds since the epoch.
+    pub(crate) range: Range<i64>,
+    /// By partition, the offset after the last event that is seen.
+    pub(crate) next_offsets: Vec<u64>,
+    /// Of events themselves, which segments they are in: it changes, too, when some are deleted. `None` of rollups.
+    pub(crate) segments: Option<u64>,
+}
+
+/// How an answer was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// By evaluating the question.
+    Evaluated,
+    /// By waiting for the evaluation that another had begun.
+    Shared,
+    /// It was kept.
+    Kept,
+}
+
+/// The answers. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Answers(Arc<Mutex<Shelf>>);
+
+type Outcome = Result<Arc<Answer>, Error>;
+
+#[derive(Debug)]
+struct Shelf {
+    /// By question and moment: as many as there are calls in progress, and what they have left until the next one.
+    under_way: HashMap<(Bytes, Moment), WeakShared<BoxFuture<'static, Outcome>>>,
+    kept: Kept,
+}
+
+impl Answers {
+    /// Keeps answers of so many bytes.
+    pub(crate) fn new(bytes: u64) -> Self {
+        let kept = Kept { limit: bytes, ..Kept::default() };
+        Self(Arc::new(Mutex::new(Shelf { under_way: HashMap::new(), kept })))
+    }
+
+    /// The answer to a question at a moment, evaluated if nobody has it. The evaluation stops when all who wait for it are gone.
+    ///
+    /// # Errors
+    /// Of the evaluation.
+    pub(crate) async fn get(
+        &self,
+        question: &Bytes,
+        moment: Moment,
+        evaluation: impl Future<Output = Result<Answer, Error>> + Send + 'static,
+    ) -> Result<(Answer, Origin), Error> {
+        if let Some(answer) = self.kept(question, &moment) {
+            return Ok((answer, Origin::Kept));
+        }
+        let (answer, origin) = self.join(question, moment, evaluation);
+        Ok((Arc::unwrap_or_clone(answer.await?), origin))
+    }
+
+    fn kept(&self, question: &Bytes, moment: &Moment) -> Option<Answer> {
+        let answer = lock(&self.0).kept.get(question, moment)?;
+        WatchQueryResponse::decode(answer).expect("it was encoded here").result
+    }
+
+    fn join(
+        &self,
+        question: &Bytes,
+        moment: Moment,
+        evaluation: impl Future<Output = Result<Answer, Error>> + Send + 'static,
+    ) -> (Shared<BoxFuture<'static, Outcome>>, Origin) {
+        let under_way = &mut lock(&self.0).under_way;
+        let key = (question.clone(), moment);
+        if let Some(answer) = under_way.get(&key).and_then(WeakShared::upgrade) {
+            return (answer, Origin::Shared);
+        }
+        let (shelf, (question, moment)) = (Arc::clone(&self.0), key.clone());
+        let answer = async move {
+            let answer = Arc::new(evaluation.await?);
+            lock(&shelf).kept.put(question, moment, &answer);
+            Ok(answer)
+        };
+        let answer = answer.boxed().shared();
+        under_way.retain(|_, answer| answer.upgrade().is_some());
+        under_way.insert(key, answer.downgrade().expect("it is not polled yet"));
+        (answer, Origin::Evaluated)
+    }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers, encoded: so they take the bytes that are counted.
+#[derive(Debug, Default)]
+struct Kept {
+    limit: u64,
+    bytes: u64,
+    /// Uses so far.
+    uses: u64,
+    /// By question.
+    answers: HashMap<Bytes, Entry>,
+    /// Questions by their last use.
+    by_use: BTreeMap<u64, Bytes>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    moment: Moment,
+    answer: Bytes,
+    last_use: u64,
+}
+
+impl Entry {
+    /// Bytes of an entry beside those of question and answer: both indexes and the moment.
+    const OVERHEAD: u64 = 256;
+
+    fn bytes(&self, question: &Bytes) -> u64 {
+        Self::OVERHEAD + (question.len() + self.answer.len() + 8 * self.moment.next_offsets.len()) as u64
+    }
+}
+
+impl Kept {
+    fn get(&mut self, question: &Bytes, moment: &Moment) -> Option<Bytes> {
+        let entry = self.answers.get_mut(question).filter(|entry| entry.moment == *moment)?;
+        self.uses += 1;
+        if let Some(question) = self.by_use.remove(&entry.last_use) {
+            self.by_use.insert(self.uses, question);
+        }
+        entry.last_use = self.uses;
+        Some(entry.answer.clone())
+    }
+
+    fn put(&mut self, question: Bytes, moment: Moment, answer: &Answer) {
+        self.uses += 1;
+        let mut encoded = Vec::with_capacity(answer.encoded_len());
+        answer.encode(&mut encoded);
+        let entry = Entry { moment, answer: encoded.into(), last_use: self.uses };
+        self.remove(&question);
+        if entry.bytes(&question) > self.limit {
+            return;
+        }
+        self.bytes += entry.bytes(&question);
+        self.by_use.insert(entry.last_use, question.clone());
+        self.answers.insert(question, entry);
+        while self.bytes > self.limit
+            && let Some((_, oldest)) = self.by_use.pop_first()
+        {
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, question: &Bytes) {
+        if let Some(entry) = self.answers.remove(question) {
+            self.bytes -= entry.bytes(question);
+            self.by_use.remove(&entry.last_use);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use weir_proto::analytics::v1::{QueryFunnelResponse, QueryPathsResponse};
+
+    use super::*;
+
+    fn at(offset: u64) -> Moment {
+        Moment { range: 0..1, next_offsets: vec![offset], segments: None }
+    }
+
+    fn funnel(omitted_groups: u64) -> Answer {
+        Answer::Funnel(QueryFunnelResponse { omitted_groups, ..Default::default() })
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_together_is_evaluated_once_and_then_kept_for_its_moment() {
+        let (answers, question) = (Answers::new(10_000), Bytes::from_static(b"a funnel"));
+        let (release, released) = oneshot::channel::<()>();
+        let slow = async move {
+            released.await.unwrap();
+            Ok(funnel(1))
+        };
+        let never = || async { unreachable!("another evaluates it") };
+        let first = answers.get(&question, at(7), slow);
+        let second = answers.get(&question, at(7), never());
+        let releasing = async { release.send(()).unwrap() };
+        let (first, second, ()) = tokio::join!(first, second, releasing);
+        assert_eq!(first.unwrap(), (funnel(1), Origin::Evaluated));
+        assert_eq!(second.unwrap(), (funnel(1), Origin::Shared));
+        assert_eq!(answers.get(&question, at(7), never()).await.unwrap(), (funnel(1), Origin::Kept));
+        let newer = answers.get(&question, at(8), async { Ok(funnel(2)) }).await.unwrap();
+        assert_eq!(newer, (funnel(2), Origin::Evaluated));
+        let other = Bytes::from_static(b"other paths");
+        let paths = Answer::Paths(QueryPathsResponse::default());
+        let answer = paths.clone();
+        let asked = answers.get(&other, at(8), async { Ok(answer) }).await.unwrap();
+        assert_eq!(asked, (paths, Origin::Evaluated));
+    }
+
+    #[tokio::test]
+    async fn an_evaluation_that_fails_is_not_kept() {
+        let (answers, question) = (Answers::new(10_000), Bytes::from_static(b"a funnel"));
+        let failing =
+            answers.get(&question, at(1), async { Err(Error::Internal("a planted one".to_owned())) });
+        failing.await.unwrap_err();
+        let again = answers.get(&question, at(1), async { Ok(funnel(1)) }).await.unwrap();
+        assert_eq!(again.1, Origin::Evaluated);
+    }
+
+    #[tokio::test]
+    async fn an_evaluation_ends_when_the_last_who_waits_is_gone() {
+        let (answers, question) = (Answers::new(10_000), Bytes::from_static(b"a funnel"));
+        let (held, mut dropped) = oneshot::channel::<()>();
+        let endless = async move {
+            let _held = held;
+            std::future::pending().await
+        };
+        let mut first = Box::pin(answers.get(&question, at(1), endless));
+        let mut second = Box::pin(answers.get(&question, at(1), std::future::pending()));
+        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(futures::poll!(&mut second).is_pending());
+        assert_eq!(dropped.try_recv(), Err(oneshot::error::TryRecvError::Empty), "the second still waits");
+        drop(second);
+        assert_eq!(dropped.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
+
+    #[test]
+    fn what_was_used_last_is_kept_within_the_limit() {
+        let question = |number: u64| Bytes::from(format!("question {number:03}"));
+        let mut kept = Kept { limit: 10 * (Entry::OVERHEAD + 100), ..Kept::default() };
+        for number in 0..100 {
+            kept.put(question(number), at(1), &funnel(number));
+            assert!(kept.get(&question(0), &at(1)).is_some(), "it was used a moment ago");
+            assert!(kept.bytes <= kept.limit);
+        }
+        assert!((8..=15).contains(&kept.answers.len()), "{} answers", kept.answers.len());
+        assert_eq!(kept.answers.len(), kept.by_use.len());
+        assert!(kept.get(&question(99), &at(1)).is_some() && kept.get(&question(50), &at(1)).is_none());
+        assert!(kept.get(&question(99), &at(2)).is_none(), "of another moment");
+        let sum = kept.answers.iter().map(|(question, entry)| entry.bytes(question)).sum::<u64>();
+        assert_eq!(kept.bytes, sum);
+    }
+}

@@ -1,0 +1,76 @@
+//! Which of the names in a question no event has, and which they may have been meant to be.
+
+use std::collections::BTreeSet;
+
+use arrow::array::{AsArray, RecordBatch};
+use weir_proto::analytics::v1::{Note, note::Kind};
+use weir_query::fields::nearest;
+use weir_store::{manifest::Segment, schema::column, shape::Entries};
+
+use super::Seen;
+use crate::question::Named;
+
+impl Seen {
+    /// Notes on the names that none of these events has. None where the manifest has no whole list of them, as for products with
+    /// more than [`Segment::MAX_NAMES`] names: looking through all events would take longer than the answer.
+    pub(crate) fn notes(&self, named: &Named) -> Vec<Note> {
+        if self.is_partial() {
+            return Vec::new();
+        }
+        let events = named.events.iter().filter(|name| !self.knows_event(name)).map(|name| Note {
+            kind: Kind::UnknownEvent.into(),
+            text: format!("no event that is kept is named `{name}`"),
+            name: name.clone(),
+            nearest_names: nearest(name, self.event_names().iter()),
+        });
+        let properties = named.properties.iter().filter(|key| !self.knows_property(key)).map(|key| Note {
+            kind: Kind::UnknownProperty.into(),
+            text: format!("no event that is kept has the property `{key}`"),
+            name: key.clone(),
+            nearest_names: nearest(key, self.property_keys().iter()),
+        });
+        events.chain(properties).collect()
+    }
+
+    fn knows_event(&self, wanted: &str) -> bool {
+        let listed =
+            |segment: &Segment| segment.names.as_ref().is_none_or(|names| names.contains_key(wanted));
+        self.snapshot.segments.iter().any(|segment| listed(segment))
+            || self.snapshot.hot.iter().any(|batch| names(batch).any(|name| name == wanted))
+    }
+
+    fn knows_property(&self, wanted: &str) -> bool {
+        let listed = |segment: &Segment| segment.more_properties || segment.properties.contains_key(wanted);
+        self.snapshot.segments.iter().any(|segment| listed(segment))
+            || self.snapshot.hot.iter().any(|batch| keys(batch).contains(wanted))
+    }
+
+    fn event_names(&self) -> BTreeSet<&str> {
+        let listed = self.snapshot.segments.iter().flat_map(|segment| segment.names.iter().flatten());
+        let hot = self.snapshot.hot.iter().flat_map(names);
+        listed.map(|(name, _)| name.as_str()).chain(hot).collect()
+    }
+
+    fn property_keys(&self) -> BTreeSet<&str> {
+        let listed = self.snapshot.segments.iter().flat_map(|segment| segment.properties.keys());
+        let hot = self.snapshot.hot.iter().flat_map(keys);
+        listed.map(String::as_str).chain(hot).collect()
+    }
+}
+
+fn names(batch: &RecordBatch) -> impl Iterator<Item = &str> {
+    let names = batch.column_by_name(column::EVENT_NAME).expect("events have names");
+    names.as_string_view().iter().flatten()
+}
+
+fn keys(batch: &RecordBatch) -> BTreeSet<&str> {
+    let column =
+        |name| batch.column_by_name(name).expect("events in memory have all properties in one column");
+    let mut keys = BTreeSet::new();
+    if let Ok(entries) = Entries::new(column(column::PROPERTIES), column(column::PROPERTY_KINDS)) {
+        entries.each(|_, key, _, _| {
+            keys.insert(key);
+        });
+    }
+    keys
+}

@@ -1,0 +1,196 @@
+//! Measures over time or by values, as they are asked for: `QueryTimeSeries` and `QueryBreakdown`.
+
+use std::ops::Range;
+
+use weir_proto::{
+    analytics::v1 as pb,
+    validate::{Path, Violations},
+};
+use weir_query::{
+    filter::Filter,
+    formula::Formula,
+    measure::Measure,
+    series::{self, Measured, Precision, Shape},
+};
+use weir_rollup::calendar::{Interval, Zone};
+
+use super::{
+    TimeRange,
+    reader::{Reader, number_or},
+};
+
+/// Series or rows when the request says nothing.
+const DEFAULT_SERIES: usize = 100;
+
+/// The question, but for its range, which may depend on the moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Measures {
+    pub(crate) range: TimeRange,
+    /// Everything else that shapes the answer. Its interval is absent in breakdowns, and where it is to be chosen after the
+    /// range; its range is empty.
+    pub(crate) asked: series::Question,
+    /// Whether the interval is to be chosen.
+    any_interval: bool,
+    /// Whether the range before is asked for too.
+    pub(crate) compare: bool,
+    pub(crate) fill_empty: bool,
+    /// Whether estimates won't do.
+    exact: bool,
+}
+
+impl Measures {
+    /// Reads a request for series.
+    pub(crate) fn series(
+        request: &pb::QueryTimeSeriesRequest,
+        max_points: usize,
+    ) -> Result<Self, Violations> {
+        let mut reader = Reader::new(request)?;
+        let zone = reader.zone(&request.time_zone);
+        let range = reader.range(request.time_range.as_ref());
+        let shape = match (request.cumulative, request.rolling_buckets) {
+            (true, 2..) => {
+                reader.refuse(&Path::ROOT.field("cumulative"), "must not be given beside rolling_buckets");
+                Shape::Cumulative
+            }
+            (true, 0 | 1) => Shape::Cumulative,
+            (false, 0 | 1) => Shape::Plain,
+            (false, width) => Shape::Rolling(width),
+        };
+        let interval = asked_interval(request.interval());
+        let asked = series::Question {
+            range: 0..0,
+            interval,
+            zone,
+            measures: reader.read(|found| measured(&request.measures, found)),
+            formulas: reader.read(|found| formulas(&request.formulas, request.measures.len(), found)),
+            filter: reader.events(&Path::ROOT, &request.event_names, request.filter.as_ref()),
+            by: reader.group_by(&request.group_by),
+            shape,
+            max_series: number_or(request.max_series, DEFAULT_SERIES),
+            max_points,
+        };
+        reader.finish(Self {
+            range,
+            asked,
+            any_interval: interval.is_none(),
+            compare: request.compare_previous,
+            fill_empty: request.fill_empty,
+            exact: request.measures.iter().any(|measure| measure.exact),
+        })
+    }
+
+    /// Reads a request for a breakdown.
+    pub(crate) fn breakdown(
+        request: &pb::QueryBreakdownRequest,
+        max_rows: usize,
+    ) -> Result<Self, Violations> {
+        let mut reader = Reader::new(request)?;
+        let range = reader.range(request.time_range.as_ref());
+        let asked = series::Question {
+            range: 0..0,
+            interval: None,
+            zone: Zone::UTC,
+            measures: reader.read(|found| measured(&request.measures, found)),
+            formulas: reader.read(|found| formulas(&request.formulas, request.measures.len(), found)),
+            filter: reader.events(&Path::ROOT, &request.event_names, request.filter.as_ref()),
+            by: reader.group_by(&request.group_by),
+            shape: Shape::Plain,
+            max_series: number_or(request.max_rows, DEFAULT_SERIES).min(max_rows),
+            max_points: max_rows,
+        };
+        reader.finish(Self {
+            range,
+            asked,
+            any_interval: false,
+            compare: request.compare_previous,
+            fill_empty: false,
+            exact: request.measures.iter().any(|measure| measure.exact),
+        })
+    }
+
+    /// The question about a range, to be asked of events.
+    pub(crate) fn of(&self, range: Range<i64>) -> series::Question {
+        let chosen = self.any_interval.then(|| Interval::fitting(&range));
+        series::Question { interval: chosen.or(self.asked.interval), range, ..self.asked.clone() }
+    }
+
+    /// What is measured, without the measures' own filters.
+    pub(crate) fn measures(&self) -> Vec<Measure> {
+        self.asked.measures.iter().map(|measured| measured.measure.clone()).collect()
+    }
+
+    /// What it asks for that only the events tell, whatever rollups there are.
+    pub(crate) fn needs_events(&self) -> Option<&'static str> {
+        let series::Question { shape, measures, formulas, .. } = &self.asked;
+        if *shape != Shape::Plain {
+            return Some("its points reach over several buckets");
+        }
+        if self.exact {
+            return Some("exact figures are asked for");
+        }
+        if measures.iter().any(|measured| !measured.filter.is_empty()) {
+            return Some("a measure has a filter of its own");
+        }
+        if !formulas.is_empty() {
+            return Some("it has formulas");
+        }
+        self.compare.then_some("it compares with the range before")
+    }
+}
+
+fn measured(measures: &[pb::Measure], found: &mut Violations) -> Vec<Measured> {
+    let root = Path::ROOT;
+    let at = root.field("measures");
+    let kinds = Measure::parse_all(measures, &at, found);
+    let all = kinds.into_iter().enumerate().map(|(index, measure)| {
+        let filter = measures.get(index).and_then(|measure| measure.filter.as_ref());
+        let at = at.index(index);
+        // Reading the events one by one is what this is for; a sketch would save memory only.
+        Measured {
+            measure,
+            filter: Filter::parse(filter, &at.field("filter"), found),
+            precision: Precision::Exact,
+        }
+    });
+    all.collect()
+}
+
+fn formulas(asked: &[pb::Formula], measures: usize, found: &mut Violations) -> Vec<Formula> {
+    let root = Path::ROOT;
+    let at = root.field("formulas");
+    let mut formulas = Vec::with_capacity(asked.len());
+    for (index, formula) in asked.iter().enumerate() {
+        match Formula::parse(&formula.expression, measures.max(1)) {
+            Ok(formula) => formulas.push(formula),
+            Err(error) => found.add(&at.index(index).field("expression"), error),
+        }
+    }
+    formulas
+}
+
+/// The interval that a request names, if it does.
+fn asked_interval(interval: pb::Interval) -> Option<Interval> {
+    match interval {
+        pb::Interval::Unspecified => None,
+        pb::Interval::Second => Some(Interval::Second),
+        pb::Interval::Minute => Some(Interval::Minute),
+        pb::Interval::QuarterHour => Some(Interval::QuarterHour),
+        pb::Interval::Hour => Some(Interval::Hour),
+        pb::Interval::Day => Some(Interval::Day),
+        pb::Interval::Week => Some(Interval::Week),
+        pb::Interval::Month => Some(Interval::Month),
+    }
+}
+
+/// The number of an interval.
+pub(crate) fn interval_number(interval: Interval) -> pb::Interval {
+    match interval {
+        Interval::Second => pb::Interval::Second,
+        Interval::Minute => pb::Interval::Minute,
+        Interval::QuarterHour => pb::Interval::QuarterHour,
+        Interval::Hour => pb::Interval::Hour,
+        Interval::Day => pb::Interval::Day,
+        Interval::Week => pb::Interval::Week,
+        Interval::Month => pb::Interval::Month,
+    }
+}
