@@ -274,9 +274,10 @@ async fn damaged<L: Future<Output = Result<()>>>(
     segments: &[Arc<Segment>],
     look: impl Fn(Arc<Segment>) -> L,
 ) -> Result<Vec<(Uuid, String)>> {
-    let looks = segments.iter().map(|segment| {
-        let look = look(Arc::clone(segment));
-        async move { (segment.id, look.await) }
+    let looks = segments.iter().cloned().map(|segment| {
+        let id = segment.id;
+        let look = look(segment);
+        async move { (id, look.await) }
     });
     let mut looks = stream::iter(looks).buffer_unordered(LOOKS);
     let mut damaged = Vec::new();

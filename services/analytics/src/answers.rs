@@ -19,7 +19,10 @@ use futures::{
 use prost::Message as _;
 use weir_proto::analytics::v1::WatchQueryResponse;
 
-use crate::{error::Error, question::Answer};
+use crate::{
+    error::Error,
+    question::{self, Answer},
+};
 
 /// What an answer depends on beside the question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -98,8 +101,12 @@ impl Answers {
         }
         let (shelf, (question, moment)) = (Arc::clone(&self.0), key.clone());
         let answer = async move {
-            let answer = Arc::new(evaluation.await?);
-            lock(&shelf).kept.put(question, moment, &answer);
+            let mut answer = evaluation.await?;
+            let whole = question::info(&mut answer).missing_parts.is_empty();
+            let answer = Arc::new(answer);
+            if whole {
+                lock(&shelf).kept.put(question, moment, &answer);
+            }
             Ok(answer)
         };
         let answer = answer.boxed().shared();

@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// The events can't be read.
     #[error("{0}; retry in a moment")]
     StoreUnavailable(String),
+    /// A segment is damaged. It is looked for and left out.
+    #[error("{0}; ask again for an answer without what can't be read")]
+    Unreadable(String),
     /// The question needs more memory than there is.
     #[error("{0}")]
     OutOfMemory(String),
@@ -96,6 +99,7 @@ impl Error {
             Self::Invalid(_) => "invalid",
             Self::NotFound(_) => "not_found",
             Self::StoreUnavailable(_) => "store",
+            Self::Unreadable(_) => "unreadable",
             Self::OutOfMemory(_) => "out_of_memory",
             Self::Internal(_) => "internal",
             Self::NotCovered { .. } => "not_covered",
@@ -146,8 +150,8 @@ impl From<weir_query::Error> for Error {
             weir_query::Error::TooSlow(after) => Self::TooSlow(after),
             weir_query::Error::OutOfMemory { .. } => Self::OutOfMemory(message),
             weir_query::Error::Store(error) => error.into(),
-            // Whoever asked has looked for segments that are damaged; this one is not, or not always.
-            weir_query::Error::Unreadable(_) | weir_query::Error::Execution(_) => Self::Internal(message),
+            weir_query::Error::Unreadable(_) => Self::Unreadable(message),
+            weir_query::Error::Execution(_) => Self::Internal(message),
         }
     }
 }
@@ -164,7 +168,7 @@ impl From<Error> for Status {
         match error {
             Error::Invalid(violations) => status::invalid_argument(violations),
             Error::NotFound(_) => Reason::ResourceNotFound.status(message),
-            Error::StoreUnavailable(_) => Reason::StoreUnavailable.status(message),
+            Error::StoreUnavailable(_) | Error::Unreadable(_) => Reason::StoreUnavailable.status(message),
             Error::OutOfMemory(_) => Reason::ResultTooLarge.status(message),
             Error::Internal(_) => Reason::Internal.status(message),
             Error::NotCovered { dimensions, numerics, configuration, .. } => Reason::DimensionNotCovered

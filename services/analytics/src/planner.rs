@@ -159,7 +159,8 @@ impl Planner {
             Plan::Events { seen, range, .. } => {
                 self.answered.events.inc();
                 let (kind, limit) = (&question.kind, self.query_timeout);
-                let mut answer = self.events.answer(kind, range, seen.clone(), limit).await?;
+                let answer = |seen| self.events.answer(kind, range.clone(), seen, limit);
+                let (mut answer, seen) = self.events.ask(seen, &range, answer).await?;
                 question::info(&mut answer).notes = seen.notes(&question.named);
                 Ok(answer)
             }

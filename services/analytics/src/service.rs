@@ -107,7 +107,9 @@ impl Analytics {
         let asked = request.get_ref();
         asked.validate()?;
         let (seen, limit) = self.seen(request, &asked.min_consistency_token).await?;
-        let found = self.computing().user(seen.clone(), asked.user_id.clone(), limit).await?;
+        let find =
+            async |seen: Arc<Seen>| Ok(self.computing().user(seen, asked.user_id.clone(), limit).await?);
+        let (found, seen) = self.planner.events.ask(seen, &resolve(None), find).await?;
         let mut response = user::profile(&asked.user_id, found, &seen)?;
         if asked.explain {
             explain(response.info.get_or_insert_default(), None);
@@ -122,7 +124,10 @@ impl Analytics {
         let listing = Listing::names(request.get_ref())?;
         let (seen, limit) = self.seen(request, "").await?;
         let range = resolve(listing.range);
-        let found = self.computing().event_names(seen.clone(), listing.of(range.clone()), limit).await?;
+        let find = async |seen: Arc<Seen>| {
+            Ok(self.computing().event_names(seen, listing.of(range.clone()), limit).await?)
+        };
+        let (found, seen) = self.planner.events.ask(seen, &range, find).await?;
         Ok(listing.name_response(&found, &range, &seen))
     }
 
@@ -133,7 +138,10 @@ impl Analytics {
         let listing = Listing::properties(request.get_ref())?;
         let (seen, limit) = self.seen(request, "").await?;
         let range = resolve(listing.range);
-        let found = self.computing().properties(seen.clone(), listing.of(range.clone()), limit).await?;
+        let find = async |seen: Arc<Seen>| {
+            Ok(self.computing().properties(seen, listing.of(range.clone()), limit).await?)
+        };
+        let (found, seen) = self.planner.events.ask(seen, &range, find).await?;
         Ok(listing.property_response(&found, &range, &seen))
     }
 
@@ -152,7 +160,7 @@ impl Analytics {
             wish = wish.with_properties(properties.into_iter().map(|property| property.field));
         }
         let rows = engine.export(seen.clone(), wish.of(range.clone()), EXPORT).await?;
-        Ok(wish.pieces(rows, range, seen).map(|piece| piece.map_err(Status::from)).boxed())
+        Ok(self.streamed(wish.pieces(rows, range.clone(), seen.clone()), range, seen))
     }
 
     async fn sql(&self, request: &Request<QuerySqlRequest>) -> Result<Streamed<QuerySqlResponse>, Error> {
@@ -161,7 +169,27 @@ impl Analytics {
         let (seen, limit) = self.seen(request, &asked.min_consistency_token).await?;
         let limits = sql::limits(asked, limit);
         let rows = self.computing().sql(seen.clone(), asked.statement.clone(), limits).await?;
-        Ok(sql::parts(rows, seen, started).map(|part| part.map_err(Status::from)).boxed())
+        Ok(self.streamed(sql::parts(rows, seen.clone(), started), resolve(None), seen))
+    }
+
+    /// An answer in parts. Where a segment turns out to be damaged, the next question is answered without it.
+    fn streamed<T: Send + 'static>(
+        &self,
+        parts: impl Stream<Item = Result<T, Error>> + Send + 'static,
+        range: std::ops::Range<i64>,
+        seen: Arc<Seen>,
+    ) -> Streamed<T> {
+        let planner = Arc::clone(&self.planner);
+        let parts = parts.then(move |part| {
+            let (planner, range, seen) = (Arc::clone(&planner), range.clone(), Arc::clone(&seen));
+            async move {
+                if let Err(Error::Unreadable(_)) = part {
+                    planner.events.isolate(&seen, &range).await;
+                }
+                part.map_err(Status::from)
+            }
+        });
+        parts.boxed()
     }
 
     fn watch(&self, request: Request<WatchQueryRequest>) -> Result<Watch, Error> {

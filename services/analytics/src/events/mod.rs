@@ -22,6 +22,7 @@ pub(crate) mod user;
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     ops::Range,
     sync::Arc,
@@ -39,6 +40,7 @@ use weir_proto::{
 };
 use weir_query::{Values, engine::Read};
 use weir_rollup::Estimate;
+use weir_runtime::clock::now_micros;
 use weir_store::{
     HotSource, Reader, Snapshot, Store,
     manifest::Segment,
@@ -54,6 +56,9 @@ use crate::{
 
 /// Pause between two looks whether awaited events are there.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// So often a question is asked again because segments were found damaged; each time all that are damaged are found.
+const DAMAGES: usize = 2;
 
 /// What answers questions about events.
 #[derive(Debug)]
@@ -96,6 +101,36 @@ impl Events {
                 Some(_) => sleep(LOOK).await,
             }
         }
+    }
+
+    /// Asks a question about the events in a range. Where a segment turns out to be damaged, it is asked again without it. Gives the
+    /// events that the answer is about, too.
+    ///
+    /// # Errors
+    /// Of the question.
+    pub(crate) async fn ask<T, A: Future<Output = Result<T, Error>>>(
+        &self,
+        mut seen: Arc<Seen>,
+        range: &Range<i64>,
+        ask: impl Fn(Arc<Seen>) -> A,
+    ) -> Result<(T, Arc<Seen>), Error> {
+        for _ in 0..DAMAGES {
+            match ask(Arc::clone(&seen)).await {
+                Err(Error::Unreadable(_)) if self.isolate(&seen, range).await => {
+                    seen = self.now(&Wanted::default(), Instant::now()).await?;
+                }
+                asked => return Ok((asked?, seen)),
+            }
+        }
+        Ok((ask(Arc::clone(&seen)).await?, seen))
+    }
+
+    /// Looks which segments are damaged, so that later questions leave them out. Whether there are any.
+    pub(crate) async fn isolate(&self, seen: &Seen, range: &Range<i64>) -> bool {
+        self.reader.isolate(&seen.snapshot, range).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "segments could not be looked at");
+            false
+        })
     }
 }
 
@@ -193,21 +228,28 @@ impl Seen {
 
     /// Whether some of the events are missing.
     pub(crate) fn is_partial(&self) -> bool {
-        !self.snapshot.stale.is_empty()
+        !self.snapshot.stale.is_empty() || !self.snapshot.missing.is_empty()
     }
 
     /// What an answer from these events says about itself.
     pub(crate) fn info(&self, range: &Range<i64>, read: Read, late: u64, exact: bool) -> ResultInfo {
-        let Snapshot { next_offsets, stale, segments, .. } = &self.snapshot;
+        let Snapshot { next_offsets, stale, segments, missing, .. } = &self.snapshot;
         let counted: BTreeMap<u32, u64> = next_offsets
             .iter()
             .filter_map(|(partition, next)| Some((*partition, next.checked_sub(1)?)))
             .collect();
-        let missing = stale.iter().map(|(partition, reason)| MissingPart {
+        let unasked = stale.iter().map(|(partition, reason)| MissingPart {
             partition: *partition,
             reason: reason.clone(),
             ..MissingPart::default()
         });
+        let damaged = missing.iter().filter(|part| part.times.meets(range)).map(|part| MissingPart {
+            partition: part.partition,
+            segment: part.path.clone(),
+            events: part.rows,
+            reason: part.problem.clone(),
+        });
+        let missing_parts: Vec<_> = unasked.chain(damaged).collect();
         let moment = |micros: i64| (i64::MIN < micros && micros < i64::MAX).then(|| timestamp(micros));
         ResultInfo {
             watermark: self.watermark(),
@@ -218,11 +260,23 @@ impl Seen {
             bytes_read: read.bytes,
             start_time: moment(range.start),
             end_time: moment(range.end),
-            exact: exact && stale.is_empty(),
-            missing_parts: missing.collect(),
+            exact: exact && missing_parts.is_empty(),
+            missing_parts,
+            coverage_start_time: self.kept_since(range).and_then(moment),
             segments_read: segments.len() as u64,
             ..ResultInfo::default()
         }
+    }
+}
+
+impl Seen {
+    /// Since when events are kept and none is missing, where the range begins before that.
+    fn kept_since(&self, range: &Range<i64>) -> Option<i64> {
+        let complete = Some(self.snapshot.complete_since_micros).filter(|since| range.start < *since);
+        // Without a range, all that is kept is asked for.
+        let kept = self.store.settings().retention.filter(|_| range.start > i64::MIN);
+        let kept = kept.map(|kept| now_micros() - i64::try_from(kept.as_micros()).unwrap_or(i64::MAX));
+        complete.max(kept.filter(|since| range.start < *since))
     }
 }
 

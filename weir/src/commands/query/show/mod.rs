@@ -56,7 +56,7 @@ pub(super) fn text(answer: &Answer, frame: &Frame, with_chart: bool) -> String {
 pub(super) fn footer(info: &ResultInfo, zone: &TimeZone) -> String {
     let mut out = format!("\n{}\n", paint(FAINT, figure::provenance(info, zone)));
     if info.coverage_start_time.is_some() {
-        out.push_str(&format!("{}\n", paint(BAD, "part of the range is from before this rollup was kept")));
+        out.push_str(&format!("{}\n", paint(BAD, "part of the range is from before all events were kept")));
     }
     for part in &info.missing_parts {
         let what = match part.segment.as_str() {
