@@ -300,8 +300,8 @@ pub struct ResultInfo {
     /// Events in the answer that reached the log later after their time than the configured lateness.
     #[prost(uint64, tag = "5")]
     pub late_events: u64,
-    /// Set when the rollup has been kept only since this moment and the range asked for begins earlier: events that arrived
-    /// before it are missing.
+    /// Set when the rollup or the events have been kept only since this moment and the range asked for begins earlier: events that
+    /// arrived before it are missing, all or some of them.
     #[prost(message, optional, tag = "6")]
     pub coverage_start_time: ::core::option::Option<::prost_types::Timestamp>,
     /// Cells or rows that were read.
