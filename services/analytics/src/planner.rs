@@ -72,27 +72,18 @@ impl Planner {
 
     /// The cells that answer a question, or why none do although the events may.
     async fn rollups(&self, kind: &Kind) -> Result<Result<Covered, Declined>, Error> {
-        let counts = match kind {
-            Kind::Counts(counts) => counts,
-            Kind::Funnel(_) | Kind::Retention(_) | Kind::Paths(_) | Kind::UserEvents(_) => {
-                return Ok(Err(Declined::Never("they don't tell which events are of the same user")));
-            }
+        let counts = match kind.counts() {
+            Ok(counts) => counts,
+            Err(why) => return Ok(Err(Declined::Never(why))),
         };
-        let needs_events = match counts {
-            Counts::Summary(_) => None,
-            Counts::TimeSeries(measures) | Counts::Breakdown(measures) => measures.needs_events(),
-        };
-        if let Some(why) = needs_events {
-            return Ok(Err(Declined::Never(why)));
-        }
         match self.rollups.cover(counts).await {
-            Ok(covered) => Ok(Ok(covered)),
+            // Key figures are in rollups or not at all.
             Err(error @ (Error::NotCovered { .. } | Error::TooFine(_)))
                 if !matches!(counts, Counts::Summary(_)) =>
             {
                 Ok(Err(Declined::Now(error)))
             }
-            Err(error) => Err(error),
+            covered => covered.map(Ok),
         }
     }
 
@@ -107,8 +98,8 @@ impl Planner {
         let seen = self.events.now(wanted, patience.counted).await?;
         let why = match declined {
             Declined::Never(why) => why.to_owned(),
-            // Where some of the events are missing, what the rollups said is the better answer.
-            Declined::Now(error) if seen.is_partial() => return Err(error),
+            // Where events are missing that rollups have counted, what these said is the better answer.
+            Declined::Now(error) if seen.lacks(&self.rollups.counted()).is_some() => return Err(error),
             Declined::Now(error) => error.to_string(),
         };
         Ok(Plan::Events { range: resolve(question.kind.range()), seen, why })

@@ -1,17 +1,21 @@
-//! Which of the names in a question no event has, and which they may have been meant to be.
+//! Which of the names in a question no event has, which they may have been meant to be, and what is no number.
 
 use std::collections::BTreeSet;
 
 use arrow::array::{AsArray, RecordBatch};
 use weir_proto::analytics::v1::{Note, note::Kind};
 use weir_query::fields::nearest;
-use weir_store::{manifest::Segment, schema::column, shape::Entries};
+use weir_store::{
+    manifest::Segment,
+    schema::{Kind as ValueKind, column},
+    shape::Entries,
+};
 
 use super::Seen;
 use crate::question::Named;
 
 impl Seen {
-    /// Notes on the names that none of these events has. None where the manifest has no whole list of them, as for products with
+    /// Notes on the names that none of these events has, and on numbers that are none. Nothing is said where the manifest has no whole list of names, as for products with
     /// more than [`Segment::MAX_NAMES`] names: looking through all events would take longer than the answer.
     pub(crate) fn notes(&self, named: &Named) -> Vec<Note> {
         if self.is_partial() {
@@ -29,7 +33,14 @@ impl Seen {
             name: key.clone(),
             nearest_names: nearest(key, self.property_keys().iter()),
         });
-        events.chain(properties).collect()
+        let texts = named.numbers.iter().filter(|key| self.knows_property(key) && !self.has_number(key));
+        let texts = texts.map(|key| Note {
+            kind: Kind::WrongKind.into(),
+            text: format!("the property `{key}` is never a number"),
+            name: key.clone(),
+            nearest_names: Vec::new(),
+        });
+        events.chain(properties).chain(texts).collect()
     }
 
     fn knows_event(&self, wanted: &str) -> bool {
@@ -42,7 +53,20 @@ impl Seen {
     fn knows_property(&self, wanted: &str) -> bool {
         let listed = |segment: &Segment| segment.more_properties || segment.properties.contains_key(wanted);
         self.snapshot.segments.iter().any(|segment| listed(segment))
-            || self.snapshot.hot.iter().any(|batch| keys(batch).contains(wanted))
+            || self.snapshot.hot.iter().any(|batch| keys(batch, |_| true).contains(wanted))
+    }
+
+    fn has_number(&self, wanted: &str) -> bool {
+        let listed = |segment: &Segment| {
+            let kinds = segment.properties.get(wanted);
+            kinds.map_or(segment.more_properties, |kinds| kinds.number > 0)
+        };
+        self.snapshot.segments.iter().any(|segment| listed(segment))
+            || self
+                .snapshot
+                .hot
+                .iter()
+                .any(|batch| keys(batch, |kind| kind == ValueKind::Number).contains(wanted))
     }
 
     fn event_names(&self) -> BTreeSet<&str> {
@@ -53,7 +77,7 @@ impl Seen {
 
     fn property_keys(&self) -> BTreeSet<&str> {
         let listed = self.snapshot.segments.iter().flat_map(|segment| segment.properties.keys());
-        let hot = self.snapshot.hot.iter().flat_map(keys);
+        let hot = self.snapshot.hot.iter().flat_map(|batch| keys(batch, |_| true));
         listed.map(String::as_str).chain(hot).collect()
     }
 }
@@ -63,13 +87,16 @@ fn names(batch: &RecordBatch) -> impl Iterator<Item = &str> {
     names.as_string_view().iter().flatten()
 }
 
-fn keys(batch: &RecordBatch) -> BTreeSet<&str> {
+/// The properties that have values of these kinds.
+fn keys(batch: &RecordBatch, of: impl Fn(ValueKind) -> bool) -> BTreeSet<&str> {
     let column =
         |name| batch.column_by_name(name).expect("events in memory have all properties in one column");
     let mut keys = BTreeSet::new();
     if let Ok(entries) = Entries::new(column(column::PROPERTIES), column(column::PROPERTY_KINDS)) {
-        entries.each(|_, key, _, _| {
-            keys.insert(key);
+        entries.each(|_, key, kind, _| {
+            if of(kind) {
+                keys.insert(key);
+            }
         });
     }
     keys

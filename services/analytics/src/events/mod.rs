@@ -90,12 +90,11 @@ impl Events {
         let started = Instant::now();
         loop {
             let snapshot = self.reader.snapshot(&self.project).await?;
-            let next = |partition: u32| snapshot.next_offsets.get(&partition).copied().unwrap_or_default();
-            let behind = wanted.offsets().find(|(partition, offset)| next(*partition) <= *offset);
-            match behind {
-                None => return Ok(Arc::new(Seen { snapshot, store: self.store.clone() })),
+            let seen = Seen { snapshot, store: self.store.clone() };
+            match seen.lacks(wanted) {
+                None => return Ok(Arc::new(seen)),
                 Some((partition, wanted)) if Instant::now() >= deadline => {
-                    let (reached, waited) = (next(partition), started.elapsed());
+                    let (reached, waited) = (seen.next_offset(partition), started.elapsed());
                     return Err(Error::Behind { partition, wanted, reached, waited });
                 }
                 Some(_) => sleep(LOOK).await,
@@ -226,7 +225,16 @@ impl Seen {
         hash.finish()
     }
 
-    /// Whether some of the events are missing.
+    fn next_offset(&self, partition: u32) -> u64 {
+        self.snapshot.next_offsets.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// A partition, and the offset up to which its events are wanted but not all here.
+    pub(crate) fn lacks(&self, wanted: &Wanted) -> Option<(u32, u64)> {
+        wanted.offsets().find(|(partition, offset)| self.next_offset(*partition) <= *offset)
+    }
+
+    /// Whether some of the events may be missing.
     pub(crate) fn is_partial(&self) -> bool {
         !self.snapshot.stale.is_empty() || !self.snapshot.missing.is_empty()
     }

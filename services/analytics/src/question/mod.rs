@@ -125,6 +125,22 @@ impl Kind {
         }
     }
 
+    /// What rollups may know the answer to.
+    ///
+    /// # Errors
+    /// Why none ever does.
+    pub(crate) fn counts(&self) -> Result<&Counts, &'static str> {
+        match self {
+            Self::Counts(counts @ Counts::Summary(_)) => Ok(counts),
+            Self::Counts(counts @ (Counts::TimeSeries(measures) | Counts::Breakdown(measures))) => {
+                measures.needs_events().map_or(Ok(counts), Err)
+            }
+            Self::Funnel(_) | Self::Retention(_) | Self::Paths(_) | Self::UserEvents(_) => {
+                Err("no rollup tells which events are of the same user")
+            }
+        }
+    }
+
     /// Whether the answer changes with the clock.
     pub(crate) fn is_live(&self) -> bool {
         self.range().is_some_and(|range| range.is_live())

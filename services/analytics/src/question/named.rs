@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use prost_types::value::Kind as Value;
 use weir_proto::analytics::v1::{
-    Condition, EventSelector, Filter, Measure, condition::Operator, filter::Expression,
+    Condition, EventSelector, Filter, Measure, condition::Operator, filter::Expression, measure::Kind,
     watch_query_request::Query,
 };
 use weir_rollup::field::Field;
@@ -16,6 +16,8 @@ pub(crate) struct Named {
     pub(crate) events: BTreeSet<String>,
     /// Keys of properties.
     pub(crate) properties: BTreeSet<String>,
+    /// Those of them whose values are to be numbers.
+    pub(crate) numbers: BTreeSet<String>,
 }
 
 impl Named {
@@ -88,6 +90,19 @@ impl Named {
     fn measures(&mut self, measures: &[Measure]) {
         for measure in measures {
             self.field(&measure.property);
+            let of_numbers = match measure.kind() {
+                Kind::Sum | Kind::Min | Kind::Max | Kind::Average | Kind::Quantile => true,
+                Kind::Unspecified
+                | Kind::Events
+                | Kind::UniqueUsers
+                | Kind::Sessions
+                | Kind::Revenue
+                | Kind::UniqueValues
+                | Kind::Visits => false,
+            };
+            if of_numbers && let Ok(Field::Property(key)) = Field::parse(&measure.property) {
+                self.numbers.insert(key);
+            }
             self.selected(&[], measure.filter.as_ref());
         }
     }

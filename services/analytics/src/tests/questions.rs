@@ -318,6 +318,11 @@ async fn names_that_no_event_has_are_noted_with_the_nearest() {
         let sum = QueryBreakdownRequest { measures: vec![price], ..breakdown("price") };
         assert_eq!(notes(&info(sum.query()).await), [(Kind::UnknownProperty, "prices", vec!["price"])]);
 
+        let platform =
+            Measure { kind: Measured::Sum.into(), property: "platform".to_owned(), ..Measure::default() };
+        let sum = QueryBreakdownRequest { measures: vec![platform], ..breakdown("price") };
+        assert_eq!(notes(&info(sum.query()).await), [(Kind::WrongKind, "platform", vec![])]);
+
         for known in [event("purchase"), funnel(&["page_view"]).query(), breakdown("price").query()] {
             assert_eq!(notes(&info(known.clone()).await), [], "in {place}: {known:?}");
         }
