@@ -54,9 +54,17 @@ macro_rules! context_fields {
             }
 
             /// Field numbers in `Context` and in the message there; the second is 0 where the field is a text itself.
-            pub const fn numbers(self) -> (usize, usize) {
+            pub const fn numbers(self) -> (u8, u8) {
                 match self {
                     $(ContextField::$variant => $numbers,)*
+                }
+            }
+
+            /// The text with these [`numbers`](Self::numbers).
+            pub const fn at(numbers: (u8, u8)) -> Option<ContextField> {
+                match numbers {
+                    $($numbers => Some(ContextField::$variant),)*
+                    _ => None,
                 }
             }
 
@@ -245,8 +253,9 @@ mod tests {
             assert!(others.into_iter().all(|other| other.of(&context).is_none_or(str::is_empty)));
             // A text is tag, length and bytes; the numbers are below 16, so that the tag is one byte.
             let (outer, inner) = field.numbers();
-            let tagged = |number: usize, bytes: &[u8]| {
-                let head = [(number << 3 | 2) as u8, bytes.len() as u8];
+            assert_eq!(ContextField::at((outer, inner)), Some(*field));
+            let tagged = |number: u8, bytes: &[u8]| {
+                let head = [number << 3 | 2, bytes.len() as u8];
                 [head.as_slice(), bytes].concat()
             };
             let text = field.path().as_bytes();

@@ -1,5 +1,6 @@
 //! The event store.
 
+mod chosen;
 mod clock;
 mod compact;
 mod decode;
@@ -9,6 +10,7 @@ mod error;
 mod gc;
 mod hot;
 pub mod manifest;
+mod map;
 mod objects;
 mod reader;
 mod retain;
@@ -17,6 +19,7 @@ mod segment;
 pub mod shape;
 mod store;
 pub mod table;
+mod texts;
 mod upkeep;
 pub mod view;
 mod writer;

@@ -22,8 +22,9 @@
 //! | `properties` | Map(Utf8, Utf8) | all other properties: numbers as [`number_text`](weir_rollup::field::number_text) writes them, booleans as `true` and `false`, lists and structs as JSON |
 //! | `property_kinds` | Utf8 | one letter for each entry of `properties`, in their order: see [`Kind`] |
 //!
-//! In memory a batch has all columns but the chosen properties, texts as Utf8View. In segments nullable columns without any value
-//! are left out. Not stored: `sent_time` and `clock_offset`, which have done their work when the producer corrects the time.
+//! Columns without any value are left out, the map of properties with them when it is empty. In segments texts are Utf8View to Arrow,
+//! Parquet's own encodings below; in memory they are `Dictionary(UInt16, Utf8)` where few are distinct and Utf8View where they are
+//! many. Readers see [one form](crate::view) of all. Not stored: `sent_time` and `clock_offset`, which have done their work when the producer corrects the time.
 
 use std::sync::{Arc, LazyLock};
 
@@ -140,7 +141,7 @@ pub(crate) fn map_entries() -> FieldRef {
     Arc::new(Field::new("key_value", DataType::Struct(map_fields()), false))
 }
 
-/// The columns of a batch in memory.
+/// The columns of every event, with the types of segments; a batch or a segment has those of them that hold a value.
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         let text = |name: &str, nullable| Field::new(name, DataType::Utf8View, nullable);

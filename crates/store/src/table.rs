@@ -136,13 +136,18 @@ impl Table {
         projection: Option<&Vec<usize>>,
     ) -> Result<Vec<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let mut plans = Vec::new();
-        // Batches in memory have all the same columns, but nothing rests on it.
-        for batches in self.hot.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
-            let schema = batches[0].schema();
-            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let mut by_schema: Vec<(SchemaRef, Vec<&RecordBatch>)> = Vec::new();
+        for batch in &self.hot {
+            match by_schema.iter_mut().find(|(schema, _)| schema == batch.schema_ref()) {
+                Some((_, batches)) => batches.push(batch),
+                None => by_schema.push((batch.schema(), vec![batch])),
+            }
+        }
+        for (schema, batches) in by_schema {
+            let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
             let threads = (rows / HOT_ROWS).clamp(1, state.config().target_partitions());
             let mut shares = vec![Vec::new(); threads];
-            for (index, batch) in batches.iter().enumerate() {
+            for (index, batch) in batches.into_iter().enumerate() {
                 shares[index % threads].push(batch.clone());
             }
             let source = MemorySourceConfig::try_new_exec(&shares, Arc::clone(&schema), None)?;

@@ -28,6 +28,7 @@ use weir_rollup::field::{Field, write_number};
 use crate::{
     schema::{self, Kind, column},
     shape::{Entries, chosen_columns, gather},
+    texts,
 };
 
 /// A column of the view.
@@ -94,7 +95,13 @@ impl Column {
     fn expression(&self, file: &Schema) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let place = |name: &str| {
             let index = file.index_of(name).ok()?;
-            Some(Arc::new(PhysicalColumn::new(name, index)) as Arc<dyn PhysicalExpr>)
+            let found = Arc::new(PhysicalColumn::new(name, index)) as Arc<dyn PhysicalExpr>;
+            match file.field(index).data_type() {
+                DataType::Dictionary(..) => {
+                    Some(call(&AS_TEXT, vec![found], file).expect("as_text takes one argument of any type"))
+                }
+                _ => Some(found),
+            }
         };
         let chosen = |kind: Kind, key: &str| place(&format!("{}{key}", kind.prefix()?));
         let map = || Some((place(column::PROPERTIES)?, place(column::PROPERTY_KINDS)?));
@@ -270,7 +277,7 @@ enum Does {
     PropertyText,
     /// `(properties, property_kinds, key)`: its number.
     PropertyNumber,
-    /// A number or boolean as a text.
+    /// A number, a boolean or a numbered text as a text.
     AsText,
     /// The first of some texts that is not null.
     FirstText,
@@ -319,7 +326,7 @@ impl ScalarUDFImpl for Function {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
         let rows = arguments.number_rows;
         let array: ArrayRef = match (&self.does, arguments.args.as_slice()) {
-            (Does::AsText, [values]) => Arc::new(as_text(&values.to_array(rows)?)?),
+            (Does::AsText, [values]) => as_text(&values.to_array(rows)?)?,
             (Does::FirstText, [first, others @ ..]) => {
                 let mut texts = first.to_array(rows)?;
                 for other in others {
@@ -388,10 +395,14 @@ fn property_number(entries: &Entries<'_>, key: &str) -> Float64Array {
     values.collect()
 }
 
-fn as_text(values: &ArrayRef) -> Result<StringViewArray, DataFusionError> {
+fn as_text(values: &ArrayRef) -> Result<ArrayRef, DataFusionError> {
+    if texts::is_text(values.data_type()) {
+        return texts::plain(values).map_err(external);
+    }
     if let Some(booleans) = values.as_boolean_opt() {
         let text = |value: bool| if value { "true" } else { "false" };
-        return Ok(BooleanArray::iter(booleans).map(|value| value.map(text)).collect());
+        let texts: StringViewArray = BooleanArray::iter(booleans).map(|value| value.map(text)).collect();
+        return Ok(Arc::new(texts));
     }
     let Some(numbers) = values.as_primitive_opt::<Float64Type>() else {
         return Err(DataFusionError::Internal(format!("{} has no text form", values.data_type())));
@@ -405,5 +416,5 @@ fn as_text(values: &ArrayRef) -> Result<StringViewArray, DataFusionError> {
             text.as_str()
         }));
     }
-    Ok(texts.finish())
+    Ok(Arc::new(texts.finish()))
 }

@@ -72,3 +72,40 @@ fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     writer.write(rows)?;
     writer.into_inner()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, io::Cursor};
+
+    use arrow::ipc::reader::StreamReader;
+    use weir_proto::record::Event;
+    use weir_store::encode::{Encoder, Row};
+
+    use super::*;
+
+    #[test]
+    fn every_row_arrives_as_it_was() {
+        let mut encoder = Encoder::default();
+        let rows = ROWS as u64 + 5;
+        for offset in 0..rows {
+            let user = format!("user {offset}");
+            let event_name = ["view", "buy"][usize::from(offset.is_multiple_of(3))];
+            let event = Event { event_name, user_id: &user, ..Event::default() };
+            encoder.push(&Row { offset, event, ..Row::default() });
+        }
+        let batch = encoder.finish();
+        let events = BTreeMap::from([("shop".into(), batch.clone())]);
+        let part = Arc::new(Part { start: 0, end: rows, watermark_micros: 0, events });
+        let mut from = 0;
+        for response in responses(&part) {
+            for project in response.unwrap().projects {
+                let arrived = StreamReader::try_new(Cursor::new(project.arrow_stream), None).unwrap();
+                for arrived in arrived.map(Result::unwrap) {
+                    assert_eq!(arrived, batch.slice(from, arrived.num_rows()));
+                    from += arrived.num_rows();
+                }
+            }
+        }
+        assert_eq!(from as u64, rows);
+    }
+}

@@ -8,7 +8,7 @@
 //!                                  └→ analytics-events-dlq/p
 //! ```
 //!
-//! The core is pure and takes time from the records: [`decode`], [`reject`], [`dedup`], [`sink`], and [`shard`], which joins
+//! The core is pure and takes time from the records: [`plan`], [`reject`], [`dedup`], [`sink`], and [`shard`], which joins
 //! them. Round it lies a thin shell: membership in the group, and for each owned partition a thread that claims it, rebuilds
 //! the deduplication window, and then reads, steps, cuts and appends until it is told to stop (`partition/`).
 //!
@@ -20,13 +20,13 @@
 //! - After any failure a partition is claimed anew and goes on from the log's truth. Nothing is assumed.
 
 mod board;
-pub mod decode;
 pub mod dedup;
 mod error;
 mod group;
 mod hot;
 mod meters;
 mod partition;
+pub mod plan;
 pub mod reject;
 mod service;
 mod settings;

@@ -7,9 +7,10 @@ use std::{fmt, ops::RangeInclusive};
 
 use bytes::Bytes;
 use weir_log::Offset;
-use weir_proto::event::v1::dead_letter::Reason;
-
-use crate::decode::{Event, Malformed};
+use weir_proto::{
+    event::v1::dead_letter::Reason,
+    record::{Event, Malformed},
+};
 
 /// Years 1 to 9999, which every calendar and every Protobuf timestamp can express; microseconds since the Unix epoch.
 const TIMES: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;

@@ -8,7 +8,7 @@ use weir_rollup::{
 };
 use weir_runtime::{Config, config};
 
-use crate::{decode::Plan, error::Error, sink::Limits};
+use crate::{error::Error, plan::Plan, sink::Limits};
 
 /// Cells in a micro-batch at most. With the usual 100 to 200 bytes a cell that keeps it below half of what the log takes as one
 /// record; should one be larger nevertheless, the partition starts over with smaller ones.

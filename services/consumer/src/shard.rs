@@ -2,10 +2,11 @@
 //! comes with the records.
 
 use weir_log::{Offset, RecordBatch, RecordRef};
+use weir_proto::record::{self, Event, Parts};
 
 use crate::{
-    decode::{self, Event, Plan, Slot},
     dedup::{Arrival, Fingerprinter, Window},
+    plan::{Plan, Slot},
     reject::{self, Rejection},
     sink::{Chunk, Events, Outcome, Rollups, Sink},
 };
@@ -38,13 +39,13 @@ impl Decider {
 
     /// Rebuilds the deduplication window: takes records that were decided before in, for what they leave in it.
     pub fn recall(&mut self, batch: &RecordBatch, below: Offset) {
-        let nothing = Plan::nothing();
         let Self { window, fingerprinter, arrivals, duplicate, .. } = self;
         let mut records = batch.iter().take_while(|record| record.offset < below).peekable();
         while records.peek().is_some() {
             arrivals.clear();
+            let mut parts = Parts::default();
             arrivals.extend(records.by_ref().take(CHUNK).map(|record| {
-                let event = accept(&nothing, &record, &mut [], &mut []);
+                let event = accept(&record, &mut parts);
                 arrival(&record, event.as_ref().ok(), fingerprinter)
             }));
             window.admit(arrivals, duplicate);
@@ -63,7 +64,10 @@ impl Decider {
         for (index, record) in chunk.records.iter().enumerate() {
             let slots = &mut chunk.slots[index * chunk.dimensions..][..chunk.dimensions];
             let numbers = &mut chunk.numbers[index * chunk.numerics..][..chunk.numerics];
-            let accepted = accept(plan, record, slots, numbers);
+            let accepted = accept(record, &mut chunk.parts);
+            if let Ok(event) = &accepted {
+                plan.fill(event, &chunk.parts, slots, numbers);
+            }
             arrivals.push(arrival(record, accepted.as_ref().ok(), fingerprinter));
             chunk.outcomes.push(accepted.map_or_else(Outcome::Rejected, Outcome::Fresh));
         }
@@ -78,13 +82,8 @@ impl Decider {
 
 /// What counts as an event, while processing as well as while rebuilding.
 #[inline]
-fn accept<'a>(
-    plan: &Plan,
-    record: &RecordRef<'a>,
-    slots: &mut [Slot<'a>],
-    numbers: &mut [Option<f64>],
-) -> Result<Event<'a>, Rejection> {
-    let event = decode::decode(plan, record.value, slots, numbers).map_err(Rejection::Malformed)?;
+fn accept<'a>(record: &RecordRef<'a>, parts: &mut Parts<'a>) -> Result<Event<'a>, Rejection> {
+    let event = record::read(record.value, parts).map_err(Rejection::Malformed)?;
     reject::check(&event)?;
     Ok(event)
 }

@@ -8,6 +8,7 @@ use object_store::memory::InMemory;
 use prost_types::value::Kind;
 use weir_proto::{
     analytics::v1::{self as pb, condition::Operator, filter::Expression},
+    record::{self, Money, Value},
     validate::{Path, Violations},
 };
 use weir_query::{
@@ -21,7 +22,7 @@ use weir_query::{
 };
 use weir_rollup::{calendar::Zone, field::Field};
 use weir_store::{
-    encode::{Encoder, Row, Value},
+    encode::{Encoder, Row},
     table::Table,
     view::{Column, View},
 };
@@ -49,23 +50,29 @@ impl Held {
     /// Events with their places as offsets, in batches of some size.
     pub(crate) fn of(events: &[Event], batch: usize) -> Arc<dyn Events> {
         let mut batches = Vec::new();
+        let mut encoder = Encoder::default();
         for (number, chunk) in events.chunks(batch.max(1)).enumerate() {
-            let mut encoder = Encoder::default();
             for (place, event) in chunk.iter().enumerate() {
-                let row = Row {
-                    offset: (number * batch + place) as u64,
-                    time_micros: event.time,
-                    receive_micros: event.time,
+                let money = |(currency, units, nanos)| Money { currency, units, nanos };
+                let stored = record::Event {
+                    corrected_time_micros: event.time,
+                    receive_time_micros: event.time,
                     event_name: &event.name,
                     user_id: &event.user,
                     session_id: &event.session,
-                    revenue: event.revenue,
-                    ..Row::default()
+                    revenue: event.revenue.map(money),
+                    ..record::Event::default()
                 };
                 let texts = event.texts.iter().map(|(key, text)| (key.as_str(), Value::Text(text.as_str())));
                 let numbers =
                     event.numbers.iter().map(|(key, number)| (key.as_str(), Value::Number(*number)));
-                encoder.push(&row, texts.chain(numbers));
+                let properties: Vec<_> = texts.chain(numbers).collect();
+                encoder.push(&Row {
+                    offset: (number * batch + place) as u64,
+                    event: stored,
+                    properties: &properties,
+                    ..Row::default()
+                });
             }
             batches.push(encoder.finish());
         }

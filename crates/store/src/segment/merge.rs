@@ -6,7 +6,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, RecordBatch, new_null_array},
+    array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::{SortOptions, and, filter_record_batch},
     datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
 };
@@ -25,6 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::{Compression, open, read::unreadable, tally::numbers, write::SegmentWriter};
 use crate::{
+    chosen::{MAX_CHOSEN, frequent},
     encode,
     error::{Error, Result},
     manifest::{Kinds, Segment},
@@ -191,16 +192,12 @@ fn chosen(inputs: &[Arc<Segment>], always: &[String]) -> BTreeSet<String> {
     keys.extend(always.iter().filter(|key| counts.contains_key(key.as_str())).cloned());
     let rows: u64 = inputs.iter().map(|segment| segment.rows).sum();
     let values = |kinds: &Kinds| kinds.text + kinds.number + kinds.boolean;
-    let mut frequent: Vec<_> =
-        counts.iter().filter(|(_, kinds)| values(kinds) * shape::ONE_IN as u64 >= rows).collect();
-    frequent.sort_by(|(a, some), (b, more)| values(more).cmp(&values(some)).then(a.cmp(b)));
-    for (key, _) in frequent {
-        if keys.len() >= shape::MAX_CHOSEN {
+    let counted = counts.iter().map(|(key, kinds)| (*key, values(kinds) as usize));
+    for key in frequent(counted, rows as usize) {
+        if keys.len() >= MAX_CHOSEN {
             break;
         }
-        if key.len() <= shape::MAX_KEY {
-            keys.insert((*key).to_owned());
-        }
+        keys.insert(key.to_owned());
     }
     keys
 }
@@ -242,7 +239,7 @@ fn merged_schema(schemas: &[&SchemaRef], inputs: &[Arc<Segment>], keys: &BTreeSe
 
 /// The rows with these keys as columns, in the columns of `wanted`.
 fn reshape(batch: &RecordBatch, keys: &BTreeSet<String>, wanted: &SchemaRef) -> Result<RecordBatch> {
-    let batch = shape::promote(&shape::join(std::slice::from_ref(batch))?, keys)?;
+    let batch = shape::plain(&shape::promote(batch, keys)?)?;
     let lost = batch.schema_ref().fields().iter().zip(batch.columns()).find(|(field, array)| {
         let holds = array.null_count() < array.len() && field.is_nullable();
         holds && wanted.column_with_name(field.name()).is_none()
@@ -252,10 +249,10 @@ fn reshape(batch: &RecordBatch, keys: &BTreeSet<String>, wanted: &SchemaRef) -> 
         return Err(Error::Column { column: field.name().clone(), problem });
     }
     let columns = wanted.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-        Some(array) => Arc::clone(array),
-        None => new_null_array(field.data_type(), batch.num_rows()),
+        Some(array) => Ok(Arc::clone(array)),
+        None => shape::absent(field, batch.num_rows()),
     });
-    Ok(RecordBatch::try_new(Arc::clone(wanted), columns.collect())?)
+    Ok(RecordBatch::try_new(Arc::clone(wanted), columns.collect::<Result<_>>()?)?)
 }
 
 /// Sorted streams as one.

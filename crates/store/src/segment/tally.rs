@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     manifest::{Kinds, Segment, Span},
     schema::column,
-    shape,
+    shape, texts,
 };
 
 /// Keys that are counted at most while the most frequent ones are sought; bounds the memory for keys that never repeat.
@@ -89,11 +89,9 @@ impl Tally {
 
     fn count_names(&mut self, batch: &RecordBatch) -> Result<()> {
         let Some(names) = &mut self.names else { return Ok(()) };
-        let column = named(batch, column::EVENT_NAME)?
-            .as_string_view_opt()
-            .ok_or_else(|| wrong_type(column::EVENT_NAME))?;
-        for name in column.iter().flatten() {
-            *names.entry_ref(name).or_default() += 1;
+        let counts = texts::counts(named(batch, column::EVENT_NAME)?);
+        for (name, count) in counts.ok_or_else(|| wrong_type(column::EVENT_NAME))? {
+            *names.entry_ref(name).or_default() += count;
         }
         if names.len() > Segment::MAX_NAMES {
             self.names = None;
@@ -110,11 +108,9 @@ impl Tally {
                 *self.properties.entry_ref(key).or_default().of(kind) += values as u64;
             }
         }
-        if batch.column_by_name(column::PROPERTIES).is_none() {
-            return Ok(());
-        }
+        let Some(entries) = shape::Entries::of(batch)? else { return Ok(()) };
         let (properties, more) = (&mut self.properties, &mut self.more_properties);
-        shape::Entries::of(batch)?.each(|_, key, kind, _| {
+        entries.each(|_, key, kind, _| {
             let full = properties.len() >= MAX_COUNTED;
             match properties.entry_ref(key) {
                 EntryRef::Vacant(_) if full => *more = true,

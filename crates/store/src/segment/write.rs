@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
-    compute::take_record_batch,
-    datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
+    compute::take,
+    datatypes::{Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
 };
 use parquet::{
-    arrow::AsyncArrowWriter,
+    arrow::{ARROW_SCHEMA_META_KEY, AsyncArrowWriter, arrow_writer::ArrowWriterOptions, encode_arrow_schema},
     basic::{Encoding, ZstdLevel},
     file::{
         metadata::{KeyValue, SortingColumn},
@@ -24,7 +24,7 @@ use crate::{
     manifest::Segment,
     objects::{Objects, Upload},
     schema::{self, column},
-    shape,
+    shape, texts,
 };
 
 /// Rows of a row group: what a reader decodes at a time, some 4 MB. Measured best for counts and timelines alike.
@@ -55,13 +55,14 @@ pub(crate) async fn write_all(
 ) -> Result<Vec<Segment>> {
     let mut segments = Vec::with_capacity(events.len());
     for (project, batches) in events {
-        let batch = sort(&shape::join(&batches)?)?;
+        let keys = shape::choose(&batches, always)?;
+        let promoted = batches.iter().map(|batch| shape::promote(batch, &keys));
+        let batches: Vec<RecordBatch> = promoted.collect::<Result<_>>()?;
+        let batch = shape::trim(&sorted(&batches)?);
         drop(batches);
         if batch.num_rows() == 0 {
             continue;
         }
-        let keys = shape::choose(&batch, always)?;
-        let batch = shape::trim(&shape::promote(&batch, &keys)?);
         let mut writer =
             SegmentWriter::begin(objects, &project, partition, batch.schema(), Compression::Light).await?;
         match writer.write(&batch).await {
@@ -75,18 +76,35 @@ pub(crate) async fn write_all(
     Ok(segments)
 }
 
-/// The rows in the order of segments.
-pub(super) fn sort(batch: &RecordBatch) -> Result<RecordBatch> {
-    let users = numbers::<Int64Type>(batch, column::USER_HASH)?;
-    let times = numbers::<TimestampMicrosecondType>(batch, column::TIME)?;
-    let offsets = numbers::<Int64Type>(batch, column::LOG_OFFSET)?;
-    let mut rows: Vec<(i64, i64, i64, u32)> = (0..)
-        .zip(users.iter().zip(times).zip(offsets))
-        .map(|(row, ((user, time), offset))| (*user, *time, *offset, row))
-        .collect();
-    rows.sort_unstable();
-    let rows = UInt32Array::from_iter_values(rows.into_iter().map(|(.., row)| row));
-    Ok(take_record_batch(batch, &rows)?)
+/// The rows of all batches in the order of segments. One column after the other, so that memory is used again.
+fn sorted(batches: &[RecordBatch]) -> Result<RecordBatch> {
+    let order = order(batches)?;
+    let columns = shape::fields(batches).into_iter().map(|field| {
+        let column = shape::join_column(&field, batches)?;
+        Ok(shape::of_type(&field, take(&column, &order, None)?))
+    });
+    let (fields, columns): (Vec<_>, Vec<_>) = columns.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The places of rows by user, time and offset.
+fn order(batches: &[RecordBatch]) -> Result<UInt32Array> {
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut users: Vec<(i64, u32)> = Vec::with_capacity(rows);
+    let mut times: Vec<(i64, i64)> = Vec::with_capacity(rows);
+    for batch in batches {
+        users.extend(
+            numbers::<Int64Type>(batch, column::USER_HASH)?.iter().copied().zip(users.len() as u32..),
+        );
+        let of_batch = numbers::<TimestampMicrosecondType>(batch, column::TIME)?.iter().copied();
+        times.extend(of_batch.zip(numbers::<Int64Type>(batch, column::LOG_OFFSET)?.iter().copied()));
+    }
+    users.sort_unstable();
+    // A user has few events: sorting them apart from the others moves less.
+    for events in users.chunk_by_mut(|a, b| a.0 == b.0) {
+        events.sort_unstable_by_key(|(_, row)| times[*row as usize]);
+    }
+    Ok(UInt32Array::from_iter_values(users.into_iter().map(|(_, row)| row)))
 }
 
 /// A segment that is being written.
@@ -112,7 +130,9 @@ impl SegmentWriter {
         let columns = schema.fields().iter().map(|field| field.name());
         let columns = columns.filter(|name| shape::chosen_column(name).is_some()).cloned().collect();
         let upload = objects.upload(&path).await?;
-        let writer = AsyncArrowWriter::try_new(upload, schema, Some(properties(compression)));
+        let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true);
+        let options = options.with_properties(properties(compression, &schema));
+        let writer = AsyncArrowWriter::try_new_with_options(upload, schema, options);
         let writer = writer.map_err(|error| Error::unavailable(format!("write {path}"), error))?;
         Ok(Self { writer, tally: Tally::default(), id, project: project.to_owned(), path, columns })
     }
@@ -149,7 +169,7 @@ impl SegmentWriter {
     }
 }
 
-fn properties(compression: Compression) -> WriterProperties {
+fn properties(compression: Compression, schema: &Schema) -> WriterProperties {
     let level = match compression {
         Compression::Light => 1,
         Compression::Strong => 3,
@@ -157,14 +177,26 @@ fn properties(compression: Compression) -> WriterProperties {
     let level = ZstdLevel::try_new(level).expect("Zstandard has these levels");
     let ascending = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
     let version = KeyValue::new("weir.schema".to_owned(), schema::VERSION.to_string());
+    // Which types Arrow reads them as, however they are in memory.
+    let types =
+        KeyValue::new(ARROW_SCHEMA_META_KEY.to_owned(), encode_arrow_schema(&texts::plain_schema(schema)));
     let mut properties = WriterProperties::builder()
         .set_compression(parquet::basic::Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .set_data_page_row_count_limit(PAGE)
-        .set_statistics_enabled(EnabledStatistics::Page)
+        // Of texts they would cost much and exclude nothing: by users, every page has all of them.
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_created_by("weir".to_owned())
-        .set_key_value_metadata(Some(vec![version]))
+        .set_key_value_metadata(Some(vec![version, types]))
         .set_sorting_columns(Some((0..3).map(ascending).collect()));
+    for field in schema.fields().iter().filter(|field| field.data_type().is_primitive()) {
+        let statistics = match field.name().as_str() {
+            column::USER_HASH | column::TIME => EnabledStatistics::Page,
+            _ => EnabledStatistics::Chunk,
+        };
+        properties =
+            properties.set_column_statistics_enabled(ColumnPath::from(field.name().as_str()), statistics);
+    }
     // A quarter of the bytes that plain values take.
     for name in
         [column::TIME, column::LOG_OFFSET, column::SEQUENCE, column::CLIENT_TIME, column::RECEIVE_TIME]
@@ -174,10 +206,15 @@ fn properties(compression: Compression) -> WriterProperties {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
-    // Random and never repeated: neither helps.
-    let id = ColumnPath::from(column::EVENT_ID);
-    properties
-        .set_column_dictionary_enabled(id.clone(), false)
-        .set_column_statistics_enabled(id, EnabledStatistics::None)
-        .build()
+    // Many, and repeated by the event before: cheaper than a dictionary to write, dearer to read.
+    if let Compression::Light = compression {
+        for name in [column::USER_ID, column::ANONYMOUS_ID, column::SESSION_ID, column::INSTALL_ID] {
+            let path = ColumnPath::from(name);
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BYTE_ARRAY);
+        }
+    }
+    // Random and never repeated.
+    properties.set_column_dictionary_enabled(ColumnPath::from(column::EVENT_ID), false).build()
 }

@@ -4,15 +4,17 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
 use weir_proto::{
     event::v1::{Event, EventRecord},
+    record::{self, Parts},
     time::timestamp,
 };
 use weir_store::{
     CleanBatch, Decoder, Snapshot, Store,
-    encode::{Encoder, Row, properties},
+    encode::{Encoder, Row},
     shape,
 };
 
@@ -67,8 +69,16 @@ pub(crate) fn batch(offsets: Range<u64>) -> CleanBatch {
     for of in [PROJECT, "other shop/ü"] {
         let mut encoder = Encoder::default();
         for offset in offsets.clone().filter(|offset| project(*offset) == of) {
-            let record = event(offset);
-            encoder.push(&Row::of(&record, offset, offset.is_multiple_of(13)).unwrap(), properties(&record));
+            let record = event(offset).encode_to_vec();
+            let mut parts = Parts::default();
+            let event = record::read(&record, &mut parts).unwrap();
+            encoder.push(&Row {
+                offset,
+                late: offset.is_multiple_of(13),
+                event,
+                context: parts.context(&event),
+                properties: parts.properties(&event),
+            });
         }
         events.push((of.into(), encoder.finish()));
     }
@@ -87,7 +97,7 @@ pub(crate) async fn events(store: &Store, snapshot: &Snapshot) -> Vec<(u64, Even
     }
     let mut events = Vec::new();
     for batch in &batches {
-        let batch = shape::join(std::slice::from_ref(batch)).unwrap();
+        let batch = shape::plain(batch).unwrap();
         let decoder = Decoder::new(&batch).unwrap();
         events.extend((0..batch.num_rows()).map(|row| (decoder.offset(row), decoder.record(row))));
     }

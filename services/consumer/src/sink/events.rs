@@ -2,12 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prost::Message;
 use weir_log::Offset;
-use weir_proto::event::v1::EventRecord;
 use weir_store::{
     CleanBatch,
-    encode::{Encoder, Row, properties},
+    encode::{Encoder, Row},
 };
 
 use super::{Chunk, Lateness, Outcome, Sink};
@@ -93,10 +91,13 @@ impl Sink for Events {
             self.watermark_micros = self.watermark_micros.max(record.append_time_ms.saturating_mul(1000));
             let Outcome::Fresh(event) = outcome else { continue };
             let (_, late) = self.lateness.of(record, event);
-            let decoded = EventRecord::decode(record.value)
-                .expect("what the decoder accepts, prost does: a test holds it");
-            let row = Row::of(&decoded, record.offset, late).expect("a fresh event is an event");
-            self.encoder(event.project).push(&row, properties(&decoded));
+            self.encoder(event.project).push(&Row {
+                offset: record.offset,
+                late,
+                event: *event,
+                context: chunk.parts.context(event),
+                properties: chunk.parts.properties(event),
+            });
         }
         if let Some(last) = chunk.records.last() {
             self.advance(last.offset + 1);

@@ -12,11 +12,9 @@ pub use events::Events;
 pub use rollups::{Cut, Limits, Rollups};
 
 use weir_log::{Offset, RecordRef};
+use weir_proto::record::{Event, Parts};
 
-use crate::{
-    decode::{Event, Slot},
-    reject::Rejection,
-};
+use crate::{plan::Slot, reject::Rejection};
 
 /// Takes events in order.
 pub trait Sink {
@@ -69,6 +67,8 @@ pub struct Chunk<'a> {
     pub records: Vec<RecordRef<'a>>,
     /// For each what became of it.
     pub outcomes: Vec<Outcome<'a>>,
+    /// The contexts and properties of their events.
+    pub parts: Parts<'a>,
     /// Dimension slots, `dimensions` for each record.
     pub slots: Vec<Slot<'a>>,
     /// Numeric slots, `numerics` for each record.

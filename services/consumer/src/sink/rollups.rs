@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use uuid::Uuid;
 use weir_log::{Offset, RecordRef};
-use weir_proto::rollup::v1::{MicroBatch, Tally};
+use weir_proto::{
+    record::Event,
+    rollup::v1::{MicroBatch, Tally},
+};
 use weir_rollup::{
     accumulate::{Accumulator, Observation, Revenue},
     definition::Catalog,
@@ -15,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Chunk, Lateness, Outcome, Sink};
 use crate::{
-    decode::{Event, Slot},
+    plan::Slot,
     reject::{DeadLetter, Rejection},
 };
 
@@ -187,9 +190,8 @@ fn user<'a>(event: &Event<'a>) -> &'a str {
     if event.user_id.is_empty() { event.anonymous_id } else { event.user_id }
 }
 
-/// An empty message, which some clients send for "no revenue", is none.
 fn revenue<'a>(event: &Event<'a>) -> Option<Revenue<'a>> {
-    let money = event.revenue.filter(|m| !m.currency.is_empty() || m.units != 0 || m.nanos != 0)?;
+    let money = event.revenue.filter(|money| !money.is_empty())?;
     Some(Revenue { currency: money.currency, units: money.units, nanos: money.nanos })
 }
 

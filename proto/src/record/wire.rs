@@ -86,6 +86,12 @@ impl<'a> Cursor<'a> {
         Self { rest: value, end: value.len(), depth: MAX_DEPTH }
     }
 
+    /// What is left of the message.
+    #[inline(always)]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     #[cold]
     fn malformed(&self, fault: Fault) -> Malformed {
         Malformed { position: self.end - self.rest.len(), fault }

@@ -1,96 +1,69 @@
-//! The decoder against prost, on records that are well formed, merged from parts, cut, and damaged.
+//! The reader against prost, on records that are well formed, merged from parts, cut, and damaged.
 
 use proptest::prelude::*;
-use prost::Message;
-use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
-use weir_proto::{event::v1 as proto, google::r#type as money};
-use weir_rollup::field::{ContextField, Field, write_number};
+use prost_types::{ListValue, Struct, Value as ProstValue, value::Kind};
 
 use super::*;
+use crate::{event::v1 as proto, google::r#type as money};
 
-/// Every field of an event and the properties `a` to `d` as dimensions; `a` and `b` as numbers, too.
-fn fields() -> (Vec<Field>, Vec<Field>) {
-    let own = [
-        Field::EventName,
-        Field::EventType,
-        Field::UserId,
-        Field::AnonymousId,
-        Field::SessionId,
-        Field::InstallId,
-    ];
-    let context = ContextField::ALL.iter().map(|field| Field::Context(*field));
-    let properties = ["a", "b", "c", "d"].map(|name| Field::Property(name.to_owned()));
-    let numerics = vec![properties[0].clone(), Field::UserId, properties[1].clone()];
-    (own.into_iter().chain(context).chain(properties).collect(), numerics)
+/// The texts of a context that are not empty, by their places.
+fn context_texts(context: &proto::Context) -> Vec<(Place, &str)> {
+    let proto::Context { app, device, os, locale, page, referrer, campaign, ip, user_agent } = context;
+    let mut texts: Vec<(Place, &str)> = Vec::new();
+    if let Some(proto::App { name, version, build }) = app {
+        texts.extend([((1, 1), &**name), ((1, 2), version), ((1, 3), build)]);
+    }
+    if let Some(proto::Device { r#type, manufacturer, model }) = device {
+        texts.extend([((2, 1), &**r#type), ((2, 2), manufacturer), ((2, 3), model)]);
+    }
+    if let Some(proto::OperatingSystem { name, version }) = os {
+        texts.extend([((3, 1), &**name), ((3, 2), version)]);
+    }
+    texts.push(((4, 0), locale));
+    if let Some(proto::Page { url, path, title }) = page {
+        texts.extend([((5, 1), &**url), ((5, 2), path), ((5, 3), title)]);
+    }
+    texts.push(((6, 0), referrer));
+    if let Some(proto::Campaign { source, medium, name, term, content }) = campaign {
+        texts.extend([
+            ((7, 1), &**source),
+            ((7, 2), medium),
+            ((7, 3), name),
+            ((7, 4), term),
+            ((7, 5), content),
+        ]);
+    }
+    texts.extend([((8, 0), &**ip), ((9, 0), user_agent)]);
+    texts.retain(|(_, text)| !text.is_empty());
+    texts
 }
 
-/// The value of a field according to prost's message.
-fn expected_slot(record: &proto::EventRecord, field: &Field) -> Option<String> {
-    let event = record.event.clone().unwrap_or_default();
-    let text = |text: String| (!text.is_empty()).then_some(text);
-    match field {
-        Field::EventName => text(event.event_name),
-        Field::EventType => match proto::EventType::try_from(event.event_type) {
-            Ok(proto::EventType::Unspecified) => Some("TRACK".to_owned()),
-            Ok(known) => Some(known.as_str_name().trim_start_matches("EVENT_TYPE_").to_owned()),
-            Err(_) => None,
-        },
-        Field::UserId => text(event.user_id),
-        Field::AnonymousId => text(event.anonymous_id),
-        Field::SessionId => text(event.session_id),
-        Field::InstallId => text(event.install_id),
-        Field::Context(field) => {
-            let context = event.context.unwrap_or_default();
-            let (app, device) = (context.app.unwrap_or_default(), context.device.unwrap_or_default());
-            let (os, page) = (context.os.unwrap_or_default(), context.page.unwrap_or_default());
-            let campaign = context.campaign.unwrap_or_default();
-            text(match field {
-                ContextField::AppName => app.name,
-                ContextField::AppVersion => app.version,
-                ContextField::AppBuild => app.build,
-                ContextField::DeviceType => device.r#type,
-                ContextField::DeviceManufacturer => device.manufacturer,
-                ContextField::DeviceModel => device.model,
-                ContextField::OsName => os.name,
-                ContextField::OsVersion => os.version,
-                ContextField::Locale => context.locale,
-                ContextField::PageUrl => page.url,
-                ContextField::PagePath => page.path,
-                ContextField::PageTitle => page.title,
-                ContextField::Referrer => context.referrer,
-                ContextField::CampaignSource => campaign.source,
-                ContextField::CampaignMedium => campaign.medium,
-                ContextField::CampaignName => campaign.name,
-                ContextField::CampaignTerm => campaign.term,
-                ContextField::CampaignContent => campaign.content,
-                ContextField::Ip => context.ip,
-                ContextField::UserAgent => context.user_agent,
-            })
+/// What a property is read as, against prost's.
+fn is_same(ours: Value<'_>, theirs: &ProstValue) -> bool {
+    match (ours, theirs.kind.as_ref()) {
+        (Value::Null, None | Some(Kind::NullValue(_))) => true,
+        (Value::Text(ours), Some(Kind::StringValue(theirs))) => ours == theirs,
+        // Bits, for the sake of what is not a number.
+        (Value::Number(ours), Some(Kind::NumberValue(theirs))) => ours.to_bits() == theirs.to_bits(),
+        (Value::Boolean(ours), Some(Kind::BoolValue(theirs))) => ours == *theirs,
+        (Value::Nested(nested), Some(Kind::ListValue(_) | Kind::StructValue(_))) => {
+            // Encoded, again for the sake of what is not a number.
+            nested.read().encode_to_vec() == theirs.encode_to_vec()
         }
-        Field::Property(name) => match property(&event, name)? {
-            Kind::StringValue(text) => Some(text),
-            Kind::BoolValue(truth) => Some(truth.to_string()),
-            Kind::NumberValue(number) if number.is_finite() => {
-                let mut text = String::new();
-                write_number(number, &mut text);
-                Some(text)
-            }
-            Kind::NumberValue(_) | Kind::NullValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => None,
-        },
+        _ => false,
     }
 }
 
-fn property(event: &proto::Event, name: &str) -> Option<Kind> {
-    event.properties.as_ref()?.fields.get(name)?.kind.clone()
-}
-
-/// Decodes with both and compares verdict and every value.
+/// Reads with both and compares verdict and every value.
 fn compare(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
-    let (dimensions, numerics) = fields();
-    let plan = Plan::new(&dimensions, &numerics);
-    let mut slots = vec![Slot::Text("of the event before"); plan.dimensions()];
-    let mut numbers = vec![Some(1.0); plan.numerics()];
-    let ours = decode(&plan, bytes, &mut slots, &mut numbers);
+    let mut parts = Parts::default();
+    let before = proto::Event {
+        context: Some(proto::Context { locale: "of the event before".to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let before = proto::EventRecord { event: Some(before), ..Default::default() }.encode_to_vec();
+    read(&before, &mut parts).unwrap();
+    let ours = read(bytes, &mut parts);
     let theirs = proto::EventRecord::decode(bytes);
     let (ours, theirs) = match (ours, theirs) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),
@@ -102,7 +75,7 @@ fn compare(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
             return Err(TestCaseError::fail(format!("ours {ours:?}\ntheirs {theirs:?}\n{bytes:02x?}")));
         }
     };
-    let event = theirs.event.clone().unwrap_or_default();
+    let event = theirs.event.unwrap_or_default();
     prop_assert_eq!(ours.project, &theirs.project);
     prop_assert_eq!(ours.receive_time_micros, theirs.receive_time_micros);
     prop_assert_eq!(ours.corrected_time_micros, theirs.corrected_time_micros);
@@ -113,30 +86,24 @@ fn compare(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
     prop_assert_eq!(ours.anonymous_id, &event.anonymous_id);
     prop_assert_eq!(ours.session_id, &event.session_id);
     prop_assert_eq!(ours.install_id, &event.install_id);
+    prop_assert_eq!(ours.sequence, event.sequence);
+    prop_assert_eq!(ours.event_time, event.event_time);
     let revenue = event.revenue.as_ref();
     let expected = revenue.map(|m| Money { currency: &m.currency_code, units: m.units, nanos: m.nanos });
     prop_assert_eq!(ours.revenue, expected);
-    for (field, slot) in dimensions.iter().zip(&slots) {
-        let text = match slot {
-            Slot::Missing => None,
-            Slot::Text(text) => Some((*text).to_owned()),
-            Slot::Number(number) => {
-                let mut text = String::new();
-                write_number(*number, &mut text);
-                Some(text)
-            }
-        };
-        prop_assert_eq!(text, expected_slot(&theirs, field), "{}", field);
-    }
-    for (field, number) in numerics.iter().zip(&numbers) {
-        let expected = match field {
-            Field::Property(name) => match property(&event, name) {
-                Some(Kind::NumberValue(number)) if number.is_finite() => Some(number),
-                _ => None,
-            },
-            _ => None,
-        };
-        prop_assert_eq!(*number, expected);
+    prop_assert!(parts.context(&ours).is_sorted_by(|a, b| a.0 < b.0));
+    let context: Vec<_> = parts.context(&ours).iter().filter(|(_, text)| !text.is_empty()).copied().collect();
+    let theirs = event.context.unwrap_or_default();
+    prop_assert_eq!(context, context_texts(&theirs));
+    let properties = parts.properties(&ours);
+    // In the order of keys, too, as prost has them.
+    let theirs = event.properties.unwrap_or_default().fields;
+    prop_assert_eq!(
+        properties.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+        theirs.keys().collect::<Vec<_>>()
+    );
+    for ((key, ours), theirs) in properties.iter().zip(theirs.values()) {
+        prop_assert!(is_same(*ours, theirs), "{key}: {ours:?} instead of {theirs:?}");
     }
     Ok(())
 }
@@ -145,7 +112,7 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![3 => "[a-z0-9-]{0,12}", 1 => ".{0,8}", 1 => Just(String::new())]
 }
 
-fn value() -> impl Strategy<Value = Value> {
+fn value() -> impl Strategy<Value = ProstValue> {
     let scalar = prop_oneof![
         4 => text().prop_map(Kind::StringValue),
         2 => any::<f64>().prop_map(Kind::NumberValue),
@@ -153,14 +120,13 @@ fn value() -> impl Strategy<Value = Value> {
         1 => any::<bool>().prop_map(Kind::BoolValue),
         1 => Just(Kind::NullValue(0)),
     ];
-    let value =
-        prop_oneof![9 => scalar.prop_map(|k| Value { kind: Some(k) }), 1 => Just(Value { kind: None })];
+    let value = prop_oneof![9 => scalar.prop_map(|k| ProstValue { kind: Some(k) }), 1 => Just(ProstValue { kind: None })];
     value.prop_recursive(4, 16, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4)
-                .prop_map(|values| Value { kind: Some(Kind::ListValue(ListValue { values })) }),
+                .prop_map(|values| ProstValue { kind: Some(Kind::ListValue(ListValue { values })) }),
             prop::collection::btree_map("[a-z]", inner, 0..4)
-                .prop_map(|fields| Value { kind: Some(Kind::StructValue(Struct { fields })) }),
+                .prop_map(|fields| ProstValue { kind: Some(Kind::StructValue(Struct { fields })) }),
         ]
     })
 }
@@ -323,7 +289,6 @@ proptest! {
     }
 }
 
-/// A value nested in `depth` lists.
 #[test]
 fn entries_of_a_map_are_messages_and_nothing_else() {
     for is_nested in [false, true] {
@@ -345,10 +310,11 @@ fn entries_of_a_map_are_messages_and_nothing_else() {
     }
 }
 
+/// A value nested in `depth` lists.
 fn nested(depth: usize) -> Vec<u8> {
-    let mut value = Value { kind: Some(Kind::NumberValue(1.0)) };
+    let mut value = ProstValue { kind: Some(Kind::NumberValue(1.0)) };
     for _ in 0..depth {
-        value = Value { kind: Some(Kind::ListValue(ListValue { values: vec![value] })) };
+        value = ProstValue { kind: Some(Kind::ListValue(ListValue { values: vec![value] })) };
     }
     let properties = Struct { fields: [("a".to_owned(), value)].into() };
     let event = proto::Event { properties: Some(properties), ..Default::default() };
@@ -360,9 +326,9 @@ fn nesting_ends_where_prost_ends_it() {
     for depth in 40..60 {
         compare(&nested(depth)).unwrap();
     }
-    let plan = Plan::nothing();
-    assert!(decode(&plan, &nested(40), &mut [], &mut []).is_ok());
-    let error = decode(&plan, &nested(60), &mut [], &mut []).unwrap_err();
+    let mut parts = Parts::default();
+    assert!(read(&nested(40), &mut parts).is_ok());
+    let error = read(&nested(60), &mut Parts::default()).unwrap_err();
     assert_eq!(error.fault, Fault::Depth);
 }
 
@@ -379,7 +345,7 @@ fn groups_end_where_prost_ends_them() {
 #[test]
 fn faults_name_their_position() {
     let value = [&[0x0a, 3][..], b"a\xffb"].concat();
-    let error = decode(&Plan::nothing(), &value, &mut [], &mut []).unwrap_err();
+    let error = read(&value, &mut Parts::default()).unwrap_err();
     assert_eq!(error, Malformed { position: 3, fault: Fault::Utf8 });
     assert_eq!(error.to_string(), "a string is not UTF-8, at byte 3");
 }
