@@ -58,14 +58,7 @@ struct Stored {
 
 impl Events for Stored {
     fn table(&self, columns: &[Column]) -> std::result::Result<Arc<dyn TableProvider>, weir_query::Error> {
-        let files = self.snapshot.segments.iter().map(|segment| File {
-            path: segment.path.as_str().into(),
-            bytes: segment.bytes,
-            rows: segment.rows,
-            time: (segment.times.min, segment.times.max),
-            users: (segment.users.min, segment.users.max),
-            names: segment.names.as_ref().map(|names| names.keys().cloned().collect()),
-        });
+        let files = self.snapshot.segments.iter().map(|segment| File::from(&**segment));
         let (url, objects) = (self.store.object_store_url(), self.store.object_store());
         let view = View::new(columns.iter().cloned());
         Ok(Arc::new(Table::new(view, files.collect(), Vec::new(), url, objects)))
