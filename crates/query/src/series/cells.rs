@@ -187,7 +187,14 @@ impl Measurements {
                     .for_each(|(place, mut more)| mine[*place as usize].append(&mut more));
             }
             (Self::Sketch(mine), Self::Sketch(theirs)) => {
-                places.iter().zip(&theirs).for_each(|(place, more)| mine[*place as usize].merge(more));
+                for (place, more) in places.iter().zip(theirs) {
+                    let mine = &mut mine[*place as usize];
+                    if mine.is_empty() {
+                        *mine = more;
+                    } else {
+                        mine.merge(&more);
+                    }
+                }
             }
             (
                 Self::Events(_)
