@@ -11,7 +11,7 @@ use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch, StringViewArray},
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, lit};
 use tokio::task::JoinSet;
 use weir_rollup::field::Field;
 use weir_store::{schema::column as name, view::Column};
@@ -51,6 +51,8 @@ pub(crate) struct Layout {
     offset: usize,
     session: Option<usize>,
     marks: Vec<(usize, u32)>,
+    /// Marks of every event.
+    always: u32,
     breaks: Vec<(usize, u32)>,
     groups: Vec<usize>,
     /// Only events with one of these marks have a group.
@@ -68,6 +70,7 @@ impl Layout {
             offset: scan.select_column(Column::Core(name::LOG_OFFSET)),
             session: (actor == Actor::Session).then(|| scan.select_column(Column::Core(name::SESSION_ID))),
             marks: Vec::new(),
+            always: 0,
             breaks: Vec::new(),
             groups: Vec::new(),
             grouped: 0,
@@ -77,7 +80,11 @@ impl Layout {
 
     /// Sets these marks where a condition holds.
     pub(crate) fn mark(&mut self, scan: &mut Scan, condition: Expr, marks: u32) {
-        self.marks.push((scan.select(condition), marks));
+        if condition == lit(true) {
+            self.always |= marks;
+        } else {
+            self.marks.push((scan.select(condition), marks));
+        }
     }
 
     /// Breaks these gaps where a condition holds.
@@ -120,8 +127,9 @@ impl Sink for Actions {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         let Self { layout, parts, texts, marks, breaks, near } = self;
         let rows = batch.num_rows();
-        set(marks, rows, batch, &layout.marks);
-        set(breaks, rows, batch, &layout.breaks);
+        set(marks, rows, batch, &layout.marks, layout.always);
+        set(breaks, rows, batch, &layout.breaks, 0);
+        texts.begin_batch();
         let users = batch.column(layout.user).as_primitive::<Int64Type>().values();
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
         let offsets = batch.column(layout.offset).as_primitive::<Int64Type>().values();
@@ -168,10 +176,10 @@ impl Sink for Actions {
     }
 }
 
-/// Sets bits where boolean columns hold.
-fn set(bits: &mut Vec<u32>, rows: usize, batch: &RecordBatch, columns: &[(usize, u32)]) {
+/// Sets bits where boolean columns hold, besides those that are set in any case.
+fn set(bits: &mut Vec<u32>, rows: usize, batch: &RecordBatch, columns: &[(usize, u32)], always: u32) {
     bits.clear();
-    bits.resize(rows, 0);
+    bits.resize(rows, always);
     for (at, value) in columns {
         for row in holds(batch.column(*at).as_boolean()).set_indices() {
             bits[row] |= value;
