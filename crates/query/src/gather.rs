@@ -22,6 +22,7 @@ use crate::{
     buckets::Buckets,
     engine::stopped,
     fold::{Action, NO_SESSION, actors, session::sessions},
+    pile::Pile,
     scan::{Scan, Sink},
     texts::Texts,
 };
@@ -108,7 +109,7 @@ impl Layout {
 #[derive(Debug)]
 pub(crate) struct Actions {
     layout: Layout,
-    parts: Vec<Vec<Action>>,
+    parts: Vec<Pile<Action>>,
     texts: Texts,
     /// Marks and breaks of the batch at hand.
     marks: Vec<u32>,
@@ -118,7 +119,7 @@ pub(crate) struct Actions {
 
 impl Actions {
     pub(crate) fn new(layout: Layout) -> Self {
-        let parts = (0..PARTS).map(|_| Vec::new()).collect();
+        let parts = (0..PARTS).map(|_| Pile::default()).collect();
         Self { layout, parts, texts: Texts::default(), marks: Vec::new(), breaks: Vec::new(), near: 0 }
     }
 }
@@ -171,8 +172,7 @@ impl Sink for Actions {
     }
 
     fn bytes(&self) -> usize {
-        let actions: usize = self.parts.iter().map(Vec::capacity).sum();
-        actions * size_of::<Action>() + self.texts.bytes()
+        self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
     }
 }
 
@@ -211,7 +211,7 @@ pub(crate) async fn fold<F: Fold>(
     new: impl Fn() -> F + Send + Sync + 'static,
 ) -> Result<(F, Texts), Error> {
     let mut texts = Texts::default();
-    let mut parts: Vec<Vec<Vec<Action>>> = (0..PARTS).map(|_| Vec::new()).collect();
+    let mut parts: Vec<Vec<Pile<Action>>> = (0..PARTS).map(|_| Vec::new()).collect();
     let mut numbers = Vec::new();
     let mut held = 0;
     for stream in streams {
@@ -231,14 +231,15 @@ pub(crate) async fn fold<F: Fold>(
             let new = Arc::clone(&new);
             move || new()
         },
-        move |folded: &mut F, streams: Vec<Vec<Action>>| {
-            let mut all = Vec::with_capacity(streams.iter().map(Vec::len).sum());
-            for (mut actions, numbers) in streams.into_iter().zip(&*numbers) {
+        move |folded: &mut F, streams: Vec<Pile<Action>>| {
+            let mut all = Vec::with_capacity(streams.iter().map(Pile::len).sum());
+            for (actions, numbers) in streams.into_iter().zip(&*numbers) {
+                let first = all.len();
+                actions.move_to(&mut all);
                 // An event without a group has number 0, which need not exist.
-                actions.iter_mut().for_each(|action| {
+                all[first..].iter_mut().for_each(|action: &mut Action| {
                     action.group = numbers.get(action.group as usize).copied().unwrap_or(0);
                 });
-                all.append(&mut actions);
             }
             all.sort_by_key(|action| (action.actor, action.time, action.offset));
             for actions in actors(&all) {

@@ -26,6 +26,7 @@ use crate::{
     fold::active::Sighting,
     gather::{PARTS, holds, part},
     measure::{Measure, Statistic},
+    pile::Pile,
     scan::{Scan, Sink},
     texts::Texts,
 };
@@ -128,7 +129,7 @@ pub(super) enum Measurements {
     Sketch(Vec<Union>),
     Elsewhere,
     /// Not by cell: by part of the actors, where they were seen.
-    Sightings(Vec<Vec<Sighting>>),
+    Sightings(Vec<Pile<Sighting>>),
 }
 
 impl Measurements {
@@ -143,7 +144,7 @@ impl Measurements {
                 Self::Sketch(Vec::new())
             }
             Kind::Hashes(_, Precision::Exact) | Kind::Texts(_, Precision::Exact) => {
-                Self::Sightings((0..PARTS).map(|_| Vec::new()).collect())
+                Self::Sightings((0..PARTS).map(|_| Pile::default()).collect())
             }
         }
     }
@@ -350,12 +351,10 @@ impl Sink for Cells {
                 Measurements::Summary(_) => 1024 * cells,
                 Measurements::Values(_) => 24 * cells,
                 Measurements::Sketch(_) => 64 * cells,
-                Measurements::Sightings(parts) => {
-                    parts.iter().map(Vec::capacity).sum::<usize>() * size_of::<Sighting>()
-                }
+                Measurements::Sightings(parts) => parts.iter().map(Pile::bytes).sum(),
             })
             .sum();
-        self.texts.bytes() + 16 * cells + columns + self.kept
+        self.texts.bytes() + 4 * self.table.capacity() + 16 * cells + columns + self.kept
     }
 }
 
@@ -380,7 +379,6 @@ impl Measurements {
             Self::Sightings(parts) => {
                 let seen = Sighting { actor: hash as i64, group, bucket };
                 let part = &mut parts[part(seen.actor)];
-                // Stored events are sorted by user: most repetitions follow each other.
                 if part.last() != Some(&seen) {
                     part.push(seen);
                 }
