@@ -44,6 +44,11 @@ bench: ## Measure: ARGS is latency, consume or ingest
 	@scripts/setup build
 	cargo run --release --bin weir -- bench $(ARGS)
 
+.PHONY: bench-store
+bench-store: ## Measure questions about events beside DuckDB and ClickHouse; ARGS=--growth: how times grow
+	@scripts/setup build
+	@scripts/bench-store $(ARGS)
+
 .PHONY: generate
 generate: ## Write the code generated from proto/ anew
 	WEIR_REGENERATE=1 cargo test --release --package weir-proto --test generated

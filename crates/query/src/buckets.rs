@@ -48,16 +48,20 @@ impl Buckets {
     /// The bucket of a moment. `near` is where to look first, and is left at what was found: events come in runs.
     #[inline]
     pub fn find(&self, time: i64, near: &mut usize) -> Option<usize> {
+        if let [start, end, ..] = self.edges[*near..]
+            && start <= time
+            && time < end
+        {
+            return Some(*near);
+        }
         let range = self.range();
         if !range.contains(&time) {
             return None;
         }
-        if let Some(width) = self.width {
-            return Some(((time - range.start) / width) as usize);
-        }
-        if !(self.edges[*near] <= time && self.edges.get(*near + 1).is_some_and(|end| time < *end)) {
-            *near = self.edges.partition_point(|edge| *edge <= time) - 1;
-        }
+        *near = match self.width {
+            Some(width) => ((time - range.start) / width) as usize,
+            None => self.edges.partition_point(|edge| *edge <= time) - 1,
+        };
         Some(*near)
     }
 }

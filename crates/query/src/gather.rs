@@ -11,7 +11,7 @@ use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch, StringViewArray},
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, lit};
 use tokio::task::JoinSet;
 use weir_rollup::field::Field;
 use weir_store::{schema::column as name, view::Column};
@@ -22,6 +22,7 @@ use crate::{
     buckets::Buckets,
     engine::stopped,
     fold::{Action, NO_SESSION, actors, session::sessions},
+    pile::Pile,
     scan::{Scan, Sink},
     texts::Texts,
 };
@@ -51,6 +52,8 @@ pub(crate) struct Layout {
     offset: usize,
     session: Option<usize>,
     marks: Vec<(usize, u32)>,
+    /// Marks of every event.
+    always: u32,
     breaks: Vec<(usize, u32)>,
     groups: Vec<usize>,
     /// Only events with one of these marks have a group.
@@ -68,6 +71,7 @@ impl Layout {
             offset: scan.select_column(Column::Core(name::LOG_OFFSET)),
             session: (actor == Actor::Session).then(|| scan.select_column(Column::Core(name::SESSION_ID))),
             marks: Vec::new(),
+            always: 0,
             breaks: Vec::new(),
             groups: Vec::new(),
             grouped: 0,
@@ -77,7 +81,11 @@ impl Layout {
 
     /// Sets these marks where a condition holds.
     pub(crate) fn mark(&mut self, scan: &mut Scan, condition: Expr, marks: u32) {
-        self.marks.push((scan.select(condition), marks));
+        if condition == lit(true) {
+            self.always |= marks;
+        } else {
+            self.marks.push((scan.select(condition), marks));
+        }
     }
 
     /// Breaks these gaps where a condition holds.
@@ -101,7 +109,7 @@ impl Layout {
 #[derive(Debug)]
 pub(crate) struct Actions {
     layout: Layout,
-    parts: Vec<Vec<Action>>,
+    parts: Vec<Pile<Action>>,
     texts: Texts,
     /// Marks and breaks of the batch at hand.
     marks: Vec<u32>,
@@ -111,7 +119,7 @@ pub(crate) struct Actions {
 
 impl Actions {
     pub(crate) fn new(layout: Layout) -> Self {
-        let parts = (0..PARTS).map(|_| Vec::new()).collect();
+        let parts = (0..PARTS).map(|_| Pile::default()).collect();
         Self { layout, parts, texts: Texts::default(), marks: Vec::new(), breaks: Vec::new(), near: 0 }
     }
 }
@@ -120,8 +128,9 @@ impl Sink for Actions {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         let Self { layout, parts, texts, marks, breaks, near } = self;
         let rows = batch.num_rows();
-        set(marks, rows, batch, &layout.marks);
-        set(breaks, rows, batch, &layout.breaks);
+        set(marks, rows, batch, &layout.marks, layout.always);
+        set(breaks, rows, batch, &layout.breaks, 0);
+        texts.begin_batch();
         let users = batch.column(layout.user).as_primitive::<Int64Type>().values();
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
         let offsets = batch.column(layout.offset).as_primitive::<Int64Type>().values();
@@ -163,15 +172,14 @@ impl Sink for Actions {
     }
 
     fn bytes(&self) -> usize {
-        let actions: usize = self.parts.iter().map(Vec::capacity).sum();
-        actions * size_of::<Action>() + self.texts.bytes()
+        self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
     }
 }
 
-/// Sets bits where boolean columns hold.
-fn set(bits: &mut Vec<u32>, rows: usize, batch: &RecordBatch, columns: &[(usize, u32)]) {
+/// Sets bits where boolean columns hold, besides those that are set in any case.
+fn set(bits: &mut Vec<u32>, rows: usize, batch: &RecordBatch, columns: &[(usize, u32)], always: u32) {
     bits.clear();
-    bits.resize(rows, 0);
+    bits.resize(rows, always);
     for (at, value) in columns {
         for row in holds(batch.column(*at).as_boolean()).set_indices() {
             bits[row] |= value;
@@ -203,7 +211,7 @@ pub(crate) async fn fold<F: Fold>(
     new: impl Fn() -> F + Send + Sync + 'static,
 ) -> Result<(F, Texts), Error> {
     let mut texts = Texts::default();
-    let mut parts: Vec<Vec<Vec<Action>>> = (0..PARTS).map(|_| Vec::new()).collect();
+    let mut parts: Vec<Vec<Pile<Action>>> = (0..PARTS).map(|_| Vec::new()).collect();
     let mut numbers = Vec::new();
     let mut held = 0;
     for stream in streams {
@@ -223,14 +231,15 @@ pub(crate) async fn fold<F: Fold>(
             let new = Arc::clone(&new);
             move || new()
         },
-        move |folded: &mut F, streams: Vec<Vec<Action>>| {
-            let mut all = Vec::with_capacity(streams.iter().map(Vec::len).sum());
-            for (mut actions, numbers) in streams.into_iter().zip(&*numbers) {
+        move |folded: &mut F, streams: Vec<Pile<Action>>| {
+            let mut all = Vec::with_capacity(streams.iter().map(Pile::len).sum());
+            for (actions, numbers) in streams.into_iter().zip(&*numbers) {
+                let first = all.len();
+                actions.move_to(&mut all);
                 // An event without a group has number 0, which need not exist.
-                actions.iter_mut().for_each(|action| {
+                all[first..].iter_mut().for_each(|action: &mut Action| {
                     action.group = numbers.get(action.group as usize).copied().unwrap_or(0);
                 });
-                all.append(&mut actions);
             }
             all.sort_by_key(|action| (action.actor, action.time, action.offset));
             for actions in actors(&all) {

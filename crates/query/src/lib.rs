@@ -23,6 +23,8 @@ mod gather;
 pub mod measure;
 pub mod names;
 pub mod paths;
+mod pile;
+mod recent;
 pub mod retention;
 mod rows;
 mod scan;

@@ -5,6 +5,13 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
+use crate::recent::Recent;
+
+/// The longest text that is within its view, bytes: such views are equal wherever their texts are.
+const WITHIN_VIEW: u32 = 12;
+/// Stands for the view of a missing text: none is that long.
+const NULL: u128 = u128::MAX;
+
 /// The values of a group, `None` where an event has none.
 pub type Values = Vec<Option<String>>;
 
@@ -17,6 +24,15 @@ pub(crate) struct Texts {
     /// Where each key ends.
     ends: Vec<usize>,
     scratch: Vec<u8>,
+    /// The numbers of texts of a single column, by their views.
+    short: Recent,
+    /// Of those whose views say where their bytes are, which holds for a batch: columns that were dictionaries have each text once.
+    long: Recent,
+}
+
+/// Whether a view stands for the same text in every batch.
+fn is_lasting(view: u128) -> bool {
+    view as u32 <= WITHIN_VIEW || view == NULL
 }
 
 fn hash(key: &[u8]) -> u64 {
@@ -24,8 +40,29 @@ fn hash(key: &[u8]) -> u64 {
 }
 
 impl Texts {
+    /// What follows is asked of another batch.
+    pub(crate) fn begin_batch(&mut self) {
+        self.long.clear();
+    }
+
     /// The number of a row of some columns.
+    #[inline]
     pub(crate) fn number(&mut self, columns: &[&StringViewArray], row: usize) -> u32 {
+        let [only] = columns else { return self.number_anew(columns, row) };
+        let view = if only.is_null(row) { NULL } else { only.views()[row] };
+        let recent = if is_lasting(view) { &self.short } else { &self.long };
+        recent.get(view).unwrap_or_else(|| self.remembered(only, row, view))
+    }
+
+    #[cold]
+    fn remembered(&mut self, column: &StringViewArray, row: usize, view: u128) -> u32 {
+        let number = self.number_anew(&[column], row);
+        let recent = if is_lasting(view) { &mut self.short } else { &mut self.long };
+        recent.put(view, number);
+        number
+    }
+
+    fn number_anew(&mut self, columns: &[&StringViewArray], row: usize) -> u32 {
         let mut key = std::mem::take(&mut self.scratch);
         key.clear();
         for column in columns {
@@ -95,7 +132,11 @@ impl Texts {
 
     /// Memory it uses, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.arena.capacity() + 8 * self.ends.capacity() + 5 * self.numbers.capacity()
+        self.arena.capacity()
+            + 8 * self.ends.capacity()
+            + 5 * self.numbers.capacity()
+            + self.short.bytes()
+            + self.long.bytes()
     }
 }
 
@@ -110,6 +151,7 @@ mod tests {
         let second: StringViewArray =
             [Some("c"), Some("bc"), Some(""), None, Some("c")].into_iter().collect();
         let mut texts = Texts::default();
+        texts.begin_batch();
         let numbers: Vec<_> = (0..5).map(|row| texts.number(&[&first, &second], row)).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 0]);
         assert_eq!(texts.values(2), [None, Some(String::new())]);
@@ -117,5 +159,23 @@ mod tests {
         other.number(&[&first, &second], 3);
         assert_eq!(other.absorb(&texts), [1, 2, 3, 0]);
         assert_eq!(other.values(0), texts.values(3));
+    }
+
+    #[test]
+    fn a_text_has_one_number_in_all_batches() {
+        let long = "a text that is too long to be kept in its view";
+        let other = long.replace("too", "two");
+        let batches: [StringViewArray; 2] = [
+            [Some("a"), None, Some(long), Some("a"), Some(long)].into_iter().collect(),
+            // Another text where the other batch has the long one.
+            [Some(other.as_str()), Some(long), Some("a"), None, Some("")].into_iter().collect(),
+        ];
+        let mut texts = Texts::default();
+        let mut numbers = Vec::new();
+        for batch in &batches {
+            texts.begin_batch();
+            numbers.extend((0..batch.len()).map(|row| texts.number(&[batch], row)));
+        }
+        assert_eq!(numbers, [0, 1, 2, 0, 2, 3, 2, 0, 1, 4]);
     }
 }

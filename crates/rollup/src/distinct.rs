@@ -208,6 +208,12 @@ fn merge_sorted(mine: &mut Vec<u64>, theirs: &[u64]) {
 /// sorted faster than hashed.
 const FEW: usize = 32;
 
+/// What a table takes for the hash of a hash, of which it uses the lowest bits to find a place: the highest ones. Stored events
+/// come in ascending order of hashes; so they go from one end of the table to the other, which a core's cache can follow.
+fn place(hash: &u64) -> u64 {
+    hash.rotate_left(QUERY_EXACT_LIMIT.trailing_zeros() + 1)
+}
+
 /// A set of 64-bit hashes in its gathering form.
 #[derive(Debug, Clone)]
 pub struct Union {
@@ -219,7 +225,7 @@ pub struct Union {
 enum Gathered {
     /// In order of insertion, possibly repeated, at most [`FEW`].
     Few(Vec<u64>),
-    /// Hashed by themselves: they are hashes already.
+    /// At their [`place`]s.
     Exact(HashTable<u64>),
     Sketch(Sketch),
 }
@@ -248,7 +254,7 @@ impl Union {
                 }
             }
             Gathered::Exact(table) => {
-                table.entry(hash, |known| *known == hash, |known| *known).or_insert(hash);
+                table.entry(place(&hash), |known| *known == hash, place).or_insert(hash);
                 if table.len() > self.limit {
                     self.outgrow_table();
                 }
@@ -272,6 +278,11 @@ impl Union {
             Gathered::Exact(table) => table.iter().for_each(|hash| self.insert(*hash)),
             Gathered::Sketch(sketch) => self.absorb(sketch),
         }
+    }
+
+    /// Whether it has no members.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.form, Gathered::Few(list) if list.is_empty())
     }
 
     /// Its size.
@@ -313,7 +324,7 @@ impl Union {
         if let Gathered::Few(list) = &self.form {
             let mut table = HashTable::with_capacity(4 * FEW);
             for hash in list {
-                table.entry(*hash, |known| known == hash, |known| *known).or_insert(*hash);
+                table.entry(place(hash), |known| known == hash, place).or_insert(*hash);
             }
             self.form = Gathered::Exact(table);
         }

@@ -3,8 +3,11 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array},
-    datatypes::SchemaRef,
+    array::{
+        ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array,
+    },
+    compute::{max, min},
+    datatypes::{SchemaRef, TimestampMicrosecondType},
 };
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -22,8 +25,8 @@ use datafusion::{
         source::DataSourceExec,
     },
     execution::{TaskContext, object_store::ObjectStoreUrl},
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
-    physical_expr::PhysicalExpr,
+    logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, utils::conjunction},
+    physical_expr::{PhysicalExpr, expressions::Column as PhysicalColumn, utils::collect_columns},
     physical_optimizer::pruning::PruningPredicateBuilder,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
@@ -33,6 +36,7 @@ use datafusion::{
 use object_store::{ObjectStore, path::Path};
 
 use crate::{
+    manifest::Segment,
     schema::column,
     view::{Adapters, View},
 };
@@ -59,6 +63,22 @@ pub struct File {
     pub users: (i64, i64),
     /// All event names in it, if they are few.
     pub names: Option<Vec<String>>,
+    /// Names of the columns of chosen properties.
+    pub columns: Vec<String>,
+}
+
+impl From<&Segment> for File {
+    fn from(segment: &Segment) -> Self {
+        Self {
+            path: segment.path.as_str().into(),
+            bytes: segment.bytes,
+            rows: segment.rows,
+            time: (segment.times.min, segment.times.max),
+            users: (segment.users.min, segment.users.max),
+            names: segment.names.as_ref().map(|names| names.keys().cloned().collect()),
+            columns: segment.columns.clone(),
+        }
+    }
 }
 
 /// A table of events. What it shows never changes: it is made for a question and dropped with it.
@@ -93,6 +113,52 @@ impl Table {
         Ok(self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
     }
 
+    /// Least and greatest time of all rows; `None` without any.
+    fn time(&self) -> Option<(i64, i64)> {
+        let hot = self.hot.iter().filter_map(|batch| {
+            let times = batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+            Some((min(times)?, max(times)?))
+        });
+        let all = self.files.iter().map(|file| file.time).chain(hot);
+        all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    /// Whether a filter is a bound on time that all rows keep. Most questions are about a range of time that all of a segment
+    /// lies in: nothing is gained by looking at each row.
+    fn all_pass(&self, filter: &Expr) -> bool {
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return false };
+        let (Expr::Column(name), Expr::Literal(ScalarValue::TimestampMicrosecond(Some(bound), _), _)) =
+            (&**left, &**right)
+        else {
+            return false;
+        };
+        let Some((least, greatest)) = self.time().filter(|_| name.name() == column::TIME) else {
+            return false;
+        };
+        match op {
+            Operator::GtEq => least >= *bound,
+            Operator::Gt => least > *bound,
+            Operator::LtEq => greatest <= *bound,
+            Operator::Lt => greatest < *bound,
+            _ => false,
+        }
+    }
+
+    /// Whether to find the rows that pass before anything else of them is read. It pays where they lie together, as those of a
+    /// user do, and where the rest is expensive, as a map is; else looking up which rows to read takes longer than reading all.
+    fn filters_first(
+        &self,
+        files: &[&File],
+        projection: &[usize],
+        predicate: &Arc<dyn PhysicalExpr>,
+    ) -> bool {
+        let users = |column: &PhysicalColumn| column.name() == column::USER_HASH;
+        collect_columns(predicate).iter().any(users)
+            || projection
+                .iter()
+                .any(|index| files.iter().any(|file| self.view.reads_map(*index, &file.columns)))
+    }
+
     fn segments(
         &self,
         state: &dyn Session,
@@ -108,11 +174,14 @@ impl Table {
         let factory = CachedParquetFileReaderFactory::new(Arc::clone(&self.objects), cache);
         let mut source = ParquetSource::new(Arc::clone(self.view.schema()))
             .with_parquet_file_reader_factory(Arc::new(factory))
-            .with_metadata_size_hint(FOOTER_HINT)
-            .with_pushdown_filters(true)
-            .with_reorder_filters(true);
+            .with_metadata_size_hint(FOOTER_HINT);
         if let Some(predicate) = predicate {
-            source = source.with_predicate(predicate);
+            let all: Vec<usize> = (0..self.view.schema().fields().len()).collect();
+            let projection = projection.unwrap_or(&all);
+            source = source
+                .with_pushdown_filters(self.filters_first(&files, projection, &predicate))
+                .with_reorder_filters(true)
+                .with_predicate(predicate);
         }
         let group = FileGroup::new(
             files.into_iter().map(|file| PartitionedFile::new(file.path.as_ref(), file.bytes)).collect(),
@@ -172,12 +241,16 @@ impl TableProvider for Table {
     }
 
     /// Filters choose the segments, and what is read of them, but they have to be applied again: a filter on a property that is no column
-    /// in a segment is not applied there.
+    /// in a segment is not applied there. But for those that every row passes.
     fn supports_filters_pushdown(
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let applied = |filter: &&Expr| match self.all_pass(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(applied).collect())
     }
 
     async fn scan(
@@ -188,8 +261,8 @@ impl TableProvider for Table {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let schema = DFSchema::try_from(Arc::clone(self.view.schema()))?;
-        let predicate =
-            conjunction(filters.iter().cloned()).map(|all| state.create_physical_expr(all, &schema));
+        let filters = filters.iter().filter(|filter| !self.all_pass(filter));
+        let predicate = conjunction(filters.cloned()).map(|all| state.create_physical_expr(all, &schema));
         let segments = self.segments(state, projection, predicate.transpose()?)?;
         let mut plans: Vec<_> = segments.into_iter().chain(self.hot(state, projection)?).collect();
         let inner = match plans.len() {

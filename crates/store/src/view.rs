@@ -27,7 +27,7 @@ use weir_rollup::field::{Field, write_number};
 
 use crate::{
     schema::{self, Kind, column},
-    shape::{Entries, chosen_columns, gather},
+    shape::{Entries, chosen_column, chosen_columns, gather},
     texts,
 };
 
@@ -163,6 +163,12 @@ fn is_chosen(file: &Schema, key: &str) -> bool {
     Kind::ALL.into_iter().any(named)
 }
 
+/// The same of a file of which only the names of the columns of chosen properties are known.
+fn is_among(columns: &[String], key: &str) -> bool {
+    let named = |name: &String| chosen_column(name).is_some_and(|(_, chosen)| chosen == key);
+    columns.iter().any(named)
+}
+
 /// Some columns of the view, in order.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -196,6 +202,14 @@ impl View {
     ) -> Result<(Arc<dyn PhysicalExpr>, String), DataFusionError> {
         let column = &self.columns[index];
         Ok((column.expression(file)?, column.name()))
+    }
+
+    /// Whether the map of properties is read for a column, in a file with these columns of chosen properties.
+    pub(crate) fn reads_map(&self, index: usize, chosen: &[String]) -> bool {
+        match &self.columns[index] {
+            Column::Core(name) => matches!(*name, column::PROPERTIES | column::PROPERTY_KINDS),
+            Column::Text(key) | Column::Number(key) => !is_among(chosen, key),
+        }
     }
 
     /// The view of a batch.

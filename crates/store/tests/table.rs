@@ -203,6 +203,9 @@ async fn put(store: &dyn ObjectStore, name: &str, batch: &RecordBatch) -> File {
         time: (i64::MIN, i64::MAX),
         users: (i64::MIN, i64::MAX),
         names: None,
+        columns: shape::chosen_columns(&batch.schema())
+            .map(|(kind, key)| format!("{}{key}", kind.prefix().unwrap()))
+            .collect(),
     };
     store.put(&file.path, bytes.into()).await.unwrap();
     file

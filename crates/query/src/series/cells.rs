@@ -26,9 +26,15 @@ use crate::{
     fold::active::Sighting,
     gather::{PARTS, holds, part},
     measure::{Measure, Statistic},
+    pile::Pile,
     scan::{Scan, Sink},
     texts::Texts,
 };
+
+/// Groups times buckets up to which cells are found in a table, of 4 MB, instead of by hashing.
+const TABLE: usize = 1 << 20;
+/// Says that there is no cell yet.
+const NO_CELL: u32 = u32::MAX;
 
 /// Where the parts of a measure are in the batches of a scan.
 #[derive(Debug, Clone)]
@@ -123,7 +129,7 @@ pub(super) enum Measurements {
     Sketch(Vec<Union>),
     Elsewhere,
     /// Not by cell: by part of the actors, where they were seen.
-    Sightings(Vec<Vec<Sighting>>),
+    Sightings(Vec<Pile<Sighting>>),
 }
 
 impl Measurements {
@@ -138,7 +144,7 @@ impl Measurements {
                 Self::Sketch(Vec::new())
             }
             Kind::Hashes(_, Precision::Exact) | Kind::Texts(_, Precision::Exact) => {
-                Self::Sightings((0..PARTS).map(|_| Vec::new()).collect())
+                Self::Sightings((0..PARTS).map(|_| Pile::default()).collect())
             }
         }
     }
@@ -187,7 +193,14 @@ impl Measurements {
                     .for_each(|(place, mut more)| mine[*place as usize].append(&mut more));
             }
             (Self::Sketch(mine), Self::Sketch(theirs)) => {
-                places.iter().zip(&theirs).for_each(|(place, more)| mine[*place as usize].merge(more));
+                for (place, more) in places.iter().zip(theirs) {
+                    let mine = &mut mine[*place as usize];
+                    if mine.is_empty() {
+                        *mine = more;
+                    } else {
+                        mine.merge(&more);
+                    }
+                }
             }
             (
                 Self::Events(_)
@@ -210,6 +223,8 @@ pub(super) struct Cells {
     pub(super) texts: Texts,
     /// By group and bucket.
     pub(super) index: HashMap<(u32, u32), u32, FixedState>,
+    /// The same where there are few groups and buckets: by group, the cells of all buckets.
+    table: Vec<u32>,
     pub(super) columns: Vec<Measurements>,
     pub(super) late: u64,
     /// Numbers kept, and an estimate of what sketches hold, bytes.
@@ -223,34 +238,44 @@ impl Cells {
     pub(super) fn new(layout: Layout) -> Self {
         let columns = layout.specs.iter().map(|spec| Measurements::new(spec.kind)).collect();
         let (texts, index, places) = (Texts::default(), HashMap::default(), Vec::new());
-        Self { layout, texts, index, columns, late: 0, kept: 0, places, near: 0 }
+        let table = Vec::new();
+        Self { layout, texts, index, table, columns, late: 0, kept: 0, places, near: 0 }
     }
 
     fn place(&mut self, batch: &RecordBatch) {
-        let Self { layout, texts, index, places, near, late, .. } = self;
+        let Self { layout, texts, index, table, places, near, late, .. } = self;
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
         let was_late = holds(batch.column(layout.late).as_boolean());
+        if layout.lead == 0 {
+            *late += was_late.count_set_bits() as u64;
+        }
         let groups: Vec<&StringViewArray> =
             layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
+        let buckets = layout.buckets.len();
+        texts.begin_batch();
         places.clear();
-        let mut last = None;
-        for (row, time) in times.iter().enumerate() {
+        places.extend(times.iter().enumerate().map(|(row, time)| {
             let group = if groups.is_empty() { 0 } else { texts.number(&groups, row) };
             let bucket = layout.buckets.find(*time, near).expect("the scan keeps to the buckets");
-            if bucket >= layout.lead && was_late.value(row) {
+            if layout.lead > 0 && bucket >= layout.lead && was_late.value(row) {
                 *late += 1;
             }
             let key = (group, bucket as u32);
-            let cell = match last {
-                Some((known, cell)) if known == key => cell,
-                _ => {
+            let at = group as usize * buckets + bucket;
+            let cell = match table.get(at) {
+                Some(cell) if *cell != NO_CELL => *cell,
+                Some(_) | None => {
                     let next = index.len() as u32;
-                    *index.entry(key).or_insert(next)
+                    let cell = *index.entry(key).or_insert(next);
+                    if at < TABLE {
+                        table.resize(table.len().max((at + 1).next_power_of_two()), NO_CELL);
+                        table[at] = cell;
+                    }
+                    cell
                 }
             };
-            last = Some((key, cell));
-            places.push((group, key.1, cell));
-        }
+            (group, key.1, cell)
+        }));
     }
 }
 
@@ -269,13 +294,15 @@ impl Sink for Cells {
                 }
                 (Kind::Hashes(at, _), column) => {
                     let hashes = batch.column(at).as_primitive::<Int64Type>().values();
-                    rows.each(|row, place| column.see(hashes[row] as u64, place, kept));
+                    let mut see = column.seeing(kept);
+                    rows.each(|row, place| see(hashes[row] as u64, place));
                 }
                 (Kind::Texts(at, _), column) => {
                     let texts = batch.column(at).as_string_view();
+                    let mut see = column.seeing(kept);
                     rows.each(|row, place| {
                         if texts.is_valid(row) {
-                            column.see(xxh3_64(texts.value(row).as_bytes()), place, kept);
+                            see(xxh3_64(texts.value(row).as_bytes()), place);
                         }
                     });
                 }
@@ -324,16 +351,24 @@ impl Sink for Cells {
                 Measurements::Summary(_) => 1024 * cells,
                 Measurements::Values(_) => 24 * cells,
                 Measurements::Sketch(_) => 64 * cells,
-                Measurements::Sightings(parts) => {
-                    parts.iter().map(Vec::capacity).sum::<usize>() * size_of::<Sighting>()
-                }
+                Measurements::Sightings(parts) => parts.iter().map(Pile::bytes).sum(),
             })
             .sum();
-        self.texts.bytes() + 16 * cells + columns + self.kept
+        self.texts.bytes() + 4 * self.table.capacity() + 16 * cells + columns + self.kept
     }
 }
 
 impl Measurements {
+    /// Takes hashes and where they were seen. Stored events are sorted by user: most repetitions follow each other.
+    fn seeing<'m>(&'m mut self, kept: &'m mut usize) -> impl FnMut(u64, (u32, u32, u32)) + 'm {
+        let mut last = None;
+        move |hash, place| {
+            if last.replace((hash, place)) != Some((hash, place)) {
+                self.see(hash, place, kept);
+            }
+        }
+    }
+
     fn see(&mut self, hash: u64, (group, bucket, cell): (u32, u32, u32), kept: &mut usize) {
         match self {
             Self::Sketch(sets) => {
@@ -344,7 +379,6 @@ impl Measurements {
             Self::Sightings(parts) => {
                 let seen = Sighting { actor: hash as i64, group, bucket };
                 let part = &mut parts[part(seen.actor)];
-                // Stored events are sorted by user: most repetitions follow each other.
                 if part.last() != Some(&seen) {
                     part.push(seen);
                 }

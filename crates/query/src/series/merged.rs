@@ -19,6 +19,7 @@ use crate::{
     funnel::at_rank,
     gather::{PARTS, each_part},
     measure::{Measure, Statistic},
+    pile::Pile,
     texts::Texts,
 };
 
@@ -51,7 +52,7 @@ impl Merged {
             late: 0,
         };
         // By measure that counts actors, by part: what each stream saw, with groups as they are numbered here.
-        let mut sightings: Vec<Vec<Vec<Vec<Sighting>>>> = Vec::new();
+        let mut sightings: Vec<Vec<Vec<Pile<Sighting>>>> = Vec::new();
         for stream in streams {
             let bytes = crate::scan::Sink::bytes(&stream);
             memory.try_grow(bytes).map_err(|error| engine.failure(error))?;
@@ -132,14 +133,14 @@ impl Merged {
 
 async fn count(
     engine: &Engine,
-    parts: Vec<Vec<Vec<Sighting>>>,
+    parts: Vec<Vec<Pile<Sighting>>>,
     span: Span,
     lead: u32,
 ) -> Result<Actors, Error> {
     let nobody = move || Actors { spans: Counts::new(span), totals: Counts::new(Span::Buckets(1)) };
-    let add = move |counts: &mut Actors, streams: Vec<Vec<Sighting>>| {
-        let mut all = streams.concat();
-        drop(streams);
+    let add = move |counts: &mut Actors, streams: Vec<Pile<Sighting>>| {
+        let mut all = Vec::with_capacity(streams.iter().map(Pile::len).sum());
+        streams.into_iter().for_each(|pile| pile.move_to(&mut all));
         all.sort();
         all.dedup();
         counts.spans.add(&all);

@@ -236,18 +236,19 @@ async fn answer(
         View { question: &question, measures: &measures, merged: &merged, buckets: buckets.len(), lead };
 
     // Without a breakdown there is one series, even of nothing.
-    let mut groups: Vec<(f64, u32)> = (0..merged.groups.max(u32::from(question.by.is_empty())))
-        .map(|group| (view.total_of(group, 0).estimate.map_or(f64::NEG_INFINITY, |first| first.value), group))
-        .collect();
+    let mut groups = vec![0];
     if !question.by.is_empty() {
-        groups.sort_by_cached_key(|(_, group)| merged.texts.values(*group));
+        let first = |group| view.total_of(group, 0).estimate.map_or(f64::NEG_INFINITY, |first| first.value);
+        let mut by_first: Vec<(f64, u32)> = (0..merged.groups).map(|group| (first(group), group)).collect();
+        by_first.sort_by_cached_key(|(_, group)| merged.texts.values(*group));
+        by_first.sort_by(|a, b| b.0.total_cmp(&a.0));
+        groups = by_first.into_iter().map(|(_, group)| group).collect();
     }
-    groups.sort_by(|a, b| b.0.total_cmp(&a.0));
     let omitted_series = groups.len().saturating_sub(question.max_series);
     groups.truncate(question.max_series);
     let mut points = 0;
     let mut series = Vec::with_capacity(groups.len());
-    for (_, group) in groups {
+    for group in groups {
         let one = view.series(group);
         points += one.points.len();
         if points > question.max_points {
@@ -257,7 +258,10 @@ async fn answer(
         series.push(one);
         tokio::task::yield_now().await;
     }
-    let totals = view.totals();
+    let totals = match series.as_slice() {
+        [only] if question.by.is_empty() => only.totals.clone(),
+        _ => view.totals(),
+    };
     let late = merged.late;
     Ok(Answer { measures, buckets: buckets[lead..].to_vec(), series, omitted_series, totals, late, read })
 }

@@ -43,7 +43,6 @@ use weir_rollup::Estimate;
 use weir_runtime::clock::now_micros;
 use weir_store::{
     HotSource, Reader, Snapshot, Store,
-    manifest::Segment,
     table::{File, Table},
     view::{Column, View},
 };
@@ -185,7 +184,7 @@ pub(crate) struct Seen {
 
 impl weir_query::Events for Seen {
     fn table(&self, columns: &[Column]) -> Result<Arc<dyn TableProvider>, weir_query::Error> {
-        let files = self.snapshot.segments.iter().map(|segment| file(segment)).collect();
+        let files = self.snapshot.segments.iter().map(|segment| File::from(&**segment)).collect();
         Ok(Arc::new(Table::new(
             View::new(columns.iter().cloned()),
             files,
@@ -193,17 +192,6 @@ impl weir_query::Events for Seen {
             self.store.object_store_url(),
             self.store.object_store(),
         )))
-    }
-}
-
-fn file(segment: &Segment) -> File {
-    File {
-        path: segment.path.as_str().into(),
-        bytes: segment.bytes,
-        rows: segment.rows,
-        time: (segment.times.min, segment.times.max),
-        users: (segment.users.min, segment.users.max),
-        names: segment.names.as_ref().map(|names| names.keys().cloned().collect()),
     }
 }
 
