@@ -5,5 +5,6 @@
 mod events;
 mod limits;
 mod random;
+mod retention;
 mod shop;
 mod sql;
