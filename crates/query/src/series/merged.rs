@@ -12,6 +12,7 @@ use weir_rollup::{
 use super::{
     Actors, Figure,
     cells::{Cells, Measurements},
+    grid::Grid,
 };
 use crate::{
     Engine, Error,
@@ -39,7 +40,7 @@ impl Merged {
         engine: &Engine,
         streams: Vec<Cells>,
         span: Span,
-        lead: usize,
+        grid: &Grid,
     ) -> Result<Self, Error> {
         let memory = engine.memory("series of a question");
         let mut merged = Self {
@@ -84,7 +85,7 @@ impl Merged {
         }
         for (column, parts) in merged.columns.iter().zip(sightings) {
             let counted = match column {
-                Measurements::Sightings(_) => Some(count(engine, parts, span, lead as u32).await?),
+                Measurements::Sightings(_) => Some(count(engine, parts, span, grid).await?),
                 Measurements::Events(_)
                 | Measurements::Revenue(_)
                 | Measurements::Summary(_)
@@ -134,18 +135,20 @@ async fn count(
     engine: &Engine,
     parts: Vec<Vec<Vec<Sighting>>>,
     span: Span,
-    lead: u32,
+    grid: &Grid,
 ) -> Result<Actors, Error> {
+    let grid = grid.clone();
+    let alone = grid.lead() == 0;
     let nobody = move || Actors { spans: Counts::new(span), totals: Counts::new(Span::Buckets(1)) };
     let add = move |counts: &mut Actors, streams: Vec<Vec<Sighting>>| {
         let mut all = streams.concat();
         drop(streams);
         all.sort();
         all.dedup();
-        counts.spans.add(&all);
-        if lead > 0 {
-            all.retain(|one| one.bucket >= lead);
-            counts.totals.add(&all);
+        if alone {
+            counts.spans.add(&all);
+        } else {
+            counts.add(&mut all, &grid);
         }
     };
     let mut counted = nobody();
@@ -153,7 +156,7 @@ async fn count(
         counted.spans.merge(part.spans);
         counted.totals.merge(part.totals);
     }
-    if lead == 0 {
+    if alone {
         counted.totals.all = counted.spans.all;
         counted.totals.groups = counted.spans.groups.clone();
     }
