@@ -58,8 +58,8 @@ pub(crate) struct Layout {
     groups: Vec<usize>,
     /// Only events with one of these marks have a group.
     grouped: u32,
-    /// Of an actor's consecutive events in one of these with the same marks, the first is enough.
-    once: Option<Arc<Buckets>>,
+    /// Of an actor's consecutive events in one of these with the same marks, the first and the last are enough.
+    ends: Option<Arc<Buckets>>,
 }
 
 impl Layout {
@@ -75,7 +75,7 @@ impl Layout {
             breaks: Vec::new(),
             groups: Vec::new(),
             grouped: 0,
-            once: None,
+            ends: None,
         }
     }
 
@@ -99,9 +99,10 @@ impl Layout {
         self.grouped = if fields.is_empty() { 0 } else { grouped };
     }
 
-    /// Keeps one event of those that are alike in a bucket.
-    pub(crate) fn once(&mut self, buckets: Buckets) {
-        self.once = Some(Arc::new(buckets));
+    /// Keeps only the first and the last event of those that are alike in a bucket. Others may lie between these two: they come
+    /// from another batch.
+    pub(crate) fn ends(&mut self, buckets: Buckets) {
+        self.ends = Some(Arc::new(buckets));
     }
 }
 
@@ -155,12 +156,13 @@ impl Sink for Actions {
                 }
             }
             let part = &mut parts[part(action.actor)];
-            if let (Some(buckets), Some(last)) = (&layout.once, part.last())
-                && last.actor == action.actor
-                && last.marks == action.marks
-                && (last.time, last.offset) <= (action.time, action.offset)
-                && buckets.find(last.time, near) == buckets.find(action.time, near)
+            if let (Some(buckets), Some((first, last))) = (&layout.ends, part.last_two())
+                && alike(first, last)
+                && alike(last, &action)
+                && buckets.find(first.time, near) == buckets.find(action.time, near)
             {
+                // Without a group: that of the first is what counts.
+                *last = action;
                 continue;
             }
             if action.marks & layout.grouped != 0 {
@@ -174,6 +176,11 @@ impl Sink for Actions {
     fn bytes(&self) -> usize {
         self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
     }
+}
+
+/// Whether an event comes after another of the same actor with the same marks.
+fn alike(one: &Action, next: &Action) -> bool {
+    one.actor == next.actor && one.marks == next.marks && (one.time, one.offset) <= (next.time, next.offset)
 }
 
 /// Sets bits where boolean columns hold, besides those that are set in any case.

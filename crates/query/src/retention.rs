@@ -116,7 +116,7 @@ async fn answer(
     layout.mark(&mut scan, start, START);
     layout.mark(&mut scan, returns, RETURN);
     layout.group(&mut scan, &question.by, START);
-    layout.once(within.clone());
+    layout.ends(within.clone());
     let (streams, read) = scan.run(engine, events, || Actions::new(layout.clone())).await?;
 
     let (cohorts, joined, watched) = (question.cohorts, within.len(), question.watched);

@@ -134,7 +134,7 @@ pub fn event_type_text(number: i32) -> Option<&'static str> {
 }
 
 /// Appends the text of a finite number as dimensions and filters know it: as many digits as are needed to tell it from its
-/// neighbours, no fraction if it is whole, an exponent from 1e16 on and below 1e-5; -0 is 0.
+/// neighbours, no fraction if it is whole, an exponent from 1e16 on and below 1e-4; -0 is 0.
 pub fn write_number(number: f64, text: &mut String) {
     use fmt::Write as _;
     write!(text, "{:?}", number + 0.0).expect("writing to a String cannot fail");
@@ -274,7 +274,8 @@ mod tests {
             (1e15, "1000000000000000"),
             (9_007_199_254_740_992.0, "9007199254740992"),
             (1e16, "1e16"),
-            (1e-6, "1e-6"),
+            (1e-4, "0.0001"),
+            (3e-5, "3e-5"),
         ] {
             assert_eq!(number_text(number), expected);
         }

@@ -16,6 +16,11 @@ pub struct TimeRange {
 /// A condition on events. Fields are named as follows: `event_name`, `event_type`, `user_id`, `anonymous_id`, `session_id`,
 /// `install_id`; `context.` and the path within the context, such as `context.os.name`; `properties.` and the key. A bare
 /// name that is none of these is short for `properties.` and that name.
+///
+/// Values are compared as texts: a number with as many digits as tell it from its neighbours (`10`, `0.5`, an exponent from 1e16
+/// on and below 1e-4), a boolean as `true` or `false`. So the number 10 equals the text `10`, here, in breakdowns and where
+/// distinct values are counted. Null, lists and structs have no text: the field counts as missing. So does an empty one that is
+/// no property.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Filter {
     /// How it is made up.
@@ -83,11 +88,11 @@ pub mod condition {
         In = 1,
         /// Contains the value, as text.
         Contains = 2,
-        /// Matches the value, a regular expression in RE2 syntax.
+        /// Matches the value, a regular expression in RE2 syntax, anywhere in its text. `\w`, `\d`, `\s` and `\b` know all of Unicode.
         Matches = 3,
-        /// Is present, whatever its value.
+        /// Is not missing, whatever its text.
         Exists = 4,
-        /// Is a number less than the value.
+        /// Is a number, or a text that is one, less than the value. Likewise the others.
         Less = 5,
         /// Is a number at most the value.
         LessOrEqual = 6,
@@ -181,7 +186,7 @@ pub mod measure {
         Sessions = 3,
         /// Revenue in `currency`.
         Revenue = 4,
-        /// Sum of a numeric property.
+        /// Sum of a numeric property. Here and below only values that are numbers count, no texts that look like one.
         Sum = 5,
         /// Least value of a numeric property.
         Min = 6,
@@ -189,12 +194,12 @@ pub mod measure {
         Max = 7,
         /// Mean of a numeric property.
         Average = 8,
-        /// The `quantile` of a numeric property.
+        /// The `quantile` of a numeric property: the least value that at least this fraction of all is not greater than.
         Quantile = 9,
-        /// Number of distinct values of a property of any kind.
+        /// Number of distinct texts of a property of any kind.
         UniqueValues = 10,
-        /// Number of visits. Events with a `session_id` form one visit for each session; those without one form visits of their
-        /// user that end when more than 30 minutes pass without another. Counted, like sessions, wherever a visit has an event.
+        /// Number of visits. A user's events with a `session_id` form one visit for each session; those without one form visits that
+        /// end when more than 30 minutes pass without another of them. Counted, like sessions, wherever a visit has an event.
         Visits = 11,
     }
     impl Kind {
@@ -507,6 +512,10 @@ impl CountBy {
     }
 }
 /// Width of the buckets of a time series.
+///
+/// Buckets follow each other without gap or overlap. Days, weeks and months begin when the zone's calendar first shows the new
+/// date; a date that a zone skips has no bucket. Shorter ones begin when its clock shows a round time, and where the clock is
+/// changed by less than their width; the hour that a clock repeats is two buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Interval {
@@ -828,6 +837,8 @@ pub struct ExportEventsResponse {
 /// within the range. A user (or visit) has reached step k if there is such a chain of their events. Every possible first event
 /// is tried and the deepest chain counts, the earliest among equals. A later step may be matched by another event than the
 /// next one that fits. An event serves one step at most. Events at the same time are in the order in which they were accepted.
+/// A step is reached as early as any chain with that first event reaches it; in any order, as soon as it and all steps before it
+/// are done.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryFunnelRequest {
     /// The range.
@@ -981,16 +992,16 @@ pub struct FunnelStepResult {
     /// Their share of those that reached the step before, 0 to 1; of the first step as `conversion_from_first`.
     #[prost(double, tag = "4")]
     pub conversion_from_previous: f64,
-    /// Half of them took at most this long from the event of the first step. Absent for the first step and where nobody came.
+    /// Half of them took at most this long from the first event of the chain. Absent for the first step and where nobody came.
     #[prost(message, optional, tag = "5")]
     pub median_time_from_first: ::core::option::Option<::prost_types::Duration>,
-    /// Nine in ten of them took at most this long from the event of the first step.
+    /// Nine in ten of them took at most this long from the first event of the chain.
     #[prost(message, optional, tag = "6")]
     pub p90_time_from_first: ::core::option::Option<::prost_types::Duration>,
-    /// Half of them took at most this long from the event of the step before.
+    /// Half of them took at most this long from reaching the step before.
     #[prost(message, optional, tag = "7")]
     pub median_time_from_previous: ::core::option::Option<::prost_types::Duration>,
-    /// Nine in ten of them took at most this long from the event of the step before.
+    /// Nine in ten of them took at most this long from reaching the step before.
     #[prost(message, optional, tag = "8")]
     pub p90_time_from_previous: ::core::option::Option<::prost_types::Duration>,
 }
@@ -1024,7 +1035,7 @@ pub struct QueryPathsRequest {
     /// Only events that pass are on paths; the one at the beginning is in any case.
     #[prost(message, optional, tag = "8")]
     pub filter: ::core::option::Option<Filter>,
-    /// Repetitions of the same value right after each other count as one event.
+    /// Repetitions of the same value right after each other count as one event, which lasts until the last of them.
     #[prost(bool, tag = "9")]
     pub fold_repeats: bool,
     /// Wait, up to the deadline, until the events of this token are counted.
@@ -1618,7 +1629,8 @@ pub struct QueryTimeSeriesRequest {
 /// Measures over time.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryTimeSeriesResponse {
-    /// Greatest first by the first measure over the whole range.
+    /// Greatest first by the first measure over the whole range, those without a figure last; equal ones by their values, null
+    /// first.
     #[prost(message, repeated, tag = "1")]
     pub series: ::prost::alloc::vec::Vec<TimeSeries>,
     /// Combinations of values that are left out because of `max_series`.
@@ -1708,7 +1720,7 @@ pub struct QueryBreakdownRequest {
 /// Measures by the values of fields.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryBreakdownResponse {
-    /// Greatest first by the first measure; equal ones by their values.
+    /// Greatest first by the first measure, those without a figure last; equal ones by their values, null first.
     #[prost(message, repeated, tag = "1")]
     pub rows: ::prost::alloc::vec::Vec<BreakdownRow>,
     /// Combinations of values that are left out because of `max_rows`.

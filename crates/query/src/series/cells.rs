@@ -1,6 +1,6 @@
 //! What each stream adds up: by group and bucket, a cell of each measure.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{Array, AsArray, PrimitiveArray, RecordBatch, StringViewArray},
@@ -19,7 +19,7 @@ use weir_rollup::{
 use weir_store::{encode::NANOS, schema::column as name, view::Column};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Precision, Question};
+use super::{Precision, Question, grid::Grid};
 use crate::{
     Error,
     buckets::Buckets,
@@ -67,15 +67,14 @@ pub(super) struct Layout {
     late: usize,
     groups: Vec<usize>,
     buckets: Arc<Buckets>,
-    /// Buckets before those of the answer: late events in them are not its.
+    /// Buckets before the range: late events in them are not the answer's.
     lead: usize,
     specs: Vec<Spec>,
 }
 
 /// What to read for a question.
-pub(super) fn scan(question: &Question, buckets: &[Range<i64>], lead: usize) -> (Scan, Layout) {
-    let start = if lead > 0 { buckets[0].start } else { question.range.start };
-    let mut scan = Scan::of(&(start..question.range.end));
+pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
+    let mut scan = Scan::of(&(grid.start(question.range.start)..question.range.end));
     if !question.filter.is_empty() {
         let condition = scan.filter(&question.filter);
         scan.keep(condition);
@@ -94,7 +93,8 @@ pub(super) fn scan(question: &Question, buckets: &[Range<i64>], lead: usize) -> 
             Spec { filter, kind: kind(&measured.measure, measured.precision, &mut scan) }
         })
         .collect();
-    (scan, Layout { time, late, groups, buckets: Arc::new(Buckets::new(buckets)), lead, specs })
+    let buckets = Arc::new(Buckets::new(grid.read()));
+    (scan, Layout { time, late, groups, buckets, lead: grid.lead(), specs })
 }
 
 fn kind(measure: &Measure, precision: Precision, scan: &mut Scan) -> Kind {

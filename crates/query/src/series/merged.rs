@@ -12,6 +12,7 @@ use weir_rollup::{
 use super::{
     Actors, Figure,
     cells::{Cells, Measurements},
+    grid::Grid,
 };
 use crate::{
     Engine, Error,
@@ -40,7 +41,7 @@ impl Merged {
         engine: &Engine,
         streams: Vec<Cells>,
         span: Span,
-        lead: usize,
+        grid: &Grid,
     ) -> Result<Self, Error> {
         let memory = engine.memory("series of a question");
         let mut merged = Self {
@@ -85,7 +86,7 @@ impl Merged {
         }
         for (column, parts) in merged.columns.iter().zip(sightings) {
             let counted = match column {
-                Measurements::Sightings(_) => Some(count(engine, parts, span, lead as u32).await?),
+                Measurements::Sightings(_) => Some(count(engine, parts, span, grid).await?),
                 Measurements::Events(_)
                 | Measurements::Revenue(_)
                 | Measurements::Summary(_)
@@ -135,18 +136,20 @@ async fn count(
     engine: &Engine,
     parts: Vec<Vec<Pile<Sighting>>>,
     span: Span,
-    lead: u32,
+    grid: &Grid,
 ) -> Result<Actors, Error> {
+    let grid = grid.clone();
+    let alone = grid.lead() == 0;
     let nobody = move || Actors { spans: Counts::new(span), totals: Counts::new(Span::Buckets(1)) };
     let add = move |counts: &mut Actors, streams: Vec<Pile<Sighting>>| {
         let mut all = Vec::with_capacity(streams.iter().map(Pile::len).sum());
         streams.into_iter().for_each(|pile| pile.move_to(&mut all));
         all.sort();
         all.dedup();
-        counts.spans.add(&all);
-        if lead > 0 {
-            all.retain(|one| one.bucket >= lead);
-            counts.totals.add(&all);
+        if alone {
+            counts.spans.add(&all);
+        } else {
+            counts.add(&mut all, &grid);
         }
     };
     let mut counted = nobody();
@@ -154,7 +157,7 @@ async fn count(
         counted.spans.merge(part.spans);
         counted.totals.merge(part.totals);
     }
-    if lead == 0 {
+    if alone {
         counted.totals.all = counted.spans.all;
         counted.totals.groups = counted.spans.groups.clone();
     }

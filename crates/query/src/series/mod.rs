@@ -13,17 +13,19 @@ use crate::{
     Engine, Error, Events,
     engine::Read,
     filter::Filter,
-    fold::active::{Counts, Span},
+    fold::active::{Counts, Sighting, Span},
     formula::Formula,
     measure::Measure,
     texts::Values,
 };
 
 mod cells;
+mod grid;
 mod merged;
 mod visits;
 
 use cells::Cells;
+use grid::Grid;
 use merged::{Merged, Sum};
 
 /// A measure of some of the events.
@@ -140,8 +142,8 @@ impl Question {
         Self { range: start.saturating_sub(end.saturating_sub(start))..start, ..self.clone() }
     }
 
-    /// The buckets to read, and how many of them come before those of the answer.
-    fn buckets(&self) -> Result<(Vec<Range<i64>>, usize), Error> {
+    /// The buckets of the answer and those to read for it.
+    fn grid(&self) -> Result<Grid, Error> {
         if self.measures.is_empty() {
             return Err(Error::question("measures", "must be at least one"));
         }
@@ -162,7 +164,7 @@ impl Question {
             }
         };
         let lead = match (self.shape, self.interval) {
-            (Shape::Plain | Shape::Cumulative, _) => return Ok((buckets, 0)),
+            (Shape::Plain | Shape::Cumulative, _) => 0,
             (Shape::Rolling(width), Some(_)) if (1..=MAX_ROLLING).contains(&width) => width as usize - 1,
             (Shape::Rolling(_), Some(_)) => {
                 return Err(Error::question(
@@ -172,21 +174,17 @@ impl Question {
             }
             (Shape::Rolling(_), None) => return Err(Error::question("rolling window", "needs an interval")),
         };
-        let interval = self.interval.expect("checked above");
-        let mut all = Vec::with_capacity(lead + buckets.len());
-        let mut at = self.range.start;
-        if let Some(first) = buckets.first() {
-            at = first.start;
-        }
+        let mut before = Vec::with_capacity(lead);
+        let mut at = buckets.first().map_or(self.range.start, |first| first.start);
         for _ in 0..lead {
-            let before = self.zone.bucket(interval, at - 1);
-            let before = before.map_err(|error| Error::question("time range", error))?;
-            at = before.start;
-            all.push(before);
+            let interval = self.interval.expect("only buckets of an interval have some before them");
+            let earlier = self.zone.bucket(interval, at - 1);
+            let earlier = earlier.map_err(|error| Error::question("time range", error))?;
+            at = earlier.start;
+            before.push(earlier);
         }
-        all.reverse();
-        all.extend(buckets);
-        Ok((all, lead))
+        before.reverse();
+        Ok(Grid::new(self.range.start, before, buckets))
     }
 
     fn span(&self) -> Span {
@@ -209,9 +207,9 @@ impl Engine {
         question: Question,
         limit: Duration,
     ) -> Result<Answer, Error> {
-        let (buckets, lead) = question.buckets()?;
+        let grid = question.grid()?;
         let engine = self.clone();
-        self.run(limit, async move { answer(&engine, &*events, question, buckets, lead).await }).await
+        self.run(limit, async move { answer(&engine, &*events, question, grid).await }).await
     }
 }
 
@@ -219,21 +217,18 @@ async fn answer(
     engine: &Engine,
     events: &dyn Events,
     question: Question,
-    buckets: Vec<Range<i64>>,
-    lead: usize,
+    grid: Grid,
 ) -> Result<Answer, Error> {
-    let (scan, layout) = cells::scan(&question, &buckets, lead);
+    let (scan, layout) = cells::scan(&question, &grid);
     let (streams, mut read) = scan.run(engine, events, || Cells::new(layout.clone())).await?;
-    let mut merged = Merged::of(engine, streams, question.span(), lead).await?;
+    let mut merged = Merged::of(engine, streams, question.span(), &grid).await?;
     for (column, measured) in question.measures.iter().enumerate() {
         if measured.measure == Measure::Visits {
-            read += visits::count(engine, events, &question, measured, &buckets, lead, column, &mut merged)
-                .await?;
+            read += visits::count(engine, events, &question, measured, &grid, column, &mut merged).await?;
         }
     }
     let measures = settle_currencies(&question, &merged)?;
-    let view =
-        View { question: &question, measures: &measures, merged: &merged, buckets: buckets.len(), lead };
+    let view = View { question: &question, measures: &measures, merged: &merged, grid: &grid };
 
     // Without a breakdown there is one series, even of nothing.
     let mut groups = vec![0];
@@ -263,7 +258,7 @@ async fn answer(
         _ => view.totals(),
     };
     let late = merged.late;
-    Ok(Answer { measures, buckets: buckets[lead..].to_vec(), series, omitted_series, totals, late, read })
+    Ok(Answer { measures, buckets: grid.buckets(), series, omitted_series, totals, late, read })
 }
 
 /// Fills in the currency where a measure leaves it open, or asks which is meant.
@@ -292,30 +287,28 @@ struct View<'a> {
     question: &'a Question,
     measures: &'a [Measure],
     merged: &'a Merged,
-    /// Buckets read.
-    buckets: usize,
-    /// Those of them before the answer's.
-    lead: usize,
+    grid: &'a Grid,
 }
 
 impl View<'_> {
     fn series(&self, group: u32) -> Series {
-        // By bucket, its cell.
+        // By bucket that is read, its cell.
         let cells: Vec<Option<u32>> =
-            (0..self.buckets as u32).map(|bucket| self.merged.cell(group, bucket)).collect();
+            (0..self.grid.read().len() as u32).map(|bucket| self.merged.cell(group, bucket)).collect();
         let by_measure: Vec<Vec<Figure>> = (0..self.measures.len())
             .map(|column| match self.merged.actors(column) {
                 Some(actors) => {
-                    let counts = actors.spans.series(group, self.buckets as u32).into_iter();
+                    let counts = actors.spans.series(group, self.grid.len() as u32).into_iter();
                     counts.map(|count| Figure::exact(count as f64)).collect()
                 }
                 None => self.added(column, &cells),
             })
             .collect();
         let shown = |bucket: &usize| self.question.shape != Shape::Plain || cells[*bucket].is_some();
-        let points = (self.lead..self.buckets).filter(shown).map(|bucket| {
+        let answered = self.grid.answered();
+        let points = answered.clone().filter(shown).map(|bucket| {
             let figures = by_measure.iter().map(|figures| figures[bucket]).collect();
-            Point { bucket: bucket - self.lead, figures: self.with_formulas(figures) }
+            Point { bucket: bucket - answered.start, figures: self.with_formulas(figures) }
         });
         let totals = (0..self.measures.len()).map(|column| self.total_of(group, column)).collect();
         let values =
@@ -327,7 +320,7 @@ impl View<'_> {
     fn added(&self, column: usize, cells: &[Option<u32>]) -> Vec<Figure> {
         let measure = &self.measures[column];
         let mut running = Sum::of(self.merged, column);
-        (0..cells.len())
+        (0..self.grid.len())
             .map(|bucket| {
                 let from = match self.question.shape {
                     Shape::Cumulative => {
@@ -338,7 +331,10 @@ impl View<'_> {
                     Shape::Rolling(width) => (bucket + 1).saturating_sub(width as usize),
                 };
                 let mut sum = Sum::of(self.merged, column);
-                cells[from..=bucket].iter().flatten().for_each(|cell| sum.add(self.merged, column, *cell));
+                cells[self.grid.of(from..bucket + 1)]
+                    .iter()
+                    .flatten()
+                    .for_each(|cell| sum.add(self.merged, column, *cell));
                 sum.figure(measure)
             })
             .collect()
@@ -349,7 +345,7 @@ impl View<'_> {
             return Figure::exact(actors.totals.groups.get(&group).copied().unwrap_or(0) as f64);
         }
         let mut sum = Sum::of(self.merged, column);
-        for bucket in self.lead..self.buckets {
+        for bucket in self.grid.lead()..self.grid.read().len() {
             if let Some(cell) = self.merged.cell(group, bucket as u32) {
                 sum.add(self.merged, column, cell);
             }
@@ -362,8 +358,8 @@ impl View<'_> {
             Some(actors) => Figure::exact(actors.totals.all as f64),
             None => {
                 let mut sum = Sum::of(self.merged, column);
-                let shown = |bucket: u32| bucket as usize >= self.lead;
-                self.merged.cells(shown).for_each(|cell| sum.add(self.merged, column, cell));
+                let within = |bucket: u32| bucket as usize >= self.grid.lead();
+                self.merged.cells(within).for_each(|cell| sum.add(self.merged, column, cell));
                 sum.figure(&self.measures[column])
             }
         };
@@ -425,4 +421,15 @@ impl Figure {
 struct Actors {
     spans: Counts,
     totals: Counts,
+}
+
+impl Actors {
+    /// Adds all sightings of some actors, sorted, in the buckets that are read; leaves nothing of use of them.
+    fn add(&mut self, seen: &mut [Sighting], grid: &Grid) {
+        let lead = grid.lead() as u32;
+        let within: Vec<_> = seen.iter().filter(|one| one.bucket >= lead).copied().collect();
+        self.totals.add(&within);
+        seen.iter_mut().for_each(|one| one.bucket = grid.place(one.bucket));
+        self.spans.add(seen);
+    }
 }

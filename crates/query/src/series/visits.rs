@@ -1,11 +1,11 @@
 //! Visits: where a user's events have no session, they are found between all such events of the user, whatever a filter lets
 //! through; so they take a scan of their own.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use weir_store::{schema::column as name, view::Column};
 
-use super::{Actors, Measured, Question, merged::Merged};
+use super::{Actors, Measured, Question, grid::Grid, merged::Merged};
 use crate::{
     Engine, Error, Events,
     buckets::Buckets,
@@ -28,13 +28,11 @@ pub(super) async fn count(
     events: &dyn Events,
     question: &Question,
     measured: &Measured,
-    buckets: &[Range<i64>],
-    lead: usize,
+    grid: &Grid,
     column: usize,
     merged: &mut Merged,
 ) -> Result<Read, Error> {
-    let start = if lead > 0 { buckets[0].start } else { question.range.start };
-    let mut scan = Scan::of(&(start..question.range.end));
+    let mut scan = Scan::of(&(grid.start(question.range.start)..question.range.end));
     let mut layout = Layout::new(&mut scan, Actor::Session);
     let condition = scan.filter(&question.filter).and(scan.filter(&measured.filter));
     let silent = scan.column(Column::Core(name::SESSION_ID)).is_null();
@@ -42,10 +40,10 @@ pub(super) async fn count(
     layout.mark(&mut scan, condition, MEASURED);
     layout.group(&mut scan, &question.by, MEASURED);
     let (streams, read) = scan.run(engine, events, || gather::Actions::new(layout.clone())).await?;
-    let (span, buckets) = (question.span(), Arc::new(Buckets::new(buckets)));
+    let (span, grid, buckets) = (question.span(), grid.clone(), Arc::new(Buckets::new(grid.read())));
     let new = move || Visits {
         buckets: Arc::clone(&buckets),
-        lead: lead as u32,
+        grid: grid.clone(),
         seen: Vec::new(),
         actors: Actors { spans: Counts::new(span), totals: Counts::new(Span::Buckets(1)) },
     };
@@ -59,7 +57,7 @@ pub(super) async fn count(
 
 struct Visits {
     buckets: Arc<Buckets>,
-    lead: u32,
+    grid: Grid,
     /// Where the visit at hand has events.
     seen: Vec<Sighting>,
     actors: Actors,
@@ -75,9 +73,7 @@ impl Fold for Visits {
             }
         }
         self.seen.sort();
-        self.actors.spans.add(&self.seen);
-        self.seen.retain(|one| one.bucket >= self.lead);
-        self.actors.totals.add(&self.seen);
+        self.actors.add(&mut self.seen, &self.grid);
     }
 
     fn merge(&mut self, other: Self) {

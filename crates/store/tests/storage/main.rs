@@ -7,6 +7,9 @@
 mod chain;
 mod depot;
 mod fixture;
+#[path = "../../../../tests/python/interpreter.rs"]
+mod interpreter;
+mod open_data;
 mod reader;
 mod upkeep;
 mod writer;
