@@ -20,6 +20,8 @@ pub fn script(name: &str) -> Result<Command> {
         interpreter.display()
     );
     let mut command = Command::new(interpreter);
+    // The source tree stays as it is.
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUTF8", "1");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name));
     Ok(command)
 }

@@ -11,7 +11,7 @@ use arrow::{
 };
 use uuid::Uuid;
 use weir_proto::{
-    record::{Event, Place, Value},
+    record::{self, Event, Malformed, Parts, Place, Value},
     time::micros,
 };
 use weir_rollup::field::{ContextField, event_type_text};
@@ -109,6 +109,18 @@ impl Encoder {
     /// What the rows take, roughly: bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Adds the event of a record, for whoever has one record at a time.
+    ///
+    /// # Errors
+    /// When it is not an `EventRecord`.
+    pub fn push_record(&mut self, value: &[u8], offset: u64, late: bool) -> Result<(), Malformed> {
+        let mut parts = Parts::default();
+        let event = record::read(value, &mut parts)?;
+        let (context, properties) = (parts.context(&event), parts.properties(&event));
+        self.push(&Row { offset, late, event, context, properties });
+        Ok(())
     }
 
     /// Adds an event.

@@ -15,7 +15,7 @@ use weir_rollup::{
     definition::{Catalog, CatalogSpec},
     level::Retention,
 };
-use weir_store::encode::{self, Encoder, Row};
+use weir_store::encode::Encoder;
 
 use crate::materialise::{Applied, Limits, State};
 
@@ -114,9 +114,9 @@ impl Event {
 pub(crate) fn stored(events: &[Event], first_offset: u64) -> RecordBatch {
     let mut encoder = Encoder::default();
     for (event, offset) in events.iter().zip(first_offset..) {
-        let record = event.record();
-        let row = Row::of(&record, offset, event.append - event.time > 60 * SECOND);
-        encoder.push(&row.expect("the record has an event"), encode::properties(&record));
+        let record = event.record().encode_to_vec();
+        let late = event.append - event.time > 60 * SECOND;
+        encoder.push_record(&record, offset, late).expect("it is an event");
     }
     encoder.finish()
 }

@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use rustix::time::ClockId;
 use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
+use weir_proto::record::{Event, Money, Value};
 use weir_rollup::field::ContextField;
 use weir_store::{
     CleanBatch, EventStore as _, Store,
-    encode::{Encoder, Row, Value},
+    encode::{Encoder, Row},
 };
 
 use crate::{Result, cpu_seconds};
@@ -240,17 +241,11 @@ fn visit(random: &mut Random, user: u64, begin: i64, most: u64, share: &mut Shar
                 .try_into()
                 .expect("ten of sixteen"),
         );
-        let mut context = [""; ContextField::ALL.len()];
-        for (text, field) in context.iter_mut().zip(ContextField::ALL) {
-            *text = match field {
+        let context = ContextField::ALL.iter().map(|field| {
+            let text = match field {
                 ContextField::OsName => ["Windows", "Android", "iOS", "macOS"][(user % 4) as usize],
-                ContextField::DeviceType => {
-                    if platform == "web" {
-                        "desktop"
-                    } else {
-                        "phone"
-                    }
-                }
+                ContextField::DeviceType if platform == "web" => "desktop",
+                ContextField::DeviceType => "phone",
                 ContextField::AppVersion => ["4.2.0", "4.2.1", "4.3.0"][(user % 3) as usize],
                 ContextField::PagePath if platform == "web" => event_name,
                 ContextField::CampaignSource if matches!(channel, "email" | "social" | "paid_search") => {
@@ -258,22 +253,9 @@ fn visit(random: &mut Random, user: u64, begin: i64, most: u64, share: &mut Shar
                 }
                 _ => "",
             };
-        }
-        let row = Row {
-            offset: share.next_offset(),
-            late: random.below(100) == 0,
-            time_micros: milliseconds * 1000,
-            receive_micros: milliseconds * 1000 + 30_000 + random.below(2_000_000) as i64,
-            event_id: id.into_uuid(),
-            event_name,
-            user_id: if is_member { &name } else { "" },
-            anonymous_id: if is_member { "" } else { &device },
-            session_id: &session,
-            install_id: if platform == "web" { "" } else { &device },
-            revenue: (order.is_some()).then(|| ("EUR", (price * f64::from(items)) as i64, 0)),
-            context,
-            ..Row::default()
-        };
+            (field.numbers(), text)
+        });
+        let context: Vec<_> = context.filter(|(_, text)| !text.is_empty()).collect();
         let always = [("platform", platform), ("country", country), ("channel", channel), ("plan", plan)];
         let texts = always.into_iter().chain(
             [("product", product.as_str()), ("category", category)]
@@ -286,9 +268,32 @@ fn visit(random: &mut Random, user: u64, begin: i64, most: u64, share: &mut Shar
         let numbers = numbers
             .into_iter()
             .filter_map(|(key, number, there)| there.then_some((key, Value::Number(number))));
-        share
-            .encoder
-            .push(&row, texts.chain(more).map(|(key, text)| (key, Value::Text(text))).chain(numbers));
+        let properties: Vec<_> =
+            texts.chain(more).map(|(key, text)| (key, Value::Text(text))).chain(numbers).collect();
+        let id = id.into_uuid().to_string();
+        let event = Event {
+            corrected_time_micros: milliseconds * 1000,
+            receive_time_micros: milliseconds * 1000 + 30_000 + random.below(2_000_000) as i64,
+            event_id: &id,
+            event_name,
+            user_id: if is_member { &name } else { "" },
+            anonymous_id: if is_member { "" } else { &device },
+            session_id: &session,
+            install_id: if platform == "web" { "" } else { &device },
+            revenue: order.is_some().then(|| Money {
+                currency: "EUR",
+                units: (price * f64::from(items)) as i64,
+                nanos: 0,
+            }),
+            ..Event::default()
+        };
+        share.encoder.push(&Row {
+            offset: share.next_offset(),
+            late: random.below(100) == 0,
+            event,
+            context: &context,
+            properties: &properties,
+        });
         made += 1;
         // Exponential, as waiting times are, with 20 seconds on average; never at the same moment.
         time += 1000 + (-20.0 * (1.0 - random.fraction()).ln() * 1e6) as i64;

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod events;
-#[path = "../../../../tests/python/interpreter.rs"]
-mod interpreter;
 mod limits;
 mod oracle;
 mod random;

@@ -9,14 +9,9 @@ use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
 use weir_proto::{
     event::v1::{Event, EventRecord},
-    record::{self, Parts},
     time::timestamp,
 };
-use weir_store::{
-    CleanBatch, Decoder, Snapshot, Store,
-    encode::{Encoder, Row},
-    shape,
-};
+use weir_store::{CleanBatch, Decoder, Snapshot, Store, encode::Encoder, shape};
 
 /// The project of most events; every fifth is another's.
 pub(crate) const PROJECT: &str = "shop";
@@ -69,16 +64,8 @@ pub(crate) fn batch(offsets: Range<u64>) -> CleanBatch {
     for of in [PROJECT, "other shop/ü"] {
         let mut encoder = Encoder::default();
         for offset in offsets.clone().filter(|offset| project(*offset) == of) {
-            let record = event(offset).encode_to_vec();
-            let mut parts = Parts::default();
-            let event = record::read(&record, &mut parts).unwrap();
-            encoder.push(&Row {
-                offset,
-                late: offset.is_multiple_of(13),
-                event,
-                context: parts.context(&event),
-                properties: parts.properties(&event),
-            });
+            let late = offset.is_multiple_of(13);
+            encoder.push_record(&event(offset).encode_to_vec(), offset, late).unwrap();
         }
         events.push((of.into(), encoder.finish()));
     }

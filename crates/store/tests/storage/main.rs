@@ -7,8 +7,6 @@
 mod chain;
 mod depot;
 mod fixture;
-#[path = "../../../../tests/python/interpreter.rs"]
-mod interpreter;
 mod open_data;
 mod reader;
 mod upkeep;

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
@@ -16,12 +17,8 @@ use weir_proto::{
     google::r#type::Money,
     time::timestamp,
 };
-use weir_store::{
-    CleanBatch, EventStore as _, Settings, Store,
-    encode::{Encoder, Row, properties},
-};
-
-use crate::interpreter;
+use weir_store::{CleanBatch, EventStore as _, Settings, Store, encode::Encoder};
+use weir_tests::python;
 
 const PROJECTS: [&str; 2] = ["shop", "other shop/ü"];
 /// 9 March 2024, 12:00 UTC.
@@ -102,8 +99,8 @@ async fn filled(folder: &Path) -> Store {
             let of_project = |of: &'static str| {
                 let mut encoder = Encoder::default();
                 for offset in offsets.clone().filter(|offset| project(*offset) == of) {
-                    let record = event(partition, offset);
-                    encoder.push(&Row::of(&record, offset, false).unwrap(), properties(&record));
+                    let record = event(partition, offset).encode_to_vec();
+                    encoder.push_record(&record, offset, false).unwrap();
                 }
                 (Arc::from(of), encoder.finish())
             };
@@ -126,8 +123,8 @@ fn stored() -> impl Iterator<Item = (u32, u64, Event)> {
 
 /// DuckDB's answers to statements, each after those before it.
 fn duckdb(statements: &[String]) -> Vec<Json> {
-    let mut command = interpreter::python();
-    command.arg(interpreter::script("duckdb_shell.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut command = python::script("duckdb_shell.py").unwrap();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut asks = process.stdin.take().unwrap();
     let lines: String = statements.iter().map(|statement| format!("{}\n", json!(statement))).collect();

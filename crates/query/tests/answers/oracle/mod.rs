@@ -15,8 +15,9 @@ use std::{
 };
 
 use serde_json::{Value as Json, json};
+use weir_tests::python;
 
-use crate::{events::run, interpreter};
+use crate::events::run;
 
 mod dice;
 mod product;
@@ -115,8 +116,8 @@ struct Oracle {
 
 impl Oracle {
     fn start() -> Self {
-        let mut command = interpreter::python();
-        command.arg(interpreter::script("oracle")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = python::script("oracle").unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (asks, says) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
         Self { process, asks, says: BufReader::new(says).lines() }

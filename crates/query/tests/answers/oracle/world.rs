@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
+use prost_types::value::Kind;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
+use weir_proto::{
+    event::v1::{Context, Event, EventRecord, OperatingSystem},
+    google::r#type::Money,
+};
 use weir_query::{Engine, Error, Events, engine};
-use weir_rollup::field::ContextField;
 use weir_store::{
     CleanBatch, EventStore as _, Reader, Settings, Snapshot, Store, Writer,
-    encode::{Encoder, Row, Value},
+    encode::Encoder,
     manifest::Segment,
     table::{File, Table},
     view::{Column, View},
@@ -296,42 +301,54 @@ impl Habits {
 
 fn push(encoder: &mut Encoder, event: &Stored) {
     let json = &event.json;
-    let text = |name: &str| json[name].as_str().unwrap();
-    let mut row = Row {
-        offset: event.offset,
-        late: json["late"].as_bool().unwrap(),
-        time_micros: json["time"].as_i64().unwrap(),
-        receive_micros: json["time"].as_i64().unwrap(),
-        event_id: Uuid::from_u64_pair(event.partition.into(), event.offset),
-        event_name: text("event_name"),
-        event_type: match text("event_type") {
-            "TRACK" => 1,
-            "PAGE" => 2,
-            _ => 4,
-        },
-        user_id: text("user_id"),
-        anonymous_id: text("anonymous_id"),
-        session_id: text("session_id"),
-        revenue: json["revenue"].as_array().map(|money| {
-            let nanos = money[2].as_i64().unwrap() as i32;
-            (money[0].as_str().unwrap(), money[1].as_i64().unwrap(), nanos)
+    let text = |name: &str| json[name].as_str().unwrap().to_owned();
+    let micros = json["time"].as_i64().unwrap();
+    let fields = json["properties"].as_object().unwrap();
+    let fields = fields.iter().map(|(key, value)| (key.clone(), property(value))).collect();
+    let os = OperatingSystem { name: text("context.os.name"), ..OperatingSystem::default() };
+    let record = EventRecord {
+        corrected_time_micros: micros,
+        receive_time_micros: micros,
+        event: Some(Event {
+            event_id: Uuid::from_u64_pair(event.partition.into(), event.offset).to_string(),
+            event_name: text("event_name"),
+            event_type: match json["event_type"].as_str().unwrap() {
+                "TRACK" => 1,
+                "PAGE" => 2,
+                _ => 4,
+            },
+            user_id: text("user_id"),
+            anonymous_id: text("anonymous_id"),
+            session_id: text("session_id"),
+            revenue: json["revenue"].as_array().map(|money| Money {
+                currency_code: money[0].as_str().unwrap().to_owned(),
+                units: money[1].as_i64().unwrap(),
+                nanos: money[2].as_i64().unwrap() as i32,
+            }),
+            properties: Some(prost_types::Struct { fields }),
+            context: Some(Context { os: Some(os), ..Context::default() }),
+            ..Event::default()
         }),
-        ..Row::default()
+        ..EventRecord::default()
     };
-    let os = ContextField::ALL.iter().position(|field| *field == ContextField::OsName);
-    row.context[os.unwrap()] = text("context.os.name");
-    let properties = json["properties"].as_object().unwrap();
-    encoder.push(&row, properties.iter().map(|(key, value)| (key.as_str(), property(value))));
+    encoder.push_record(&record.encode_to_vec(), event.offset, json["late"].as_bool().unwrap()).unwrap();
 }
 
-fn property(value: &Json) -> Value<'_> {
-    match value {
-        Json::Null => Value::Null,
-        Json::Bool(boolean) => Value::Boolean(*boolean),
-        Json::Number(number) => Value::Number(number.as_f64().unwrap()),
-        Json::String(text) => Value::Text(text),
-        Json::Array(_) | Json::Object(_) => Value::Json(value.to_string().into()),
-    }
+fn property(value: &Json) -> prost_types::Value {
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(boolean) => Kind::BoolValue(*boolean),
+        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
+        Json::String(text) => Kind::StringValue(text.clone()),
+        Json::Array(values) => {
+            Kind::ListValue(prost_types::ListValue { values: values.iter().map(property).collect() })
+        }
+        Json::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| (key.clone(), property(value))).collect();
+            Kind::StructValue(prost_types::Struct { fields })
+        }
+    };
+    prost_types::Value { kind: Some(kind) }
 }
 
 /// A world that is stored.
@@ -359,16 +376,5 @@ impl Events for Seen {
             self.store.object_store_url(),
             self.store.object_store(),
         )))
-    }
-}
-
-fn file(segment: &Segment) -> File {
-    File {
-        path: segment.path.as_str().into(),
-        bytes: segment.bytes,
-        rows: segment.rows,
-        time: (segment.times.min, segment.times.max),
-        users: (segment.users.min, segment.users.max),
-        names: segment.names.as_ref().map(|names| names.keys().cloned().collect()),
     }
 }
