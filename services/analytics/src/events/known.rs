@@ -15,8 +15,9 @@ use super::Seen;
 use crate::question::Named;
 
 impl Seen {
-    /// Notes on the names that none of these events has, and on numbers that are none. Nothing is said where the manifest has no whole list of names, as for products with
-    /// more than [`Segment::MAX_NAMES`] names: looking through all events would take longer than the answer.
+    /// Notes on the names that none of these events has, and on numbers that are none. Nothing is said where the manifest has no
+    /// whole list of names, as for products with more than [`Segment::MAX_NAMES`] names: looking through all events would take
+    /// longer than the answer.
     pub(crate) fn notes(&self, named: &Named) -> Vec<Note> {
         if self.is_partial() {
             return Vec::new();
@@ -53,7 +54,7 @@ impl Seen {
     fn knows_property(&self, wanted: &str) -> bool {
         let listed = |segment: &Segment| segment.more_properties || segment.properties.contains_key(wanted);
         self.snapshot.segments.iter().any(|segment| listed(segment))
-            || self.snapshot.hot.iter().any(|batch| keys(batch, |_| true).contains(wanted))
+            || self.snapshot.hot.iter().any(|batch| has(batch, wanted, |_| true))
     }
 
     fn has_number(&self, wanted: &str) -> bool {
@@ -61,12 +62,9 @@ impl Seen {
             let kinds = segment.properties.get(wanted);
             kinds.map_or(segment.more_properties, |kinds| kinds.number > 0)
         };
+        let number = |kind| kind == ValueKind::Number;
         self.snapshot.segments.iter().any(|segment| listed(segment))
-            || self
-                .snapshot
-                .hot
-                .iter()
-                .any(|batch| keys(batch, |kind| kind == ValueKind::Number).contains(wanted))
+            || self.snapshot.hot.iter().any(|batch| has(batch, wanted, number))
     }
 
     fn event_names(&self) -> BTreeSet<&str> {
@@ -77,7 +75,7 @@ impl Seen {
 
     fn property_keys(&self) -> BTreeSet<&str> {
         let listed = self.snapshot.segments.iter().flat_map(|segment| segment.properties.keys());
-        let hot = self.snapshot.hot.iter().flat_map(|batch| keys(batch, |_| true));
+        let hot = self.snapshot.hot.iter().flat_map(keys);
         listed.map(String::as_str).chain(hot).collect()
     }
 }
@@ -87,17 +85,25 @@ fn names(batch: &RecordBatch) -> impl Iterator<Item = &str> {
     names.as_string_view().iter().flatten()
 }
 
-/// The properties that have values of these kinds.
-fn keys(batch: &RecordBatch, of: impl Fn(ValueKind) -> bool) -> BTreeSet<&str> {
+fn keys(batch: &RecordBatch) -> BTreeSet<&str> {
+    let mut keys = BTreeSet::new();
+    each(batch, |key, _| {
+        keys.insert(key);
+    });
+    keys
+}
+
+/// Whether a property has values of these kinds.
+fn has(batch: &RecordBatch, wanted: &str, of: impl Fn(ValueKind) -> bool) -> bool {
+    let mut found = false;
+    each(batch, |key, kind| found |= key == wanted && of(kind));
+    found
+}
+
+fn each<'b>(batch: &'b RecordBatch, mut take: impl FnMut(&'b str, ValueKind)) {
     let column =
         |name| batch.column_by_name(name).expect("events in memory have all properties in one column");
-    let mut keys = BTreeSet::new();
     if let Ok(entries) = Entries::new(column(column::PROPERTIES), column(column::PROPERTY_KINDS)) {
-        entries.each(|_, key, kind, _| {
-            if of(kind) {
-                keys.insert(key);
-            }
-        });
+        entries.each(|_, key, kind, _| take(key, kind));
     }
-    keys
 }

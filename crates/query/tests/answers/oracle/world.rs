@@ -14,7 +14,6 @@ use weir_query::{Engine, Error, Events, engine};
 use weir_store::{
     CleanBatch, EventStore as _, Reader, Settings, Snapshot, Store, Writer,
     encode::Encoder,
-    manifest::Segment,
     table::{File, Table},
     view::{Column, View},
 };
@@ -371,7 +370,7 @@ impl Events for Seen {
     fn table(&self, columns: &[Column]) -> Result<Arc<dyn datafusion::catalog::TableProvider>, Error> {
         Ok(Arc::new(Table::new(
             View::new(columns.iter().cloned()),
-            self.snapshot.segments.iter().map(|segment| file(segment)).collect(),
+            self.snapshot.segments.iter().map(|segment| File::from(&**segment)).collect(),
             self.snapshot.hot.clone(),
             self.store.object_store_url(),
             self.store.object_store(),
