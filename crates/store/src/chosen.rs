@@ -95,6 +95,9 @@ fn pad_booleans(column: &mut BooleanBuilder, row: usize) {
     }
 }
 
+/// Columns of chosen properties, by name.
+pub(crate) type Chosen = Vec<(String, ArrayRef)>;
+
 /// The properties of events in the making: frequent ones become columns, the others go to the map. Which ones those are it learns from
 /// batch to batch.
 #[derive(Debug, Default)]
@@ -153,7 +156,7 @@ impl Properties {
     }
 
     /// The map and the kinds of its entries, unless there are none, and the columns with their names; begins anew.
-    pub(crate) fn finish(&mut self, rows: usize) -> (Option<(ArrayRef, ArrayRef)>, Vec<(String, ArrayRef)>) {
+    pub(crate) fn finish(&mut self, rows: usize) -> (Option<(ArrayRef, ArrayRef)>, Chosen) {
         let map = (!self.rest.is_empty()).then(|| self.rest.finish(rows));
         let mut columns = Vec::new();
         for (key, property) in &mut self.known {

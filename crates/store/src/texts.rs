@@ -108,7 +108,7 @@ impl Numbering {
         let hash_of = |number: &u16| {
             let number = usize::from(*number);
             let start = number.checked_sub(1).map_or(0, |before| ends[before] as usize);
-            xxh3_64(texts[start..ends[number] as usize].as_bytes())
+            xxh3_64(&texts.as_bytes()[start..ends[number] as usize])
         };
         numbers.insert_unique(hash, number, hash_of);
         Some(number)
