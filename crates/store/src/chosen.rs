@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn frequent_properties_are_columns_from_the_next_batch_on() {
         let mut properties = Properties::default();
-        push(&mut properties, SAMPLE, ONE_IN + 1);
+        push(&mut properties, SAMPLE, 2 * ONE_IN);
         let (map, columns) = properties.finish(SAMPLE);
         assert!(map.is_some() && columns.is_empty(), "nothing is known yet");
         push(&mut properties, SAMPLE, ONE_IN);

@@ -180,6 +180,9 @@ impl Encoder {
     /// The rows so far, as a batch of the columns that have a value; begins anew.
     pub fn finish(&mut self) -> RecordBatch {
         let rows = self.len();
+        if rows == 0 {
+            return RecordBatch::new_empty(schema::schema());
+        }
         self.bytes = 0;
         let numbers = |column: &mut Vec<i64>| Int64Array::new(std::mem::take(column).into(), None);
         let times = |column: &mut Vec<i64>| {

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringViewArray, StringViewBuilder},
     compute::{is_not_null, kernels::zip::zip},
-    datatypes::{DataType, Field as ArrowField, Float64Type, Schema, SchemaRef},
+    datatypes::{DataType, Field as ArrowField, FieldRef, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
     common::{
@@ -16,7 +16,9 @@ use datafusion::{
         config::ConfigOptions,
         tree_node::{Transformed, TreeNode},
     },
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{
+        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
     physical_expr::{
         PhysicalExpr, ScalarFunctionExpr,
         expressions::{Column as PhysicalColumn, Literal},
@@ -335,6 +337,16 @@ impl ScalarUDFImpl for Function {
             Does::AllProperties(_) => schema::map_type(),
             Does::PropertyNumber => DataType::Float64,
         })
+    }
+
+    /// As nullable as the column of the view that it stands for: DataFusion compares.
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
+        let nullable = match self.does {
+            Does::AsText => arguments.arg_fields.iter().any(|field| field.is_nullable()),
+            Does::AllProperties(_) | Does::AllKinds(_) => false,
+            Does::PropertyText | Does::PropertyNumber | Does::FirstText => true,
+        };
+        Ok(Arc::new(ArrowField::new(self.name(), self.return_type(&[])?, nullable)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
