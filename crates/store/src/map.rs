@@ -30,7 +30,7 @@ impl<'b> Entries<'b> {
     ///
     /// # Errors
     /// As [`Entries::new`].
-    pub(crate) fn of(batch: &'b RecordBatch) -> Result<Option<Self>> {
+    pub fn of(batch: &'b RecordBatch) -> Result<Option<Self>> {
         let map = batch.column_by_name(column::PROPERTIES);
         let columns = map.zip(batch.column_by_name(column::PROPERTY_KINDS));
         columns.map(|(map, kinds)| Self::new(map, kinds)).transpose()

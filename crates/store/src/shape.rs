@@ -26,6 +26,7 @@ use crate::{
 pub use crate::{
     chosen::{column as chosen_column, columns as chosen_columns},
     map::Entries,
+    texts::counts as text_counts,
 };
 
 /// The keys that are worth columns: those that are columns already, those of `always` that occur, and the most frequent ones.

@@ -48,7 +48,7 @@ pub(crate) fn plain_schema(schema: &Schema) -> Schema {
 }
 
 /// How often each text is in a column; `None` for a column of another type.
-pub(crate) fn counts(array: &ArrayRef) -> Option<HashMap<&str, u64>> {
+pub fn counts(array: &ArrayRef) -> Option<HashMap<&str, u64>> {
     let mut counts = HashMap::new();
     if let Some(texts) = array.as_string_view_opt() {
         texts.iter().flatten().for_each(|text| *counts.entry(text).or_default() += 1);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array as _, RecordBatch};
 use weir_proto::analytics::v1::{Note, note::Kind};
 use weir_query::fields::nearest;
 use weir_store::{
     manifest::Segment,
     schema::{Kind as ValueKind, column},
-    shape::Entries,
+    shape::{Entries, chosen_column, text_counts},
 };
 
 use super::Seen;
@@ -81,8 +81,8 @@ impl Seen {
 }
 
 fn names(batch: &RecordBatch) -> impl Iterator<Item = &str> {
-    let names = batch.column_by_name(column::EVENT_NAME).expect("events have names");
-    names.as_string_view().iter().flatten()
+    let counts = batch.column_by_name(column::EVENT_NAME).and_then(text_counts);
+    counts.into_iter().flatten().map(|(name, _)| name)
 }
 
 fn keys(batch: &RecordBatch) -> BTreeSet<&str> {
@@ -100,10 +100,15 @@ fn has(batch: &RecordBatch, wanted: &str, of: impl Fn(ValueKind) -> bool) -> boo
     found
 }
 
+/// Each property that has a value, at least once for each kind of its values: those that are columns and those of the map.
 fn each<'b>(batch: &'b RecordBatch, mut take: impl FnMut(&'b str, ValueKind)) {
-    let column =
-        |name| batch.column_by_name(name).expect("events in memory have all properties in one column");
-    if let Ok(entries) = Entries::new(column(column::PROPERTIES), column(column::PROPERTY_KINDS)) {
+    let columns = batch.schema_ref().fields().iter().zip(batch.columns());
+    for (field, _) in columns.filter(|(_, values)| values.null_count() < values.len()) {
+        if let Some((kind, key)) = chosen_column(field.name()) {
+            take(key, kind);
+        }
+    }
+    if let Ok(Some(entries)) = Entries::of(batch) {
         entries.each(|_, key, kind, _| take(key, kind));
     }
 }
