@@ -252,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_lost_is_a_gap_before_the_next_batch_of_events() {
+        let mut shard = shard(0);
+        run(&mut shard, &batch(&[(0, event(1)), (4, event(2))], 5));
+        let before = shard.events_mut().cut().unwrap();
+        assert_eq!((before.start, before.end), (3, 5));
+        shard.lose(20);
+        assert!(shard.events_mut().cut().is_none());
+        run(&mut shard, &batch(&[(20, event(3))], 21));
+        let after = shard.events_mut().cut().unwrap();
+        assert_eq!((after.start, after.end), (20, 21));
+    }
+
+    #[test]
     fn what_was_recalled_is_a_duplicate() {
         let mut through = shard(0);
         run(&mut through, &batch(&[(0, event(1)), (1, b"\xff".to_vec()), (2, event(1)), (3, event(2))], 4));
