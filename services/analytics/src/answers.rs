@@ -190,7 +190,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use tokio::sync::oneshot;
-    use weir_proto::analytics::v1::{QueryFunnelResponse, QueryPathsResponse};
+    use weir_proto::analytics::v1::{MissingPart, QueryFunnelResponse, QueryPathsResponse, ResultInfo};
 
     use super::*;
 
@@ -199,7 +199,8 @@ mod tests {
     }
 
     fn funnel(omitted_groups: u64) -> Answer {
-        Answer::Funnel(QueryFunnelResponse { omitted_groups, ..Default::default() })
+        let info = Some(ResultInfo::default());
+        Answer::Funnel(QueryFunnelResponse { omitted_groups, info, ..Default::default() })
     }
 
     #[tokio::test]
@@ -221,10 +222,22 @@ mod tests {
         let newer = answers.get(&question, at(8), async { Ok(funnel(2)) }).await.unwrap();
         assert_eq!(newer, (funnel(2), Origin::Evaluated));
         let other = Bytes::from_static(b"other paths");
-        let paths = Answer::Paths(QueryPathsResponse::default());
+        let info = Some(ResultInfo::default());
+        let paths = Answer::Paths(QueryPathsResponse { info, ..Default::default() });
         let answer = paths.clone();
         let asked = answers.get(&other, at(8), async { Ok(answer) }).await.unwrap();
         assert_eq!(asked, (paths, Origin::Evaluated));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_lacks_events_is_not_kept() {
+        let (answers, question) = (Answers::new(10_000), Bytes::from_static(b"a funnel"));
+        let mut partial = funnel(1);
+        question::info(&mut partial).missing_parts.push(MissingPart::default());
+        let asked = answers.get(&question, at(1), async { Ok(partial) }).await.unwrap();
+        assert_eq!(question::info(&mut asked.0.clone()).missing_parts.len(), 1);
+        let again = answers.get(&question, at(1), async { Ok(funnel(1)) }).await.unwrap();
+        assert_eq!(again, (funnel(1), Origin::Evaluated));
     }
 
     #[tokio::test]
