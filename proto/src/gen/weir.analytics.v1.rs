@@ -1824,9 +1824,10 @@ pub mod watch_query_response {
     pub enum Upkeep {
         /// Not given; never sent.
         Unspecified = 0,
-        /// New events are added to the state of the answer: each event costs the same, however many there are.
+        /// New events are added to the rollups that the answer is read from: an update costs what the answer has cells, however many
+        /// events there are.
         Incremental = 1,
-        /// The question is asked again, as often as its share of the machine allows.
+        /// The question is asked of all its events again, as often as its share of the machine allows.
         Repeated = 2,
     }
     impl Upkeep {

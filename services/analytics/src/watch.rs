@@ -4,7 +4,8 @@
 //! answers, each of the moment at which it was ready for it, and nothing piles up.
 //!
 //! The question is asked again when events were counted; one about "the last hour" every second, too. So its answer is what the
-//! query says at that moment, whatever the kind. How often is bounded by what it costs.
+//! query says at that moment, whatever the kind. How often is bounded by what it costs: with rollups, to which events were added
+//! as they came, as much as the answer has cells; with events, all that the question reads.
 
 use std::{sync::Arc, time::Duration};
 
@@ -84,6 +85,7 @@ pub(crate) fn answers(
         seen: Pulse::default(),
         evaluated: Instant::now(),
         partial: false,
+        source: Source::Unspecified,
         pause: Duration::ZERO,
         update: 0,
     };
@@ -112,6 +114,8 @@ struct Watcher {
     evaluated: Instant,
     /// Whether events were missing in the last answer, which will be there again without being counted anew.
     partial: bool,
+    /// What the last answer was made from.
+    source: Source,
     /// Time that must pass between two evaluations.
     pause: Duration,
     update: u64,
@@ -137,8 +141,8 @@ impl Watcher {
                 self.sent_pulse = self.seen;
                 self.update += 1;
                 return Ok(WatchQueryResponse {
+                    upkeep: upkeep(self.source).into(),
                     result: Some(answer),
-                    upkeep: Upkeep::Repeated.into(),
                     update: self.update,
                 });
             }
@@ -189,7 +193,8 @@ impl Watcher {
         let cost = self.evaluated.elapsed();
         let info = question::info(&mut answer);
         self.partial = !info.missing_parts.is_empty();
-        let threads = match info.source() {
+        self.source = info.source();
+        let threads = match self.source {
             Source::Rollup => 1,
             Source::Unspecified | Source::Store => planner.events.engine.threads(),
         };
@@ -204,6 +209,14 @@ impl Watcher {
         let cores = std::thread::available_parallelism().map_or(1, |cores| number(cores.get()));
         let times = open.saturating_mul(SHARE).saturating_mul(number(threads));
         cost.saturating_mul(times) / cores
+    }
+}
+
+/// How an answer of this source is kept up to date: rollups take events in one by one, for all who ask.
+fn upkeep(source: Source) -> Upkeep {
+    match source {
+        Source::Rollup => Upkeep::Incremental,
+        Source::Unspecified | Source::Store => Upkeep::Repeated,
     }
 }
 

@@ -8,6 +8,7 @@ use weir_proto::analytics::v1::{
     CountBy, EventSelector, FunnelStep, ListUserEventsRequest, Measure, Note, QueryFunnelRequest,
     QueryPathsRequest, QueryRetentionRequest, QuerySqlRequest, ResultInfo, RetentionPeriod,
     measure::Kind as Measured, note::Kind, query_sql_response::Part, result_info::Source,
+    watch_query_response::Upkeep,
 };
 use weir_store::CleanBatch;
 
@@ -204,15 +205,18 @@ async fn every_kind_is_watched_and_equals_its_query() {
         }
         let everything = token::encode(&counted);
         for (query, watch, last) in &mut watches {
-            let (answer, info) = loop {
-                let (answer, info) = apart(watch.message().await.unwrap().unwrap().result.unwrap());
+            let (upkeep, answer, info) = loop {
+                let update = watch.message().await.unwrap().unwrap();
+                let upkeep = update.upkeep();
+                let (answer, info) = apart(update.result.unwrap());
                 if info.consistency_token == everything {
-                    break (answer, info);
+                    break (upkeep, answer, info);
                 }
             };
             let (asked, then) = apart(ask(&system, query.clone(), everything.clone()).await);
             assert_eq!(answer, asked, "{query:?}");
             assert_eq!(info.source, then.source, "{query:?}");
+            assert_eq!(upkeep == Upkeep::Incremental, info.source() == Source::Rollup, "{query:?}");
             assert_ne!(answer, *last, "the events change it: {query:?}");
             *last = answer;
         }
