@@ -118,7 +118,7 @@ impl Engine {
             all_columns().into_iter().for_each(|column| scan.select_as_is(column));
             scan.plan(&engine, &*events).await
         });
-        Ok(self.rows(planned.await?, limit, export.max_rows))
+        Ok(self.rows(planned.await?, limit, export.max_rows, Self::failure))
     }
 
     /// A page of a user's events.

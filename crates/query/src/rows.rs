@@ -84,7 +84,14 @@ impl Stream for Rows {
 
 impl Engine {
     /// Runs a plan for at most this long, waiting for the reader included, and for at most this many rows: the rest is cut off.
-    pub(crate) fn rows(&self, plan: Arc<dyn ExecutionPlan>, limit: Duration, max_rows: usize) -> Rows {
+    /// `failure` tells what an error of it means.
+    pub(crate) fn rows(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        limit: Duration,
+        max_rows: usize,
+        failure: fn(&Self, DataFusionError) -> Error,
+    ) -> Rows {
         let (send, batches) = mpsc::channel(WAITING);
         let (engine, schema) = (self.clone(), plan.schema());
         let end = Arc::new(Mutex::new(End::default()));
@@ -94,10 +101,10 @@ impl Engine {
             let all = async {
                 let note = &note;
                 let mut stream = execute_stream(Arc::clone(&plan), context.task_ctx())
-                    .map_err(|error| engine.failure(error))?;
+                    .map_err(|error| failure(&engine, error))?;
                 let mut left = max_rows;
                 while let Some(batch) = stream.next().await {
-                    let batch = batch.map_err(|error| engine.failure(error))?;
+                    let batch = batch.map_err(|error| failure(&engine, error))?;
                     lock(note).read = read(&plan);
                     let wanted = batch.num_rows().min(left);
                     left -= wanted;

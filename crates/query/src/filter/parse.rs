@@ -17,12 +17,13 @@ use crate::fields;
 const MAX_DEPTH: usize = 32;
 /// Conditions in a filter at most: bounds the time that one evaluation takes.
 const MAX_CONDITIONS: usize = 1000;
-/// Memory that one compiled regular expression may take, bytes. The `regex` crate matches in linear time, so this bounds
-/// everything.
+/// Regular expressions in a filter at most.
+const MAX_REGEXES: usize = 10;
+/// Memory that one compiled regular expression may take, bytes. The `regex` crate matches in linear time.
 const REGEX_SIZE: usize = 1 << 20;
 
 pub(super) fn filter(filter: Option<&pb::Filter>, at: &Path<'_>, found: &mut Violations) -> Filter {
-    let mut parser = Parser { fields: Vec::new(), conditions: 0, found };
+    let mut parser = Parser { fields: Vec::new(), conditions: 0, regexes: 0, found };
     let root = filter.and_then(|filter| parser.node(filter, at, 0)).into_iter().collect();
     Filter { fields: parser.fields, root }
 }
@@ -30,6 +31,7 @@ pub(super) fn filter(filter: Option<&pb::Filter>, at: &Path<'_>, found: &mut Vio
 struct Parser<'v> {
     fields: Vec<Field>,
     conditions: usize,
+    regexes: usize,
     found: &'v mut Violations,
 }
 
@@ -83,6 +85,13 @@ impl Parser<'_> {
             Operator::Unspecified | Operator::In => self.is_in(values, &at)?,
             Operator::Contains => Test::Contains(self.text(values, &at)?.into_boxed_str()),
             Operator::Matches => {
+                self.regexes += 1;
+                if self.regexes > MAX_REGEXES {
+                    let problem = format_args!(
+                        "is one of more than {MAX_REGEXES} regular expressions: join them with `|`"
+                    );
+                    return self.refuse(&at, problem);
+                }
                 let pattern = self.text(values, &at)?;
                 match RegexBuilder::new(&pattern).size_limit(REGEX_SIZE).dfa_size_limit(REGEX_SIZE).build() {
                     Ok(regex) => Test::Matches(regex),

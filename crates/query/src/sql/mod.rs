@@ -10,6 +10,7 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
+use arrow::error::ArrowError;
 use datafusion::{
     catalog::TableProvider,
     error::DataFusionError,
@@ -20,9 +21,14 @@ use datafusion::{
     prelude::SessionContext,
     sql::{
         parser::{DFParser, Statement},
-        sqlparser::ast::{
-            Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-            Statement as SqlStatement, visit_expressions_mut,
+        sqlparser::{
+            ast::{
+                Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+                Statement as SqlStatement, Visit as _, visit_expressions_mut,
+            },
+            dialect::GenericDialect,
+            keywords::Keyword,
+            tokenizer::{Token, Tokenizer},
         },
     },
 };
@@ -31,10 +37,19 @@ use weir_store::view::Column;
 use crate::{Engine, Error, Events, Rows, export::all_columns};
 
 pub mod functions;
+mod growth;
 mod patience;
+
+use growth::{Growth, Size};
 
 /// Longest statement, bytes.
 const MAX_BYTES: usize = 64 << 10;
+/// Keywords and operators of a statement: what bounds how deep planning and evaluation recurse on the stack of a thread.
+const MAX_LINKS: usize = 1000;
+/// Tables that a statement reads, see [`Size`].
+const MAX_TABLES: u64 = 1000;
+/// Columns of `events` that one of a statement comes to, see [`Size`].
+const MAX_WIDTH: u64 = 10_000;
 /// Properties that one statement can use.
 const MAX_PROPERTIES: usize = 200;
 
@@ -59,7 +74,7 @@ impl Engine {
     pub async fn sql(&self, events: Arc<dyn Events>, text: String, limits: Limits) -> Result<Rows, Error> {
         let engine = self.clone();
         let plan = self.run(limits.time, async move { plan(&engine, &*events, &text).await }).await?;
-        Ok(self.rows(plan, limits.time, limits.rows))
+        Ok(self.rows(plan, limits.time, limits.rows, failure))
     }
 }
 
@@ -81,6 +96,26 @@ async fn plan(engine: &Engine, events: &dyn Events, text: &str) -> Result<Arc<dy
         | DataFusionError::External(_) => engine.failure(error),
         _ => Error::Sql(error.strip_backtrace()),
     })
+}
+
+/// What an error of a query that runs means. A text that is no number, a division by zero: these are the statement's.
+fn failure(engine: &Engine, error: DataFusionError) -> Error {
+    let root = match error.find_root() {
+        DataFusionError::ArrowError(error, _) => Err(&**error),
+        other => Ok(other),
+    };
+    match root {
+        Ok(DataFusionError::Execution(_))
+        | Err(
+            ArrowError::CastError(_)
+            | ArrowError::ParseError(_)
+            | ArrowError::ComputeError(_)
+            | ArrowError::DivideByZero
+            | ArrowError::ArithmeticOverflow(_)
+            | ArrowError::InvalidArgumentError(_),
+        ) => Error::Sql(error.strip_backtrace()),
+        _ => engine.failure(error),
+    }
 }
 
 /// A session that knows nothing but the table and functions.
@@ -112,6 +147,11 @@ fn parse(text: &str) -> Result<(Statement, Vec<Column>), Error> {
     if text.len() > MAX_BYTES {
         return Err(Error::Sql(format!("a statement has at most {MAX_BYTES} bytes")));
     }
+    let tokens = Tokenizer::new(&GenericDialect, text).tokenize();
+    let links = tokens.iter().flatten().filter(|token| is_link(token)).count();
+    if links > MAX_LINKS {
+        return Err(Error::Sql(format!("a statement has at most {MAX_LINKS} keywords and operators")));
+    }
     let mut statements =
         DFParser::parse_sql(text).map_err(|error| Error::Sql(error.strip_backtrace().to_string()))?;
     let first = statements.pop_front().filter(|first| statements.is_empty() && is_query(first));
@@ -127,6 +167,16 @@ fn parse(text: &str) -> Result<(Statement, Vec<Column>), Error> {
     let Statement::Statement(query) = inner else {
         return Err(Error::Sql("`explain` takes a query".to_owned()));
     };
+    let mut growth = Growth::default();
+    let _ = query.visit(&mut growth);
+    let Size { tables, width } = growth.size();
+    if tables > MAX_TABLES || width > MAX_WIDTH {
+        let problem = format!(
+            "a statement reads at most {MAX_TABLES} tables, and a column comes to at most {MAX_WIDTH} of `events`: what subqueries \
+             and common table expressions have counts as often as it is used"
+        );
+        return Err(Error::Sql(problem));
+    }
     let mut columns = Vec::new();
     let found = visit_expressions_mut(query, |expr| {
         if let Some((table, column)) = property(expr) {
@@ -148,6 +198,22 @@ fn parse(text: &str) -> Result<(Statement, Vec<Column>), Error> {
         return Err(Error::Sql(format!("a statement can use at most {MAX_PROPERTIES} properties")));
     }
     Ok((statement, columns))
+}
+
+/// Whether a token can lengthen a chain such as `1 + 1 + 1`, which is as deep as it is long. (Parentheses nest, and the parser
+/// bounds that; a list has commas and may be long.)
+fn is_link(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => word.keyword != Keyword::NoKeyword,
+        Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_)
+        | Token::Whitespace(_)
+        | Token::Comma
+        | Token::LParen
+        | Token::RParen => false,
+        _ => true,
+    }
 }
 
 /// Whether a statement only reads.

@@ -105,6 +105,74 @@ fn nothing_but_queries_over_events_can_be_planned() {
 }
 
 #[test]
+fn chains_are_refused_before_they_overflow_a_stack() {
+    // (beginning, link, end), and how many keywords and operators a link has.
+    let chains = [
+        ("select 1", "+1", "", 1),
+        ("select 1", " - -1", "", 2),
+        ("select 'a'", "||'a'", "", 1),
+        ("select count(*) from events where true", " or user_hash=1", "", 2),
+        ("select true", " is null", "", 2),
+        ("select 1", "::int", "", 2),
+        ("select 1", " union all select 1", "", 3),
+        ("select case when false then 1", " when false then 1", " end", 2),
+        ("select count(*) from events", " natural join events", "", 2),
+    ];
+    for (start, link, end, links) in chains {
+        let of = |count: usize| format!("{start}{}{end}", link.repeat(count));
+        match ask(&of(1001)) {
+            Err(Error::Sql(message)) => assert!(message.contains("at most 1000 keywords"), "{message}"),
+            other => panic!("{link}: {other:?}"),
+        }
+        // As long as one may be: answered or refused, but alive.
+        let _ = ask(&of((1000 - 10) / links));
+    }
+    let listed: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
+    let listed = format!("select count(*) from events where log_offset in ({})", listed.join(","));
+    assert_eq!(shown(&listed), "6");
+}
+
+#[test]
+fn common_table_expressions_that_double_are_refused() {
+    let mut text = "with t0 as (select user_hash x from events)".to_owned();
+    for level in 1..=40 {
+        let before = level - 1;
+        text.push_str(&format!(", t{level} as (select p.x from t{before} p, t{before} q)"));
+    }
+    match ask(&format!("{text} select * from t40")) {
+        Err(Error::Sql(message)) => assert!(message.contains("at most 1000 tables"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    // In expressions, planning spells out what a column is.
+    let mut text = "with t0 as (select log_offset x from events)".to_owned();
+    for level in 1..=40 {
+        let before = level - 1;
+        text.push_str(&format!(", t{level} as (select x+x x from t{before})"));
+    }
+    match ask(&format!("{text} select * from t40 where x > 3")) {
+        Err(Error::Sql(message)) => assert!(message.contains("at most 10000 of `events`"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let used = "with a as (select 1 x from events) select count(*) from a natural join a b";
+    assert_eq!(shown(used), "36");
+}
+
+#[test]
+fn mistakes_that_only_the_events_show_are_the_statement_s() {
+    for (text, told) in [
+        ("select cast(event_name as int) from events", "buy"),
+        ("select 1 / (log_offset - log_offset) from events", "zero"),
+        ("select (select user_id from events)", "one row"),
+        ("select power(10, 20)::int * log_offset from events", ""),
+    ] {
+        match ask(text) {
+            Err(Error::Sql(message)) => assert!(message.to_lowercase().contains(told), "{text}: {message}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn plans_and_columns_can_be_shown() {
     assert!(shown("explain select property('plan') from events").contains("properties.plan"));
     assert!(shown("describe events").contains("log_offset"));

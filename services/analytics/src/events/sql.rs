@@ -24,7 +24,7 @@ pub(crate) const ROWS: usize = 10_000;
 /// Rows in one response.
 const ROWS_AT_ONCE: usize = 1000;
 /// Integers up to here, in both directions, are doubles.
-const EXACT: i64 = 1 << 53;
+const EXACT: u64 = 1 << 53;
 
 /// The parts of an answer, made as they are read.
 pub(crate) fn parts(
@@ -120,11 +120,11 @@ impl<'b> Cells<'b> {
                 finite(self.array.as_primitive::<Float32Type>().value(row).into()).unwrap_or_else(text)
             }
             DataType::Int64 => match self.array.as_primitive::<Int64Type>().value(row) {
-                whole if whole.abs() <= EXACT => value::Kind::NumberValue(whole as f64),
+                whole if whole.unsigned_abs() <= EXACT => value::Kind::NumberValue(whole as f64),
                 _ => text(),
             },
             other if other.is_integer() => match self.texts.value(row).to_string().parse::<i64>() {
-                Ok(whole) if whole.abs() <= EXACT => value::Kind::NumberValue(whole as f64),
+                Ok(whole) if whole.unsigned_abs() <= EXACT => value::Kind::NumberValue(whole as f64),
                 _ => text(),
             },
             _ => text(),
