@@ -184,8 +184,8 @@ impl Properties {
     }
 }
 
-/// A Protobuf value as JSON; what JSON can't express is null.
-fn json(value: &prost_types::Value) -> serde_json::Value {
+/// A Protobuf value as JSON, as segments have lists and structures; what JSON can't express is null.
+pub fn json(value: &prost_types::Value) -> serde_json::Value {
     use prost_types::value::Kind;
     match &value.kind {
         Some(Kind::StringValue(text)) => text.clone().into(),

@@ -24,6 +24,7 @@ mod upkeep;
 pub mod view;
 mod writer;
 
+pub use chosen::json;
 pub use decode::{Decoder, property};
 pub use delete_user::Erased;
 pub use error::{Error, Result};

@@ -18,6 +18,7 @@ use weir_proto::{
     },
     validate::Validate as _,
 };
+use weir_rollup::field::Field;
 use weir_runtime::{Metrics, Shutdown, server::Deadline};
 
 use crate::{
@@ -151,13 +152,22 @@ impl Analytics {
     ) -> Result<Streamed<ExportEventsResponse>, Error> {
         let asked = request.get_ref();
         let mut wish = export::Wish::parse(asked)?;
-        let (seen, limit) = self.seen(request, &asked.min_consistency_token).await?;
+        let (mut seen, _) = self.seen(request, &asked.min_consistency_token).await?;
         let range = resolve(wish.range);
         let engine = self.computing();
         if wish.needs_properties() {
-            let all = Listing::properties(&ListPropertiesRequest::default())?.of(range.clone());
-            let (properties, _) = engine.properties(seen.clone(), all, limit).await?;
-            wish = wish.with_properties(properties.into_iter().map(|property| property.field));
+            let keys = match seen.all_property_keys() {
+                Some(keys) => keys.into_iter().map(|key| Field::Property(key.to_owned())).collect(),
+                None => {
+                    let all = Listing::properties(&ListPropertiesRequest::default())?.of(range.clone());
+                    let find =
+                        async |seen: Arc<Seen>| Ok(engine.properties(seen, all.clone(), EXPORT).await?);
+                    let ((found, _), whole) = self.planner.events.ask(seen, &range, find).await?;
+                    seen = whole;
+                    found.into_iter().map(|property| property.field).collect()
+                }
+            };
+            wish = wish.with_properties(keys);
         }
         let rows = engine.export(seen.clone(), wish.of(range.clone()), EXPORT).await?;
         Ok(self.streamed(wish.pieces(rows, range.clone(), seen.clone()), range, seen))

@@ -1,6 +1,7 @@
 //! `ExportEvents`: batches of events become the bytes of a file.
 
 use std::{
+    borrow::Cow,
     ops::Range,
     sync::{Arc, LazyLock},
 };
@@ -15,6 +16,7 @@ use datafusion::parquet::{
 use futures::{Stream, StreamExt as _, stream};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_types::value::Kind;
 use weir_proto::{
     analytics::v1::{self as pb, export_events_request::Format},
     event::v1::{Event, EventRecord},
@@ -35,6 +37,8 @@ use crate::{
 
 /// Bytes of a piece of the file, about.
 const PIECE: usize = 256 << 10;
+/// Bytes of a row group of Parquet, about: so much of the file is held until it is written.
+const ROW_GROUP: usize = 16 << 20;
 
 /// What to export, but for its range, which may depend on the moment.
 #[derive(Debug, Clone)]
@@ -80,7 +84,7 @@ impl Wish {
 
     /// The same with these properties as columns.
     #[must_use]
-    pub(crate) fn with_properties(mut self, properties: impl IntoIterator<Item = Field>) -> Self {
+    pub(crate) fn with_properties(mut self, properties: Vec<Field>) -> Self {
         self.fields = vec![
             Field::EventName,
             Field::EventType,
@@ -202,7 +206,12 @@ impl File {
                 }
                 writer.flush().map_err(unwritten)?;
             }
-            Self::Parquet(writer) => writer.write(batch).map_err(unwritten)?,
+            Self::Parquet(writer) => {
+                writer.write(batch).map_err(unwritten)?;
+                if writer.in_progress_size() >= ROW_GROUP {
+                    writer.flush().map_err(unwritten)?;
+                }
+            }
             Self::Arrow(writer) => writer.write(batch).map_err(unwritten)?,
         }
         Ok(())
@@ -270,9 +279,18 @@ fn write_csv(record: &EventRecord, fields: &[Field], writer: &mut csv::Writer<Ve
     writer.write_field(revenue).map_err(unwritten)?;
     writer.write_field(currency).map_err(unwritten)?;
     for field in fields {
-        writer.write_field(live::value(event, field).unwrap_or_default().as_ref()).map_err(unwritten)?;
+        let text = live::value(event, field).or_else(|| nested(event, field).map(Cow::Owned));
+        writer.write_field(text.unwrap_or_default().as_ref()).map_err(unwritten)?;
     }
     writer.write_record(None::<&[u8]>).map_err(unwritten)
+}
+
+/// A list or structure among the properties as JSON.
+fn nested(event: &Event, field: &Field) -> Option<String> {
+    let Field::Property(key) = field else { return None };
+    let value = event.properties.as_ref()?.fields.get(key)?;
+    matches!(value.kind, Some(Kind::ListValue(_) | Kind::StructValue(_)))
+        .then(|| weir_store::json(value).to_string())
 }
 
 /// Units and billionths as a decimal number without needless zeros.

@@ -73,6 +73,12 @@ impl Seen {
         listed.map(|(name, _)| name.as_str()).chain(hot).collect()
     }
 
+    /// Which properties the events have; `None` where the manifest does not list all of them.
+    pub(crate) fn all_property_keys(&self) -> Option<BTreeSet<&str>> {
+        let whole = self.snapshot.segments.iter().all(|segment| !segment.more_properties);
+        whole.then(|| self.property_keys())
+    }
+
     fn property_keys(&self) -> BTreeSet<&str> {
         let listed = self.snapshot.segments.iter().flat_map(|segment| segment.properties.keys());
         let hot = self.snapshot.hot.iter().flat_map(keys);
