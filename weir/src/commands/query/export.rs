@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use weir_proto::analytics::v1::{ExportEventsRequest, export_events_request};
 
-use super::{form::Which, show::footer};
+use super::{form::Which, note_missing, show::footer};
 use crate::{
     ask::{filter, range::Range},
     client::Connection,
@@ -129,6 +129,8 @@ pub(super) async fn run(args: Export, now: Timestamp) -> Result<()> {
         if let Some(info) = &info {
             output::text(footer(info, &args.range.zone))?;
         }
+    } else {
+        note_missing(info.as_ref());
     }
     Ok(())
 }

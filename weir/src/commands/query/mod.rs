@@ -23,8 +23,9 @@ mod user;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use weir_proto::analytics::v1::ResultInfo;
 
-use crate::usage::Usage;
+use crate::{output, usage::Usage};
 
 /// Ask: key figures, measures, funnels, retention, paths, one user, SQL; take events out
 ///
@@ -79,4 +80,9 @@ pub(crate) async fn run(query: Query) -> Result<()> {
         Kind::Sql(args) => return sql::run(args).await,
     };
     question::run(asked.map_err(Usage::from)?).await
+}
+
+/// Tells on standard error what an answer lacks, where standard output has no place for it.
+fn note_missing(info: Option<&ResultInfo>) {
+    info.into_iter().flat_map(show::missing).for_each(output::note);
 }

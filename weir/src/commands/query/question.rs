@@ -74,6 +74,7 @@ async fn watch(asked: Asked) -> Result<()> {
 fn print(answer: &Answer, frame: &show::Frame, form: &Form) -> Result<()> {
     if form.shape.csv {
         output::text(show::csv(answer, frame))?;
+        super::note_missing(show::info(answer));
     } else {
         output::text(show::text(answer, frame, form.has_chart()))?;
     }

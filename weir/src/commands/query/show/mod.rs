@@ -37,19 +37,33 @@ impl Frame {
 
 /// For people.
 pub(super) fn text(answer: &Answer, frame: &Frame, with_chart: bool) -> String {
-    let (mut out, info) = match answer {
-        Answer::Summary(answer) => (figures::summary(answer, with_chart), &answer.info),
-        Answer::TimeSeries(answer) => (figures::time_series(answer, frame, with_chart), &answer.info),
-        Answer::Breakdown(answer) => (figures::breakdown(answer, frame, with_chart), &answer.info),
-        Answer::Funnel(answer) => (funnel::text(answer, frame, with_chart), &answer.info),
-        Answer::Retention(answer) => (retention::text(answer, frame, with_chart), &answer.info),
-        Answer::Paths(answer) => (paths::text(answer, with_chart), &answer.info),
-        Answer::UserEvents(answer) => (timeline::text(answer, frame), &answer.info),
+    let mut out = match answer {
+        Answer::Summary(answer) => figures::summary(answer, with_chart),
+        Answer::TimeSeries(answer) => figures::time_series(answer, frame, with_chart),
+        Answer::Breakdown(answer) => figures::breakdown(answer, frame, with_chart),
+        Answer::Funnel(answer) => funnel::text(answer, frame, with_chart),
+        Answer::Retention(answer) => retention::text(answer, frame, with_chart),
+        Answer::Paths(answer) => paths::text(answer, with_chart),
+        Answer::UserEvents(answer) => timeline::text(answer, frame),
     };
-    if let Some(info) = info {
+    if let Some(info) = info(answer) {
         out.push_str(&footer(info, &frame.zone));
     }
     out
+}
+
+/// What an answer says about itself.
+pub(super) fn info(answer: &Answer) -> Option<&ResultInfo> {
+    let info = match answer {
+        Answer::Summary(answer) => &answer.info,
+        Answer::TimeSeries(answer) => &answer.info,
+        Answer::Breakdown(answer) => &answer.info,
+        Answer::Funnel(answer) => &answer.info,
+        Answer::Retention(answer) => &answer.info,
+        Answer::Paths(answer) => &answer.info,
+        Answer::UserEvents(answer) => &answer.info,
+    };
+    info.as_ref()
 }
 
 /// What an answer says about itself: an empty line, then what it holds for, warnings and notes, and the plan if there is one.
@@ -58,17 +72,8 @@ pub(super) fn footer(info: &ResultInfo, zone: &TimeZone) -> String {
     if info.coverage_start_time.is_some() {
         out.push_str(&format!("{}\n", paint(BAD, "part of the range is from before all events were kept")));
     }
-    for part in &info.missing_parts {
-        let what = match part.segment.as_str() {
-            "" => format!("the latest events of partition {}", part.partition),
-            segment => format!("segment {segment} of partition {}", part.partition),
-        };
-        let events =
-            if part.events > 0 { format!(", {} events", grouped(part.events)) } else { String::new() };
-        out.push_str(&format!(
-            "{}\n",
-            paint(BAD, format_args!("incomplete: {what}{events}: {}", part.reason))
-        ));
+    for missing in missing(info) {
+        out.push_str(&format!("{}\n", paint(BAD, missing)));
     }
     for note in &info.notes {
         let nearest = match note.nearest_names.as_slice() {
@@ -81,6 +86,19 @@ pub(super) fn footer(info: &ResultInfo, zone: &TimeZone) -> String {
         out.push_str(&format!("\n{}\n", info.plan.trim_end()));
     }
     out
+}
+
+/// What an answer lacks, a line each.
+pub(super) fn missing(info: &ResultInfo) -> impl Iterator<Item = String> {
+    info.missing_parts.iter().map(|part| {
+        let what = match part.segment.as_str() {
+            "" => format!("the latest events of partition {}", part.partition),
+            segment => format!("segment {segment} of partition {}", part.partition),
+        };
+        let events =
+            if part.events > 0 { format!(", {} events", grouped(part.events)) } else { String::new() };
+        format!("incomplete: {what}{events}: {}", part.reason)
+    })
 }
 
 /// The rows of an answer as CSV with a header.

@@ -7,7 +7,7 @@ use weir_proto::analytics::v1::{
     QuerySqlResponse, SqlColumn, SqlStatistics, query_sql_response::Part, result_info::Source,
 };
 
-use super::super::{form::Shape, show::records};
+use super::super::{form::Shape, note_missing, show::records};
 use crate::{
     client::Connection,
     output,
@@ -46,14 +46,17 @@ pub(super) async fn print(
                     rows.extend(more);
                 }
             }
-            Some(Part::Statistics(statistics)) if !shape.json && !shape.csv => {
-                output::text(tabulated(&columns, &rows))?;
-                output::line(paint(FAINT, summary(&statistics)))?;
+            Some(Part::Statistics(statistics)) => {
+                if !shape.json && !shape.csv {
+                    output::text(tabulated(&columns, &rows))?;
+                    output::line(paint(FAINT, summary(&statistics)))?;
+                } else if statistics.truncated {
+                    let rows = grouped(statistics.rows);
+                    output::note(format!("there are more than {rows} rows: raise --limit"));
+                }
+                note_missing(statistics.info.as_ref());
             }
-            Some(Part::Statistics(statistics)) if statistics.truncated => {
-                output::note(format!("there are more than {} rows: raise --limit", grouped(statistics.rows)));
-            }
-            Some(Part::Statistics(_)) | None => {}
+            None => {}
         }
     }
     Ok(())
