@@ -18,7 +18,8 @@ pub(crate) struct Range {
     /// The moment after the last, written likewise; now when left out
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    /// The time before --to, such as 15m, 24h or 7d; 24h when neither this nor --from is given
+    /// The time before --to, such as 15m, 24h or 7d. Without this and --from: 12 periods of retention, all that is kept of a user,
+    /// of names and of exports, else 24h
     #[arg(long, value_name = "DURATION", value_parser = moment::duration)]
     last: Option<Duration>,
     /// IANA time zone, such as Asia/Kolkata: of the dates in --from and --to, and of days, weeks and months

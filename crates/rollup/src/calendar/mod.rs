@@ -58,7 +58,8 @@ impl Interval {
         Interval::ALL.into_iter().find(fits).unwrap_or(Interval::Month)
     }
 
-    const fn nominal_micros(self) -> i64 {
+    /// How long it is, microseconds; a month has 30 days.
+    pub const fn nominal_micros(self) -> i64 {
         const SECOND: i64 = 1_000_000;
         const DAY: i64 = 86_400 * SECOND;
         match self {

@@ -19,6 +19,8 @@ use crate::question::{
     reader::{Reader, number_or},
 };
 
+/// Periods until now when the request names no range: a single day would show nobody who comes back.
+const DEFAULT_PERIODS: i64 = 12;
 /// Groups when the request says nothing.
 const DEFAULT_GROUPS: usize = 100;
 
@@ -58,7 +60,10 @@ impl Retention {
             by: reader.group_by(&request.group_by),
             max_cohorts,
         };
-        let range = reader.range(request.time_range.as_ref());
+        let range = match &request.time_range {
+            None => TimeRange::Last(DEFAULT_PERIODS * interval.nominal_micros()),
+            range => reader.range(range.as_ref()),
+        };
         let max_groups = number_or(request.max_groups, DEFAULT_GROUPS);
         reader.finish(Self { range, question, period, max_groups })
     }
