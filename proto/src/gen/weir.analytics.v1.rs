@@ -1127,7 +1127,7 @@ pub struct PathNode {
 /// the last period may be cut.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryRetentionRequest {
-    /// The range.
+    /// The range; 12 periods until now when absent.
     #[prost(message, optional, tag = "1")]
     pub time_range: ::core::option::Option<TimeRange>,
     /// Width of the periods.
@@ -1610,7 +1610,8 @@ pub struct QueryTimeSeriesRequest {
     /// Figures computed from the measures. They follow them wherever there are figures.
     #[prost(message, repeated, tag = "11")]
     pub formulas: ::prost::alloc::vec::Vec<Formula>,
-    /// Also give each bucket the figures of the one that has its place in the range of the same length before.
+    /// Also give each bucket the figures of the one that has its place in the range before, which has as many buckets: three months
+    /// are compared with the three before them, and a month so far with the month before as far.
     #[prost(bool, tag = "12")]
     pub compare_previous: bool,
     /// Measure in each bucket all events from the beginning of the range to the bucket's end. Not together with
@@ -1678,8 +1679,7 @@ pub struct TimeSeriesPoint {
     /// The measures, then the formulas, in the order of the request.
     #[prost(message, repeated, tag = "3")]
     pub figures: ::prost::alloc::vec::Vec<Figure>,
-    /// With `compare_previous`: those of the bucket that has this one's place in the range before. Empty where it has none, as
-    /// months differ in length.
+    /// With `compare_previous`: those of the bucket that has this one's place in the range before.
     #[prost(message, repeated, tag = "4")]
     pub previous_figures: ::prost::alloc::vec::Vec<Figure>,
 }

@@ -197,6 +197,7 @@ fn series(measure: Measure, precision: Precision) -> series::Question {
         by: Vec::new(),
         shape: Shape::Plain,
         max_series: 1000,
+        only: None,
         max_points: 100_000,
     }
 }

@@ -103,10 +103,10 @@ impl Merged {
         self.index.get(&(group, bucket)).copied()
     }
 
-    /// All cells of some buckets.
-    pub(super) fn cells(&self, of: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
-        let chosen = self.index.iter().filter(move |((_, bucket), _)| of(*bucket));
-        chosen.map(|(_, cell)| *cell)
+    /// All cells from a bucket on, with their groups.
+    pub(super) fn cells_of_groups(&self, from: usize) -> impl Iterator<Item = (u32, u32)> {
+        let within = self.index.iter().filter(move |((_, bucket), _)| *bucket as usize >= from);
+        within.map(|((group, _), cell)| (*group, *cell))
     }
 
     /// The counts of a measure that counts actors exactly.

@@ -1,6 +1,6 @@
 //! Measures over time and by the values of fields.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use weir_rollup::{
     Estimate,
@@ -22,6 +22,7 @@ use crate::{
 mod cells;
 mod grid;
 mod merged;
+mod preceding;
 mod visits;
 
 use cells::Cells;
@@ -80,6 +81,8 @@ pub struct Question {
     pub shape: Shape,
     /// Series of the answer at most: the greatest by the first measure.
     pub max_series: usize,
+    /// Only the series with these values, if given; totals are of all the same.
+    pub only: Option<HashSet<Values>>,
     /// Points of the answer at most, and buckets.
     pub max_points: usize,
 }
@@ -132,14 +135,21 @@ pub struct Answer {
     pub read: Read,
 }
 
+/// Cells that are added up until others have a turn.
+const AT_ONCE: usize = 16 << 10;
 /// Widest rolling window, buckets.
 const MAX_ROLLING: u32 = 1000;
 
 impl Question {
-    /// The same question about the period before: as long, ending where this one begins.
-    pub fn preceding(&self) -> Self {
-        let Range { start, end } = self.range;
-        Self { range: start.saturating_sub(end.saturating_sub(start))..start, ..self.clone() }
+    /// The buckets that the range touches.
+    fn buckets(&self, interval: Interval) -> Result<Vec<Range<i64>>, Error> {
+        self.zone.buckets(interval, self.range.clone(), self.max_points).map_err(|error| match error {
+            weir_rollup::Error::TooManyBuckets(limit) => {
+                let mend = "widen the interval or shorten the range";
+                Error::TooLarge { what: "buckets", limit, mend }
+            }
+            other => Error::question("time_range", other),
+        })
     }
 
     /// The buckets of the answer and those to read for it.
@@ -148,38 +158,29 @@ impl Question {
             return Err(Error::question("measures", "must be at least one"));
         }
         if self.range.is_empty() {
-            return Err(Error::question("time range", "must end after its start"));
+            return Err(Error::question("time_range", "must end after its start"));
         }
         let buckets = match self.interval {
             None => vec![self.range.clone()],
-            Some(interval) => {
-                let buckets = self.zone.buckets(interval, self.range.clone(), self.max_points);
-                buckets.map_err(|error| match error {
-                    weir_rollup::Error::TooManyBuckets(limit) => {
-                        let mend = "widen the interval or shorten the range";
-                        Error::TooLarge { what: "buckets", limit, mend }
-                    }
-                    other => Error::question("time range", other),
-                })?
-            }
+            Some(interval) => self.buckets(interval)?,
         };
         let lead = match (self.shape, self.interval) {
             (Shape::Plain | Shape::Cumulative, _) => 0,
             (Shape::Rolling(width), Some(_)) if (1..=MAX_ROLLING).contains(&width) => width as usize - 1,
             (Shape::Rolling(_), Some(_)) => {
                 return Err(Error::question(
-                    "rolling window",
+                    "rolling_buckets",
                     format_args!("must be 1 to {MAX_ROLLING} buckets"),
                 ));
             }
-            (Shape::Rolling(_), None) => return Err(Error::question("rolling window", "needs an interval")),
+            (Shape::Rolling(_), None) => return Err(Error::question("rolling_buckets", "needs an interval")),
         };
         let mut before = Vec::with_capacity(lead);
         let mut at = buckets.first().map_or(self.range.start, |first| first.start);
         for _ in 0..lead {
             let interval = self.interval.expect("only buckets of an interval have some before them");
             let earlier = self.zone.bucket(interval, at - 1);
-            let earlier = earlier.map_err(|error| Error::question("time range", error))?;
+            let earlier = earlier.map_err(|error| Error::question("time_range", error))?;
             at = earlier.start;
             before.push(earlier);
         }
@@ -233,11 +234,11 @@ async fn answer(
     // Without a breakdown there is one series, even of nothing.
     let mut groups = vec![0];
     if !question.by.is_empty() {
-        let first = |group| view.total_of(group, 0).estimate.map_or(f64::NEG_INFINITY, |first| first.value);
-        let mut by_first: Vec<(f64, u32)> = (0..merged.groups).map(|group| (first(group), group)).collect();
-        by_first.sort_by_cached_key(|(_, group)| merged.texts.values(*group));
-        by_first.sort_by(|a, b| b.0.total_cmp(&a.0));
-        groups = by_first.into_iter().map(|(_, group)| group).collect();
+        let is_wanted = |group: &u32| {
+            question.only.as_ref().is_none_or(|only| only.contains(&merged.texts.values(*group)))
+        };
+        groups = view.greatest_first().await;
+        groups.retain(is_wanted);
     }
     let omitted_series = groups.len().saturating_sub(question.max_series);
     groups.truncate(question.max_series);
@@ -272,8 +273,8 @@ fn settle_currencies(question: &Question, merged: &Merged) -> Result<Vec<Measure
                 several => {
                     let codes: Vec<_> = several.iter().map(Currency::as_str).collect();
                     let problem =
-                        format_args!("of revenue must be given: there is revenue in {}", codes.join(", "));
-                    Err(Error::question("currency", problem))
+                        format_args!("must say in which currency: there is revenue in {}", codes.join(", "));
+                    Err(Error::question("measures", problem))
                 }
             }
         }
@@ -340,6 +341,28 @@ impl View<'_> {
             .collect()
     }
 
+    /// The groups by their totals of the first measure, those alike by their values.
+    async fn greatest_first(&self) -> Vec<u32> {
+        let groups = 0..self.merged.groups;
+        let totals: Vec<Figure> = if self.merged.actors(0).is_some() {
+            groups.clone().map(|group| self.total_of(group, 0)).collect()
+        } else {
+            let mut sums: Vec<Sum> = groups.clone().map(|_| Sum::of(self.merged, 0)).collect();
+            for (done, (group, cell)) in self.merged.cells_of_groups(self.grid.lead()).enumerate() {
+                sums[group as usize].add(self.merged, 0, cell);
+                if done % AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            sums.into_iter().map(|sum| sum.figure(&self.measures[0])).collect()
+        };
+        let first = |total: &Figure| total.estimate.map_or(f64::NEG_INFINITY, |first| first.value);
+        let mut by_first: Vec<(f64, u32)> = totals.iter().map(first).zip(groups).collect();
+        by_first.sort_by_cached_key(|(_, group)| self.merged.texts.values(*group));
+        by_first.sort_by(|a, b| b.0.total_cmp(&a.0));
+        by_first.into_iter().map(|(_, group)| group).collect()
+    }
+
     fn total_of(&self, group: u32, column: usize) -> Figure {
         if let Some(actors) = self.merged.actors(column) {
             return Figure::exact(actors.totals.groups.get(&group).copied().unwrap_or(0) as f64);
@@ -358,8 +381,8 @@ impl View<'_> {
             Some(actors) => Figure::exact(actors.totals.all as f64),
             None => {
                 let mut sum = Sum::of(self.merged, column);
-                let within = |bucket: u32| bucket as usize >= self.grid.lead();
-                self.merged.cells(within).for_each(|cell| sum.add(self.merged, column, cell));
+                let cells = self.merged.cells_of_groups(self.grid.lead());
+                cells.for_each(|(_, cell)| sum.add(self.merged, column, cell));
                 sum.figure(&self.measures[column])
             }
         };

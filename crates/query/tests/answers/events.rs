@@ -158,6 +158,7 @@ pub(crate) fn series(range: Range<i64>, measures: Vec<Measure>) -> series::Quest
         by: Vec::new(),
         shape: Shape::Plain,
         max_series: 1000,
+        only: None,
         max_points: 100_000,
     }
 }

@@ -160,7 +160,7 @@ fn common_table_expressions_that_double_are_refused() {
 #[test]
 fn mistakes_that_only_the_events_show_are_the_statement_s() {
     for (text, told) in [
-        ("select cast(event_name as int) from events", "buy"),
+        ("select cast(event_name as int) from events", "cast"),
         ("select 1 / (log_offset - log_offset) from events", "zero"),
         ("select (select user_id from events)", "one row"),
         ("select power(10, 20)::int * log_offset from events", ""),

@@ -1,10 +1,10 @@
 //! `QueryTimeSeries` and `QueryBreakdown` where rollups don't cover them.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use weir_proto::{analytics::v1 as pb, time::timestamp};
 use weir_query::{
-    Engine, Error,
+    Engine, Error, Values,
     measure::{Measure, Statistic},
     series::{Answer, Figure, Point, Question, Series},
 };
@@ -12,6 +12,23 @@ use weir_rollup::{Estimate, money::Amount};
 
 use super::{Seen, figure, values};
 use crate::question::{Measures, interval_number};
+
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    question: Question,
+    answer: Answer,
+    /// Where it is compared: the range before, and the same measured there.
+    before: Option<(Range<i64>, Answer)>,
+}
+
+impl Asked {
+    /// The series of the range before by their values.
+    fn earlier(&self) -> Option<HashMap<&Values, &Series>> {
+        let (_, before) = self.before.as_ref()?;
+        Some(before.series.iter().map(|series| (&series.values, series)).collect())
+    }
+}
 
 impl Measures {
     /// The measures of a range and, where they are compared, of the one before.
@@ -24,17 +41,23 @@ impl Measures {
         range: Range<i64>,
         seen: &Arc<Seen>,
         limit: Duration,
-    ) -> Result<(Question, Answer, Option<Answer>), Error> {
+    ) -> Result<Asked, Error> {
         let question = self.of(range);
         let answer = engine.series(seen.clone(), question.clone(), limit).await?;
+        if self.fill_empty && answer.series.len().saturating_mul(answer.buckets.len()) > question.max_points {
+            let mend = "leave empty points out, widen the interval or ask for fewer series";
+            return Err(Error::TooLarge { what: "points", limit: question.max_points, mend });
+        }
         let before = if self.compare {
             // Whatever is among the greatest now may have been among the least before.
-            let before = Question { max_series: question.max_points, ..question.preceding() };
-            Some(engine.series(seen.clone(), before, limit).await?)
+            let only = Some(answer.series.iter().map(|one| one.values.clone()).collect());
+            let before = Question { only, max_series: usize::MAX, ..question.preceding()? };
+            let answer = engine.series(seen.clone(), before.clone(), limit).await?;
+            Some((before.range, answer))
         } else {
             None
         };
-        Ok((question, answer, before))
+        Ok(Asked { question, answer, before })
     }
 
     /// What is measured where there are no events: none of what is counted, no average of it.
@@ -64,16 +87,12 @@ impl Measures {
     }
 
     /// The response with series.
-    pub(crate) fn series_response(
-        &self,
-        question: &Question,
-        answer: &Answer,
-        before: Option<&Answer>,
-        seen: &Seen,
-    ) -> pb::QueryTimeSeriesResponse {
+    pub(crate) fn series_response(&self, asked: &Asked, seen: &Seen) -> pb::QueryTimeSeriesResponse {
+        let Asked { question, answer, .. } = asked;
         let nothing = self.nothing(answer);
+        let earlier = asked.earlier();
         let series = answer.series.iter().map(|one| {
-            let earlier = before.map(|before| before.series.iter().find(|other| other.values == one.values));
+            let earlier = earlier.as_ref().map(|earlier| earlier.get(&one.values).copied());
             pb::TimeSeries {
                 group: values(&one.values),
                 other: false,
@@ -87,7 +106,7 @@ impl Measures {
             omitted_series: answer.omitted_series as u64,
             interval: question.interval.map(interval_number).unwrap_or_default().into(),
             info: Some(info(question, answer, seen)),
-            previous_range: before.map(|_| range(&question.preceding().range)),
+            previous_range: asked.before.as_ref().map(|(before, _)| range(before)),
         }
     }
 
@@ -99,7 +118,8 @@ impl Measures {
         nothing: &[Figure],
     ) -> Vec<pb::TimeSeriesPoint> {
         let at = |series: &Series, bucket: usize| {
-            series.points.iter().find(|point| point.bucket == bucket).cloned()
+            let place = series.points.binary_search_by_key(&bucket, |point| point.bucket).ok()?;
+            Some(series.points[place].clone())
         };
         let wanted: Vec<Point> = if self.fill_empty {
             (0..answer.buckets.len())
@@ -126,16 +146,12 @@ impl Measures {
     }
 
     /// The response with rows.
-    pub(crate) fn breakdown_response(
-        &self,
-        question: &Question,
-        answer: &Answer,
-        before: Option<&Answer>,
-        seen: &Seen,
-    ) -> pb::QueryBreakdownResponse {
+    pub(crate) fn breakdown_response(&self, asked: &Asked, seen: &Seen) -> pb::QueryBreakdownResponse {
+        let Asked { question, answer, before } = asked;
         let nothing = self.nothing(answer);
+        let earlier = asked.earlier();
         let rows = answer.series.iter().map(|one| {
-            let earlier = before.map(|before| before.series.iter().find(|other| other.values == one.values));
+            let earlier = earlier.as_ref().map(|earlier| earlier.get(&one.values).copied());
             pb::BreakdownRow {
                 group: values(&one.values),
                 other: false,
@@ -149,8 +165,9 @@ impl Measures {
             totals: answer.totals.iter().map(to_figure).collect(),
             info: Some(info(question, answer, seen)),
             previous_totals: before
-                .map_or_else(Vec::new, |before| before.totals.iter().map(to_figure).collect()),
-            previous_range: before.map(|_| range(&question.preceding().range)),
+                .as_ref()
+                .map_or_else(Vec::new, |(_, before)| before.totals.iter().map(to_figure).collect()),
+            previous_range: asked.before.as_ref().map(|(before, _)| range(before)),
         }
     }
 }

@@ -67,6 +67,7 @@ impl Measures {
             by: reader.group_by(&request.group_by),
             shape,
             max_series: number_or(request.max_series, DEFAULT_SERIES),
+            only: None,
             max_points,
         };
         reader.finish(Self {
@@ -96,6 +97,7 @@ impl Measures {
             by: reader.group_by(&request.group_by),
             shape: Shape::Plain,
             max_series: number_or(request.max_rows, DEFAULT_SERIES).min(max_rows),
+            only: None,
             max_points: max_rows,
         };
         reader.finish(Self {

@@ -156,6 +156,7 @@ fn series(question: &Json) -> series::Question {
             shape => Shape::Rolling(number(&shape["rolling"]) as u32),
         },
         max_series: size(&question["max_series"]),
+        only: None,
         max_points: 10_000_000,
     }
 }
