@@ -64,7 +64,10 @@ impl Planner {
         self.rollups.reach(wanted, patience.counted).await?;
         let limit = Limit::new(patience.answered, self.query_timeout);
         let plan = match limit.hold(self.rollups(&question.kind)).await? {
-            Ok(covered) => Plan::Rollups(covered.into()),
+            Ok(covered) => match self.reach_back(question, &covered).await {
+                Some(plan) => plan,
+                None => Plan::Rollups(covered.into()),
+            },
             Err(declined) => self.events(question, declined, wanted, patience).await?,
         };
         limit.hold(self.answer(question, plan)).await
@@ -85,6 +88,19 @@ impl Planner {
             }
             covered => covered.map(Ok),
         }
+    }
+
+    /// The events, where the rollup was configured after they had begun and they are all there; else the rollup is as good.
+    async fn reach_back(&self, question: &Question, covered: &Covered) -> Option<Plan> {
+        let since = covered.incomplete_before()?;
+        if matches!(question.kind, Kind::Counts(Counts::Summary(_))) {
+            return None;
+        }
+        let seen = self.events.now(&covered.counted(), Instant::now()).await.ok()?;
+        let range = resolve(question.kind.range());
+        let is_better = !seen.is_partial() && seen.kept_since(&range).is_none_or(|kept| kept < since);
+        let why = "it has counted only since it was configured".to_owned();
+        is_better.then_some(Plan::Events { seen, range, why })
     }
 
     /// The events that answer a question.

@@ -148,12 +148,12 @@ impl Events {
         Ok(match kind {
             Kind::Counts(Counts::Summary(_)) => unreachable!("key figures are in rollups or not at all"),
             Kind::Counts(Counts::TimeSeries(measures)) => {
-                let (question, answer, before) = measures.ask(engine, range, &seen, limit).await?;
-                Answer::TimeSeries(measures.series_response(&question, &answer, before.as_ref(), &seen))
+                let asked = measures.ask(engine, range, &seen, limit).await?;
+                Answer::TimeSeries(measures.series_response(&asked, &seen))
             }
             Kind::Counts(Counts::Breakdown(measures)) => {
-                let (question, answer, before) = measures.ask(engine, range, &seen, limit).await?;
-                Answer::Breakdown(measures.breakdown_response(&question, &answer, before.as_ref(), &seen))
+                let asked = measures.ask(engine, range, &seen, limit).await?;
+                Answer::Breakdown(measures.breakdown_response(&asked, &seen))
             }
             Kind::Funnel(funnel) => {
                 let answer = engine.funnel(events, funnel.of(range.clone()), limit).await?;
@@ -267,7 +267,7 @@ impl Seen {
 
 impl Seen {
     /// Since when events are kept and none is missing, where the range begins before that.
-    fn kept_since(&self, range: &Range<i64>) -> Option<i64> {
+    pub(crate) fn kept_since(&self, range: &Range<i64>) -> Option<i64> {
         let complete = Some(self.snapshot.complete_since_micros).filter(|since| range.start < *since);
         // Without a range, all that is kept is asked for.
         let kept = self.store.settings().retention.filter(|_| range.start > i64::MIN);

@@ -12,7 +12,7 @@ use weir_proto::{token, validate::Path};
 use weir_rollup::{definition::Catalog, level::Whole};
 use weir_runtime::{clock::now_micros, metrics::Histogram};
 
-use super::{Plan, Setting, watermark};
+use super::{Plan, Setting, incomplete_before, watermark};
 use crate::{
     error::Error,
     materialise::{PartRequest, View, ViewRequest},
@@ -51,6 +51,18 @@ impl Covered {
     /// By partition, the offset after the last event that is counted.
     pub(crate) fn next_offsets(&self) -> Vec<u64> {
         self.views.iter().map(|view| view.next_source_offset).collect()
+    }
+
+    /// What is counted, as a token would ask for it.
+    pub(crate) fn counted(&self) -> Wanted {
+        let counted = (0..).zip(self.next_offsets());
+        Wanted(counted.filter_map(|(number, next)| Some((number, next.checked_sub(1)?))).collect())
+    }
+
+    /// The moment before which events of the question are not counted, if there are such.
+    pub(crate) fn incomplete_before(&self) -> Option<i64> {
+        let parts = 0..self.plan.parts().len();
+        parts.filter_map(|part| incomplete_before(&self.views, part, self.plan.range())).max()
     }
 
     /// Every event before this moment is counted.

@@ -123,6 +123,16 @@ pub(crate) fn watermark(views: &[View]) -> Option<Timestamp> {
     views.iter().map(|view| view.watermark).min().filter(|micros| *micros > 0).map(timestamp)
 }
 
+/// The moment before which events of a range are not in a part of the views, if there are such.
+pub(crate) fn incomplete_before(views: &[View], part: usize, range: &Range<i64>) -> Option<i64> {
+    let since = views.iter().filter_map(|view| match view.parts[part].since {
+        Some(since) => (since.offset > 0).then_some(since.micros),
+        // Not in force: whatever was counted is missing here.
+        None => (view.next_source_offset > 0).then_some(view.watermark),
+    });
+    since.max().filter(|since| range.start < *since)
+}
+
 /// What the answer says about itself.
 struct Provenance<'a> {
     range: &'a Range<i64>,
@@ -140,19 +150,13 @@ impl Provenance<'_> {
             Some((u32::try_from(partition).ok()?, view.next_source_offset.checked_sub(1)?))
         });
         let counted: BTreeMap<u32, u64> = counted.collect();
-        let kept_since = views.iter().filter_map(|view| match view.parts[self.part].since {
-            Some(since) => (since.offset > 0).then_some(since.micros),
-            // Not in force: whatever was counted is missing here.
-            None => (view.next_source_offset > 0).then_some(view.watermark),
-        });
-        let coverage = kept_since.max().filter(|since| self.range.start < *since);
         ResultInfo {
             watermark: watermark(views),
             consistency_token: token::encode(&counted),
             source: Source::Rollup.into(),
             rollup: self.rollup.to_owned(),
             late_events: self.late,
-            coverage_start_time: coverage.map(timestamp),
+            coverage_start_time: incomplete_before(views, self.part, self.range).map(timestamp),
             rows_read: self.rows_read,
             start_time: Some(timestamp(self.range.start)),
             end_time: Some(timestamp(self.range.end)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, future::join_all};
+use prost::Message as _;
 use uuid::Uuid;
 use weir_proto::analytics::v1::{
     CountBy, EventSelector, FunnelStep, ListUserEventsRequest, Measure, Note, QueryFunnelRequest,
@@ -10,6 +11,7 @@ use weir_proto::analytics::v1::{
     measure::Kind as Measured, note::Kind, query_sql_response::Part, result_info::Source,
     watch_query_response::Upkeep,
 };
+use weir_proto::rollup::v1::{MetricsRecord, MicroBatch, metrics_record};
 use weir_store::CleanBatch;
 
 use super::*;
@@ -35,14 +37,28 @@ impl Consumer {
 
     /// Takes events in, as a consumer does: they are stored before they are counted. The token of the last one.
     async fn take(&mut self, system: &System, events: &[Event]) -> (u32, u64) {
-        let start = self.counts.next;
+        let counted = self.counts.batch(events);
+        self.take_counted(system, events, counted).await
+    }
+
+    /// Takes events in before any rollup is configured.
+    async fn take_without_rollups(&mut self, system: &System, events: &[Event]) -> (u32, u64) {
+        let counted = MetricsRecord::decode(self.counts.batch(events).as_slice()).unwrap();
+        let Some(metrics_record::Record::Batch(batch)) = counted.record else { panic!("it is a batch") };
+        let batch = MicroBatch { definitions: Vec::new(), projects: Vec::new(), ..batch };
+        let counted = MetricsRecord { record: Some(metrics_record::Record::Batch(batch)) };
+        self.take_counted(system, events, counted.encode_to_vec()).await
+    }
+
+    async fn take_counted(&mut self, system: &System, events: &[Event], counted: Vec<u8>) -> (u32, u64) {
+        let start = self.counts.next - events.len() as u64;
         self.stored.append(CleanBatch {
             start,
             end: start + events.len() as u64,
             watermark_micros: events.iter().map(|event| event.append).max().unwrap(),
             events: vec![("default".into(), stored(events, start))],
         });
-        system.append(self.partition, self.counts.batch(events)).await;
+        system.append(self.partition, counted).await;
         (self.partition, self.counts.next - 1)
     }
 
@@ -173,7 +189,8 @@ fn notes(info: &ResultInfo) -> Vec<Noted<'_>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_is_watched_and_equals_its_query() {
     let dir = tempfile::tempdir().unwrap();
-    let system = System::start(dir.path()).await;
+    // A kept answer would be compared with itself.
+    let system = System::start_with(dir.path(), |config| config.analytics.cache_bytes = 0).await;
     let mut consumers = consumers(&system).await;
     let mut counted = BTreeMap::new();
     let first = consumers[0].take(&system, &[Event { price: Some(2.5), ..recent(1) }]).await;
@@ -357,6 +374,51 @@ async fn a_comparison_counts_nothing_where_nothing_was() {
     assert_eq!(shown(&row.figures), [Some(1.0), Some(1.0), Some(1.0)]);
     assert_eq!(shown(&row.previous_figures), [Some(0.0), Some(0.0), None]);
     assert!(row.previous_figures.iter().all(|figure| figure.exact));
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_compared_however_small_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::start(dir.path()).await;
+    let [mut consumer, _other] = consumers(&system).await;
+    let ago = |hours: i64, name: &'static str| Event { name, ..Event::at(now_micros() - hours * HOUR) };
+    let before = [ago(30, "small"), ago(31, "large"), ago(32, "large")];
+    consumer.take(&system, &before).await;
+    let now = [ago(1, "small"), ago(2, "small"), ago(3, "large")];
+    let (partition, offset) = consumer.take(&system, &now).await;
+    let question = QueryBreakdownRequest {
+        compare_previous: true,
+        max_rows: 1,
+        min_consistency_token: token(partition, offset),
+        ..breakdown("event_name")
+    };
+    let question = QueryBreakdownRequest { time_range: None, ..question };
+    let answer = system.client.clone().query_breakdown(question).await.unwrap().into_inner();
+    let values = |figures: &[Figure]| figures[0].value;
+    assert_eq!((answer.rows.len(), answer.omitted_rows), (1, 1));
+    assert_eq!((values(&answer.rows[0].figures), values(&answer.rows[0].previous_figures)), (2.0, 1.0));
+    assert_eq!((values(&answer.totals), values(&answer.previous_totals)), (3.0, 3.0));
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_that_is_younger_than_the_events_leaves_them_to_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::start(dir.path()).await;
+    let [mut consumer, _other] = consumers(&system).await;
+    consumer.take_without_rollups(&system, &[recent(1), recent(2)]).await;
+    let (partition, offset) = consumer.take(&system, &[recent(3)]).await;
+    let question = QueryBreakdownRequest {
+        min_consistency_token: token(partition, offset),
+        explain: true,
+        ..breakdown("event_name")
+    };
+    let answer = system.client.clone().query_breakdown(question).await.unwrap().into_inner();
+    let info = answer.info.unwrap();
+    assert_eq!((answer.totals[0].value, info.source()), (3.0, Source::Store));
+    assert_eq!(info.coverage_start_time, None);
+    assert!(info.plan.contains("since it was configured"), "{}", info.plan);
     system.stop().await;
 }
 
