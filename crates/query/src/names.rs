@@ -1,11 +1,12 @@
 //! What there is to ask about: names of events, properties with types, counts and frequent values.
 
-use std::{cmp::Reverse, collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::TimestampMicrosecondType,
 };
+use datasketches::frequencies::{ErrorType, FrequentItemsSketch};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_rollup::{
@@ -29,8 +30,9 @@ use crate::{
 
 /// Properties that are told apart at most, and names of events.
 const MAX_KEYS: usize = 10_000;
-/// Values of a property that are counted at most: those that come first.
-const MAX_VALUES: usize = 1000;
+/// Places for values of a property in the sketch that finds the frequent ones. While three quarters of them are enough, all values
+/// are counted; beyond that the sketch tells how far off its counts can be.
+const VALUES: usize = 2048;
 /// Longer values are not counted each: nobody breaks down by them. Bytes.
 const MAX_VALUE_BYTES: usize = 256;
 
@@ -67,12 +69,23 @@ pub struct Property {
     pub events: u64,
     /// By type of its values.
     pub kinds: BTreeMap<Kind, u64>,
-    /// Frequent values (texts, numbers and booleans) and how many events have them, most frequent first.
-    pub values: Vec<(String, u64)>,
-    /// Whether there are more values than were counted, so that some may be missing.
+    /// Frequent values (texts, numbers and booleans), most frequent first.
+    pub values: Vec<Frequent>,
+    /// Whether there are more values than could be counted, so that some may be missing.
     pub more_values: bool,
     /// Different values (texts, numbers and booleans).
     pub distinct: Estimate,
+}
+
+/// A frequent value, and how many events have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frequent {
+    /// The value as text.
+    pub value: String,
+    /// Events at most.
+    pub events: u64,
+    /// Events at least.
+    pub lower_bound: u64,
 }
 
 impl Engine {
@@ -126,10 +139,10 @@ impl Engine {
             let (streams, read) = scan.run(&engine, &*events, Keys::default).await?;
             let mut all = Keys::default();
             for stream in streams {
-                all.context.iter_mut().zip(stream.context).for_each(|(mine, theirs)| mine.merge(theirs));
+                all.context.iter_mut().zip(&stream.context).for_each(|(mine, theirs)| mine.merge(theirs));
                 for (key, seen) in stream.properties {
                     if let Some(known) = all.property(&key) {
-                        known.merge(seen);
+                        known.merge(&seen);
                     }
                 }
             }
@@ -190,15 +203,15 @@ impl Sink for Names {
 #[derive(Debug)]
 struct Counted {
     kinds: [u64; Kind::ALL.len()],
-    values: HashMap<String, u64, FixedState>,
+    values: FrequentItemsSketch<String>,
     more: bool,
     distinct: Union,
 }
 
 impl Default for Counted {
     fn default() -> Self {
-        let (kinds, values) = ([0; Kind::ALL.len()], HashMap::default());
-        Self { kinds, values, more: false, distinct: Union::for_cell() }
+        let values = FrequentItemsSketch::new(VALUES).expect("a power of two");
+        Self { kinds: [0; Kind::ALL.len()], values, more: false, distinct: Union::for_cell() }
     }
 }
 
@@ -208,37 +221,39 @@ impl Counted {
         match (kind, value) {
             (Kind::Text | Kind::Number | Kind::Boolean, Some(value)) => {
                 self.distinct.insert(xxh3_64(value.as_bytes()));
-                self.count(value, 1);
+                if value.len() <= MAX_VALUE_BYTES {
+                    self.values.update_ref(value);
+                } else {
+                    self.more = true;
+                }
             }
             (Kind::Text | Kind::Number | Kind::Boolean | Kind::Json | Kind::Null, _) => {}
         }
     }
 
-    fn count(&mut self, value: &str, count: u64) {
-        let room = self.values.len() < MAX_VALUES && value.len() <= MAX_VALUE_BYTES;
-        match self.values.get_mut(value) {
-            Some(known) => *known += count,
-            None if room => {
-                self.values.insert(value.to_owned(), count);
-            }
-            None => self.more = true,
-        }
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.kinds.iter_mut().zip(other.kinds).for_each(|(mine, theirs)| *mine += theirs);
+    fn merge(&mut self, other: &Self) {
+        self.kinds.iter_mut().zip(&other.kinds).for_each(|(mine, theirs)| *mine += theirs);
         self.more |= other.more;
         self.distinct.merge(&other.distinct);
-        other.values.iter().for_each(|(value, count)| self.count(value, *count));
+        self.values.merge(&other.values);
     }
 
     fn into_property(self, field: Field, top: usize) -> Property {
         let kinds = Kind::ALL.into_iter().zip(self.kinds).filter(|(_, count)| *count > 0).collect();
-        let mut values: Vec<_> = self.values.into_iter().collect();
-        values.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
+        let more_values = self.more || self.values.maximum_error() > 0;
+        let frequent = self.values.frequent_items(ErrorType::NoFalseNegatives);
+        let mut values: Vec<_> = frequent
+            .iter()
+            .map(|row| Frequent {
+                value: row.item().clone(),
+                events: row.upper_bound(),
+                lower_bound: row.lower_bound(),
+            })
+            .collect();
+        values.sort_by(|a, b| b.events.cmp(&a.events).then_with(|| a.value.cmp(&b.value)));
         values.truncate(top);
         let (events, distinct) = (self.kinds.iter().sum(), self.distinct.estimate());
-        Property { field, events, kinds, values, more_values: self.more, distinct }
+        Property { field, events, kinds, values, more_values, distinct }
     }
 }
 
@@ -285,7 +300,10 @@ impl Sink for Keys {
 
     fn bytes(&self) -> usize {
         // A set of different values takes up to 8 KB.
-        let of = |counted: &Counted| 8 * counted.values.len().min(1000) + 80 * counted.values.capacity();
+        let of = |counted: &Counted| {
+            let values = &counted.values;
+            8 * values.num_active_items().min(1000) + values.estimated_size() + 40 * values.num_active_items()
+        };
         let properties = self.properties.iter().map(|(key, counted)| key.len() + 200 + of(counted));
         properties.sum::<usize>() + self.context.iter().map(of).sum::<usize>()
     }

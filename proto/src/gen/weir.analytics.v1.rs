@@ -302,7 +302,8 @@ pub struct ResultInfo {
     /// Name of the rollup.
     #[prost(string, tag = "4")]
     pub rollup: ::prost::alloc::string::String,
-    /// Events in the answer that reached the log later after their time than the configured lateness.
+    /// Events in the answer that reached the log later after their time than the configured lateness. 0 with SQL: its rows are not
+    /// events.
     #[prost(uint64, tag = "5")]
     pub late_events: u64,
     /// Set when the rollup or the events have been kept only since this moment and the range asked for begins earlier: events that
@@ -735,9 +736,12 @@ pub struct PropertyValue {
     /// The value.
     #[prost(message, optional, tag = "1")]
     pub value: ::core::option::Option<::prost_types::Value>,
-    /// Number of events that have it.
+    /// Number of events that have it. Where a property has more than some thousand values: at most so many.
     #[prost(uint64, tag = "2")]
     pub events: u64,
+    /// At least so many events have it; the same as `events` where all values could be counted.
+    #[prost(uint64, tag = "3")]
+    pub lower_bound: u64,
 }
 /// Asks for events in a format.
 #[derive(Clone, PartialEq, ::prost::Message)]

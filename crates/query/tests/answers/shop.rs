@@ -212,5 +212,23 @@ fn names_and_properties() {
     let platform = properties.iter().find(|property| property.field == field("platform")).unwrap();
     assert_eq!((platform.events, platform.more_values), (31_106, false));
     assert_eq!(platform.kinds, BTreeMap::from([(weir_store::schema::Kind::Text, 31_106)]));
-    assert!(platform.values.is_sorted_by_key(|(_, count)| std::cmp::Reverse(*count)));
+    assert!(platform.values.is_sorted_by_key(|of| std::cmp::Reverse(of.events)));
+}
+
+#[test]
+fn a_frequent_value_is_found_however_late_it_comes() {
+    let with = |value: String| Event {
+        user: "ann".to_owned(),
+        name: "view".to_owned(),
+        texts: vec![("page".to_owned(), value)],
+        ..Event::default()
+    };
+    let rare = (0..5000).map(|number| with(format!("rare {number}")));
+    let events: Vec<Event> = rare.chain((0..2000).map(|_| with("frequent".to_owned()))).collect();
+    let question = weir_query::names::Question { range: ALWAYS, filter: Filter::default(), values: 1 };
+    let (properties, _) = run(engine().properties(Held::of(&events, 1000), question, LIMIT)).unwrap();
+    let page = properties.iter().find(|property| property.field == field("page")).unwrap();
+    let top = &page.values[0];
+    assert_eq!((page.events, page.more_values, top.value.as_str()), (7000, true, "frequent"));
+    assert!(top.lower_bound <= 2000 && 2000 <= top.events && top.lower_bound > 1000, "{top:?}");
 }

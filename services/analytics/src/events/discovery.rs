@@ -98,7 +98,7 @@ impl Listing {
         pb::ListEventNamesResponse {
             event_names: page.into_iter().map(name).collect(),
             next_page_token,
-            info: Some(seen.info(range, found.1, 0, true)),
+            info: Some(seen.info(range, found.1, true)),
         }
     }
 
@@ -116,9 +116,10 @@ impl Listing {
             let kinds = kinds
                 .into_iter()
                 .map(|(kind, events)| pb::PropertyKind { kind: kind_number(*kind).into(), events: *events });
-            let values = of.values.iter().take(self.values).map(|(text, events)| pb::PropertyValue {
-                value: Some(Value { kind: Some(value::Kind::StringValue(text.clone())) }),
-                events: *events,
+            let values = of.values.iter().take(self.values).map(|of| pb::PropertyValue {
+                value: Some(Value { kind: Some(value::Kind::StringValue(of.value.clone())) }),
+                events: of.events,
+                lower_bound: of.lower_bound,
             });
             pb::Property {
                 field: of.field.to_string(),
@@ -132,7 +133,7 @@ impl Listing {
         pb::ListPropertiesResponse {
             properties: page.into_iter().map(property).collect(),
             next_page_token,
-            info: Some(seen.info(range, found.1, 0, exact)),
+            info: Some(seen.info(range, found.1, exact)),
         }
     }
 }

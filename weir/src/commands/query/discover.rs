@@ -157,7 +157,8 @@ fn property_table(properties: &[Property], with_values: bool) -> String {
         if with_values {
             let top = property.top_values.iter();
             let top = top.filter_map(|top| {
-                Some(format!("{} ({})", figure::value(top.value.as_ref()?), grouped(top.events)))
+                let up_to = if top.lower_bound < top.events { "up to " } else { "" };
+                Some(format!("{} ({up_to}{})", figure::value(top.value.as_ref()?), grouped(top.events)))
             });
             row.push(property.distinct_values.as_ref().map(figure::figure).unwrap_or_default());
             row.push(top.collect::<Vec<_>>().join(", "));
@@ -199,6 +200,7 @@ mod tests {
         let value = |text: &str, events| PropertyValue {
             value: Some(Value { kind: Some(Kind::StringValue(text.into())) }),
             events,
+            lower_bound: events,
         };
         Property {
             field: "properties.plan".into(),
