@@ -39,12 +39,15 @@ pub struct Read {
     pub rows: u64,
     /// Bytes of segments.
     pub bytes: u64,
+    /// Events that were late among those that a question is about; not told by rows of SQL and of exports.
+    pub late: u64,
 }
 
 impl AddAssign for Read {
     fn add_assign(&mut self, other: Self) {
         self.rows += other.rows;
         self.bytes += other.bytes;
+        self.late += other.late;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray as _, RecordBatch};
 use datafusion::{
     common::ScalarValue,
     logical_expr::{Expr, SortExpr, lit},
@@ -17,9 +17,10 @@ use crate::{
     engine::{Read, read, stopped},
     events::column,
     filter::Filter,
+    gather::holds,
 };
 
-/// Takes the batches of one stream. Columns are in the order in which they were selected.
+/// Takes the batches of one stream. Columns are in the order in which they were selected; others may follow.
 pub(crate) trait Sink: Send + 'static {
     /// Takes one.
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error>;
@@ -117,11 +118,12 @@ impl Scan {
 
     /// Runs it with a sink for each of the streams, which the engine's threads share. Runs on them.
     pub(crate) async fn run<S: Sink>(
-        self,
+        mut self,
         engine: &Engine,
         events: &dyn Events,
         sink: impl Fn() -> S,
     ) -> Result<(Vec<S>, Read), Error> {
+        let late_at = self.select_column(Column::Core(name::LATE));
         let plan = self.plan(engine, events).await?;
         let task_context = engine.context().task_ctx();
         let streams = execute_stream_partitioned(Arc::clone(&plan), task_context)
@@ -131,24 +133,28 @@ impl Scan {
             let (engine, mut sink) = (engine.clone(), sink());
             tasks.spawn(async move {
                 let memory = engine.memory("events of a question");
+                let mut late = 0;
                 while let Some(batch) = stream.next().await {
-                    sink.take(&batch.map_err(|error| engine.failure(error))?)?;
+                    let batch = batch.map_err(|error| engine.failure(error))?;
+                    late += holds(batch.column(late_at).as_boolean()).count_set_bits() as u64;
+                    sink.take(&batch)?;
                     memory.try_resize(sink.bytes()).map_err(|error| engine.failure(error))?;
                     // A stream that is always ready would never let a cancelled question stop.
                     tokio::task::yield_now().await;
                 }
-                Ok::<_, Error>((sink, memory))
+                Ok::<_, Error>((sink, memory, late))
             });
         }
-        let (mut sinks, mut accounts) = (Vec::new(), Vec::new());
+        let (mut sinks, mut accounts, mut late) = (Vec::new(), Vec::new(), 0);
         while let Some(done) = tasks.join_next().await {
-            let (sink, memory) = done.map_err(stopped)??;
+            let (sink, memory, of_stream) = done.map_err(stopped)??;
             sinks.push(sink);
             accounts.push(memory);
+            late += of_stream;
         }
         // Accounts are kept until all streams have ended, so that they are charged together.
         drop(accounts);
-        Ok((sinks, read(&plan)))
+        Ok((sinks, Read { late, ..read(&plan) }))
     }
 }
 

@@ -55,7 +55,9 @@ def answer(world, question):
         }
 
     overall = figures(world, measures, [], passes, [(begin, end)]).get(((), 0), nothing)
-    ((late,),) = world.rows(f"select count(*) from e where time >= {begin} and time < {end} and late and {passes}")
+    # The first windows of a rolling series reach back before the range.
+    first = min(begin, windows[0][0]) if shape not in ("plain", "cumulative") else begin
+    ((late,),) = world.rows(f"select count(*) from e where time >= {first} and time < {end} and late and {passes}")
     return {
         "buckets": buckets,
         "series": [one(group) for group in kept],

@@ -165,7 +165,7 @@ impl Funnel {
             let stepped = self.usable(action) & (live << 1);
             live |= stepped;
             if stepped >> reached & 1 != 0 {
-                times[reached] = action.time - start;
+                times[reached] = action.time.saturating_sub(start);
                 reached += 1;
             }
         }

@@ -64,11 +64,8 @@ enum Kind {
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     time: usize,
-    late: usize,
     groups: Vec<usize>,
     buckets: Arc<Buckets>,
-    /// Buckets before the range: late events in them are not the answer's.
-    lead: usize,
     specs: Vec<Spec>,
 }
 
@@ -80,7 +77,6 @@ pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
         scan.keep(condition);
     }
     let time = scan.select_column(Column::Core(name::TIME));
-    let late = scan.select_column(Column::Core(name::LATE));
     let groups = question.by.iter().map(|field| scan.select_column(Column::text(field))).collect();
     let specs = question
         .measures
@@ -94,7 +90,7 @@ pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
         })
         .collect();
     let buckets = Arc::new(Buckets::new(grid.read()));
-    (scan, Layout { time, late, groups, buckets, lead: grid.lead(), specs })
+    (scan, Layout { time, groups, buckets, specs })
 }
 
 fn kind(measure: &Measure, precision: Precision, scan: &mut Scan) -> Kind {
@@ -226,7 +222,6 @@ pub(super) struct Cells {
     /// The same where there are few groups and buckets: by group, the cells of all buckets.
     table: Vec<u32>,
     pub(super) columns: Vec<Measurements>,
-    pub(super) late: u64,
     /// Numbers kept, and an estimate of what sketches hold, bytes.
     kept: usize,
     /// Of the batch at hand: group, bucket and cell of each row.
@@ -239,16 +234,12 @@ impl Cells {
         let columns = layout.specs.iter().map(|spec| Measurements::new(spec.kind)).collect();
         let (texts, index, places) = (Texts::default(), HashMap::default(), Vec::new());
         let table = Vec::new();
-        Self { layout, texts, index, table, columns, late: 0, kept: 0, places, near: 0 }
+        Self { layout, texts, index, table, columns, kept: 0, places, near: 0 }
     }
 
     fn place(&mut self, batch: &RecordBatch) {
-        let Self { layout, texts, index, table, places, near, late, .. } = self;
+        let Self { layout, texts, index, table, places, near, .. } = self;
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
-        let was_late = holds(batch.column(layout.late).as_boolean());
-        if layout.lead == 0 {
-            *late += was_late.count_set_bits() as u64;
-        }
         let groups: Vec<&StringViewArray> =
             layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
         let buckets = layout.buckets.len();
@@ -257,9 +248,6 @@ impl Cells {
         places.extend(times.iter().enumerate().map(|(row, time)| {
             let group = if groups.is_empty() { 0 } else { texts.number(&groups, row) };
             let bucket = layout.buckets.find(*time, near).expect("the scan keeps to the buckets");
-            if layout.lead > 0 && bucket >= layout.lead && was_late.value(row) {
-                *late += 1;
-            }
             let key = (group, bucket as u32);
             let at = group as usize * buckets + bucket;
             let cell = match table.get(at) {

@@ -33,7 +33,6 @@ pub(super) struct Merged {
     columns: Vec<Measurements>,
     /// By measure, where it counts actors exactly.
     actors: Vec<Option<Actors>>,
-    pub(super) late: u64,
 }
 
 impl Merged {
@@ -50,14 +49,12 @@ impl Merged {
             groups: 0,
             columns: Vec::new(),
             actors: Vec::new(),
-            late: 0,
         };
         // By measure that counts actors, by part: what each stream saw, with groups as they are numbered here.
         let mut sightings: Vec<Vec<Vec<Pile<Sighting>>>> = Vec::new();
         for stream in streams {
             let bytes = crate::scan::Sink::bytes(&stream);
             memory.try_grow(bytes).map_err(|error| engine.failure(error))?;
-            merged.late += stream.late;
             let numbers = merged.texts.absorb(&stream.texts);
             let number = |group: u32| numbers.get(group as usize).copied().unwrap_or(0);
             let mut places = vec![0; stream.index.len()];

@@ -129,8 +129,6 @@ pub struct Answer {
     pub omitted_series: usize,
     /// Over all series and the whole range.
     pub totals: Vec<Figure>,
-    /// Events that the answer is about that were late.
-    pub late: u64,
     /// What was read.
     pub read: Read,
 }
@@ -225,7 +223,9 @@ async fn answer(
     let mut merged = Merged::of(engine, streams, question.span(), &grid).await?;
     for (column, measured) in question.measures.iter().enumerate() {
         if measured.measure == Measure::Visits {
-            read += visits::count(engine, events, &question, measured, &grid, column, &mut merged).await?;
+            let again =
+                visits::count(engine, events, &question, measured, &grid, column, &mut merged).await?;
+            read += Read { late: 0, ..again };
         }
     }
     let measures = settle_currencies(&question, &merged)?;
@@ -258,8 +258,7 @@ async fn answer(
         [only] if question.by.is_empty() => only.totals.clone(),
         _ => view.totals(),
     };
-    let late = merged.late;
-    Ok(Answer { measures, buckets: grid.buckets(), series, omitted_series, totals, late, read })
+    Ok(Answer { measures, buckets: grid.buckets(), series, omitted_series, totals, read })
 }
 
 /// Fills in the currency where a measure leaves it open, or asks which is meant.

@@ -1,8 +1,8 @@
 //! Aggregate functions for SQL.
 //!
 //! - `funnel_depth(time, window_seconds, step1, step2, …)`: of the events of a group (mostly `group by user_hash`), how many steps
-//!   the best chain reaches within the window, see [`fold::funnel`](crate::fold::funnel). Events at one time are taken in no
-//!   particular order.
+//!   the best chain reaches within the window, see [`fold::funnel`](crate::fold::funnel). Events at one time are taken
+//!   in the order of the steps that they meet.
 //! - `retention(condition1, condition2, …)`: a list that tells for each condition whether some event meets it and some event meets
 //!   the first.
 
@@ -141,7 +141,7 @@ impl Accumulator for FunnelDepth {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.actions.sort_by_key(|(time, _)| *time);
+        self.actions.sort_unstable();
         let action = |(offset, (time, marks)): (i64, &(i64, u32))| Action {
             actor: 0,
             time: *time,

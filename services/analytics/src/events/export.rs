@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
+use arrow::{
+    array::{AsArray as _, RecordBatch},
+    ipc::writer::StreamWriter,
+};
 use bytes::Bytes;
 use datafusion::parquet::{
     arrow::ArrowWriter,
@@ -24,9 +27,9 @@ use weir_proto::{
     time::timestamp,
     validate::{Path, Violations},
 };
-use weir_query::{Rows, export::Export, fields};
+use weir_query::{Rows, engine::Read, export::Export, fields};
 use weir_rollup::field::{ContextField, Field};
-use weir_store::Decoder;
+use weir_store::{Decoder, schema::column};
 
 use super::Seen;
 use crate::{
@@ -119,12 +122,12 @@ impl Wish {
     ) -> impl Stream<Item = Result<pb::ExportEventsResponse, Error>> + Send {
         let content_type = self.content_type();
         let begun = File::begin(&self, &rows);
-        let state = begun.map(|file| (file, rows, 0_u64));
+        let state = begun.map(|file| (file, rows, 0_u64, 0_u64));
         let first = std::iter::once(content_type.to_owned()).chain(std::iter::repeat(String::new()));
         let pieces = stream::unfold(Some(state), move |state| {
             let (seen, range) = (Arc::clone(&seen), range.clone());
             async move {
-                let (mut file, mut rows, mut events) = match state? {
+                let (mut file, mut rows, mut events, mut late) = match state? {
                     Ok(begun) => begun,
                     Err(error) => return Some((Err(error), None)),
                 };
@@ -132,17 +135,18 @@ impl Wish {
                     match rows.next().await {
                         Some(Ok(batch)) => {
                             events += batch.num_rows() as u64;
+                            late += late_of(&batch);
                             if let Err(error) = file.write(&batch) {
                                 return Some((Err(error), None));
                             }
                             if file.ready() >= PIECE {
                                 let piece = (file.take(), 0, None);
-                                return Some((Ok(piece), Some(Ok((file, rows, events)))));
+                                return Some((Ok(piece), Some(Ok((file, rows, events, late)))));
                             }
                         }
                         Some(Err(error)) => return Some((Err(error.into()), None)),
                         None => {
-                            let info = seen.info(&range, rows.read(), 0, true);
+                            let info = seen.info(&range, Read { late, ..rows.read() }, true);
                             let last = file.end().map(|bytes| (bytes, events, Some(info)));
                             return Some((last, None));
                         }
@@ -156,6 +160,12 @@ impl Wish {
             Ok(pb::ExportEventsResponse { body: Some(body), events, info })
         })
     }
+}
+
+/// Events that were late.
+fn late_of(batch: &RecordBatch) -> u64 {
+    let late = batch.column_by_name(column::LATE).and_then(|late| late.as_boolean_opt());
+    late.map_or(0, |late| late.true_count() as u64)
 }
 
 /// A file in the making.

@@ -94,7 +94,7 @@ impl Funnel {
             total: Some(pb::FunnelGroup { group: Vec::new(), steps: self.steps(&answer.total) }),
             groups: groups.collect(),
             omitted_groups: answer.omitted_groups as u64,
-            info: Some(seen.info(range, answer.read, 0, true)),
+            info: Some(seen.info(range, answer.read, true)),
         }
     }
 

@@ -228,7 +228,7 @@ impl Seen {
     }
 
     /// What an answer from these events says about itself.
-    pub(crate) fn info(&self, range: &Range<i64>, read: Read, late: u64, exact: bool) -> ResultInfo {
+    pub(crate) fn info(&self, range: &Range<i64>, read: Read, exact: bool) -> ResultInfo {
         let Snapshot { next_offsets, stale, segments, missing, .. } = &self.snapshot;
         let counted: BTreeMap<u32, u64> = next_offsets
             .iter()
@@ -251,7 +251,7 @@ impl Seen {
             watermark: self.watermark(),
             consistency_token: token::encode(&counted),
             source: Source::Store.into(),
-            late_events: late,
+            late_events: read.late,
             rows_read: read.rows,
             bytes_read: read.bytes,
             start_time: moment(range.start),

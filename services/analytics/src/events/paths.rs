@@ -81,7 +81,7 @@ impl Paths {
         seen: &Seen,
     ) -> pb::QueryPathsResponse {
         let root = pb::PathNode { value: self.root.clone(), ..node(&answer.root) };
-        pb::QueryPathsResponse { root: Some(root), info: Some(seen.info(range, answer.read, 0, true)) }
+        pb::QueryPathsResponse { root: Some(root), info: Some(seen.info(range, answer.read, true)) }
     }
 }
 

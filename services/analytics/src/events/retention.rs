@@ -87,7 +87,7 @@ impl Retention {
             groups: groups.iter().take(self.max_groups).map(|cohorts| self.group(cohorts)).collect(),
             omitted_groups: groups.len().saturating_sub(self.max_groups) as u64,
             period: self.period.into(),
-            info: Some(seen.info(range, answer.read, 0, true)),
+            info: Some(seen.info(range, answer.read, true)),
         }
     }
 

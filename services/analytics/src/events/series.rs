@@ -188,5 +188,5 @@ fn info(question: &Question, answer: &Answer, seen: &Seen) -> pb::ResultInfo {
     let exact = |figure: &Figure| figure.estimate.is_none_or(|estimate| estimate.exact);
     let all =
         answer.series.iter().all(|series| series.totals.iter().all(exact)) && answer.totals.iter().all(exact);
-    seen.info(&question.range, answer.read, answer.late, all)
+    seen.info(&question.range, answer.read, all)
 }

@@ -53,7 +53,7 @@ pub(crate) fn parts(
                         i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
                     )),
                     peak_memory_bytes: rows.peak_memory(),
-                    info: Some(seen.info(&(i64::MIN..i64::MAX), rows.read(), 0, true)),
+                    info: Some(seen.info(&(i64::MIN..i64::MAX), rows.read(), true)),
                 };
                 Some((vec![Ok(Part::Statistics(statistics))], None))
             }

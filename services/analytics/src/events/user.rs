@@ -64,7 +64,7 @@ pub(crate) fn profile(user: &str, found: Profile, seen: &Seen) -> Result<pb::Get
         traits: traits(&found.traits),
         last_context: context,
     };
-    let info = seen.info(&(first..last.saturating_add(1)), found.read, 0, true);
+    let info = seen.info(&(first..last.saturating_add(1)), found.read, true);
     Ok(pb::GetUserResponse { user: Some(user), info: Some(info) })
 }
 
@@ -143,7 +143,7 @@ impl UserEvents {
             next_page_token: last
                 .map(|row| token(decoder.time(row), decoder.offset(row)))
                 .unwrap_or_default(),
-            info: Some(seen.info(range, page.read, 0, true)),
+            info: Some(seen.info(range, page.read, true)),
         })
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn answer(laid: &Laid, question: &Json) -> Result<Json, Error> 
     Ok(match text(&question["kind"]) {
         "series" => match engine.series(events, series(question), LIMIT).await {
             Ok(answer) => shown_series(&answer, question),
-            Err(Error::Question { what: "currency", .. }) => json!({"error": "currency"}),
+            Err(Error::Question { what: "measures", .. }) => json!({"error": "currency"}),
             Err(other) => return Err(other),
         },
         "funnel" => shown_funnel(&engine.funnel(events, funnel(question), LIMIT).await?),
@@ -188,7 +188,7 @@ fn shown_series(answer: &series::Answer, question: &Json) -> Json {
         "series": answer.series.iter().map(series).collect::<Json>(),
         "omitted": answer.omitted_series,
         "totals": figures(&answer.totals),
-        "late": answer.late,
+        "late": answer.read.late,
     })
 }
 

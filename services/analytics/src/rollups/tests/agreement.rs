@@ -114,7 +114,7 @@ proptest! {
                 assert_agree(&point.figures, &of.figures);
             }
         }
-        prop_assert_eq!(info.late_events, exact.late);
+        prop_assert_eq!(info.late_events, exact.read.late);
         let all_exact = rollup.series.iter().flat_map(|of| of.points.iter().flat_map(|point| &point.figures).chain(&of.totals));
         prop_assert_eq!(info.exact, all_exact.into_iter().all(|figure| figure.exact));
     }
