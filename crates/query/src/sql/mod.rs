@@ -36,10 +36,12 @@ use weir_store::view::Column;
 
 use crate::{Engine, Error, Events, Rows, export::all_columns};
 
+mod bounded;
 pub mod functions;
 mod growth;
 mod patience;
 
+use bounded::bounded;
 use growth::{Growth, Size};
 
 /// Longest statement, bytes.
@@ -49,13 +51,22 @@ const MAX_LINKS: usize = 1000;
 /// Tables that a statement reads, see [`Size`].
 const MAX_TABLES: u64 = 1000;
 /// Columns of `events` that one of a statement comes to, see [`Size`].
-const MAX_WIDTH: u64 = 10_000;
+const MAX_WIDTH: u64 = 1000;
 /// Properties that one statement can use.
 const MAX_PROPERTIES: usize = 200;
 
 /// Functions that make large values out of small ones, without accounting for the memory.
-const LEFT_OUT: [&str; 8] =
-    ["repeat", "lpad", "rpad", "array_repeat", "array_resize", "range", "generate_series", "gen_series"];
+const LEFT_OUT: [&str; 9] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "encode",
+    "array_repeat",
+    "array_resize",
+    "range",
+    "generate_series",
+    "gen_series",
+];
 
 /// What a statement may use.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +136,7 @@ fn state(engine: &Engine, table: Arc<dyn TableProvider>) -> Result<SessionState,
     };
     let mut scalars = SessionStateDefaults::default_scalar_functions();
     scalars.retain(|function| !left_out(function.name(), function.aliases()));
+    let scalars = scalars.into_iter().map(bounded).collect();
     let mut aggregates = SessionStateDefaults::default_aggregate_functions();
     aggregates.extend(functions::all());
     let config =

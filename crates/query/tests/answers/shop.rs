@@ -220,14 +220,14 @@ fn a_frequent_value_is_found_however_late_it_comes() {
     let with = |value: String| Event {
         user: "ann".to_owned(),
         name: "view".to_owned(),
-        texts: vec![("page".to_owned(), value)],
+        texts: vec![("plan".to_owned(), value)],
         ..Event::default()
     };
     let rare = (0..5000).map(|number| with(format!("rare {number}")));
     let events: Vec<Event> = rare.chain((0..2000).map(|_| with("frequent".to_owned()))).collect();
     let question = weir_query::names::Question { range: ALWAYS, filter: Filter::default(), values: 1 };
     let (properties, _) = run(engine().properties(Held::of(&events, 1000), question, LIMIT)).unwrap();
-    let page = properties.iter().find(|property| property.field == field("page")).unwrap();
+    let page = properties.iter().find(|property| property.field == field("plan")).unwrap();
     let top = &page.values[0];
     assert_eq!((page.events, page.more_values, top.value.as_str()), (7000, true, "frequent"));
     assert!(top.lower_bound <= 2000 && 2000 <= top.events && top.lower_bound > 1000, "{top:?}");

@@ -150,11 +150,29 @@ fn common_table_expressions_that_double_are_refused() {
         text.push_str(&format!(", t{level} as (select x+x x from t{before})"));
     }
     match ask(&format!("{text} select * from t40 where x > 3")) {
-        Err(Error::Sql(message)) => assert!(message.contains("at most 10000 of `events`"), "{message}"),
+        Err(Error::Sql(message)) => assert!(message.contains("at most 1000 of `events`"), "{message}"),
         other => panic!("{other:?}"),
     }
     let used = "with a as (select 1 x from events) select count(*) from a natural join a b";
     assert_eq!(shown(used), "36");
+}
+
+#[test]
+fn texts_do_not_grow_without_end() {
+    let nested =
+        |of: &str, times: usize| (0..times).fold("event_name".to_owned(), |text, _| of.replace("{}", &text));
+    for growing in ["replace({}, 'i', 'ii')", "regexp_replace({}, 'i', 'ii', 'g')"] {
+        let of = |times| format!("select max(length({})) from events", nested(growing, times));
+        assert!(shown(&of(3)).parse::<u64>().unwrap() >= 5, "{growing}");
+        match ask(&of(40)) {
+            Err(Error::OutOfMemory { .. }) => {}
+            other => panic!("{growing}: {other:?}"),
+        }
+    }
+    let long = "x".repeat(30_000);
+    let squared = format!("select max(length(replace('{long}', 'x', '{long}'))) from events");
+    assert!(matches!(ask(&squared), Err(Error::OutOfMemory { .. })), "of literals, too");
+    assert_eq!(shown("select replace(max(event_name), 'vis', 'h') from events"), "hit");
 }
 
 #[test]
