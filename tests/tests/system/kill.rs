@@ -86,8 +86,9 @@ async fn kill_again_and_again(mut system: System, victim: &'static str, pause: D
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_was_given_up_for_dead_changes_nothing_when_it_comes_back() -> Result<()> {
-    let system = tokio::task::block_in_place(|| {
-        System::on_kafka(&kafka::shared().bootstrap(), 2, SharedStore::Folder)
+    let mut system = tokio::task::block_in_place(|| {
+        // It is publishing all the time, so it is also stopped in the middle of that.
+        System::on_kafka_with(&kafka::shared().bootstrap(), 2, SharedStore::Folder, &RESTLESS_STORE)
     })?;
     let (zombie, heir) = (system.addresses.consumer, system.addresses.second_consumer);
     until_running(zombie, 1..3).await?;
@@ -107,7 +108,12 @@ async fn a_consumer_that_was_given_up_for_dead_changes_nothing_when_it_comes_bac
     until_running(zombie, 1..3).await?;
     load.more(1000).await?;
     let (expected, tokens) = load.stop().await?;
-    check(&system, &expected, &tokens).await
+    check(&system, &expected, &tokens).await?;
+
+    // Nor has it written over anything: who reads the chains anew finds the same.
+    system.kill("analytics");
+    tokio::task::block_in_place(|| system.restart("analytics"))?;
+    check(&system, &expected, &tokens).await.context("after a restart of analytics")
 }
 
 /// Waits until a consumer runs so many partitions.
