@@ -105,6 +105,12 @@ fn nothing_but_queries_over_events_can_be_planned() {
 }
 
 #[test]
+fn a_slip_is_told_in_words() {
+    let slip = ask("select count(*) form events where late = true").unwrap_err().to_string();
+    assert!(slip.contains("end of statement, found: events") && !slip.contains("ParserError"), "{slip}");
+}
+
+#[test]
 fn plans_and_columns_can_be_shown() {
     assert!(shown("explain select property('plan') from events").contains("properties.plan"));
     assert!(shown("describe events").contains("log_offset"));
