@@ -115,6 +115,16 @@ impl System {
     /// Producer, analytics, gateway and one or two consumers as processes of their own, on the Kafka at `bootstrap`. Topics,
     /// group and the place of the events have names of this system's own.
     pub fn on_kafka(bootstrap: &str, consumers: usize, store: SharedStore) -> Result<Self> {
+        Self::on_kafka_with(bootstrap, consumers, store, &[])
+    }
+
+    /// The same with some settings.
+    pub fn on_kafka_with(
+        bootstrap: &str,
+        consumers: usize,
+        store: SharedStore,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let (dir, addresses) = (tempfile::tempdir()?, Addresses::free());
         let prefix = uuid::Uuid::new_v4().simple().to_string();
         let names = ["producer", "consumer", "second_consumer", "analytics", "gateway"];
@@ -139,6 +149,7 @@ impl System {
                 .map(|(k, v)| (k.to_owned(), v)),
             );
             plan.env.extend(store.settings(dir.path(), &prefix).map(|(k, v)| (k.to_owned(), v)));
+            plan.env.extend(settings.iter().map(|(key, value)| ((*key).into(), (*value).into())));
             let ports = match name {
                 "producer" => addresses.producer.http,
                 "consumer" => addresses.consumer.http,
@@ -180,12 +191,13 @@ impl System {
         Ok(())
     }
 
-    /// The command `weir store …` on the store of `weir up`.
+    /// The command `weir store …` on the system's store.
     ///
     /// # Panics
-    /// When the system is none of one binary.
+    /// When nothing in the system writes one.
     pub fn store_command(&self, action: &str) -> Command {
-        let plan = &self.plans["up"];
+        let writer = self.plans.get("up").or_else(|| self.plans.get("consumer"));
+        let plan = writer.expect("`weir up` or a consumer writes the store");
         let mut command = Command::new(binary());
         command.args(["store", action]).args(&plan.args[1..]).envs(&plan.env);
         command

@@ -35,6 +35,8 @@ use crate::{
 
 const METRICS: &str = "metrics-data";
 const EVENTS: &str = "analytics-events";
+/// How long a watch may be silent although something happened.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running service.
 struct System {
@@ -154,6 +156,12 @@ fn events(summary: &GetSummaryResponse) -> f64 {
     value(&summary.current.as_ref().expect("there is a current range").events)
 }
 
+/// The next update of a watch.
+async fn next<T>(watch: &mut Streaming<T>) -> T {
+    let next = tokio::time::timeout(PATIENCE, watch.message()).await;
+    next.expect("there is something to tell").unwrap().expect("the watch goes on")
+}
+
 fn watched_events(response: &WatchQueryResponse) -> f64 {
     match response.result.as_ref().expect("there is a result") {
         watch_query_response::Result::Summary(summary) => events(summary),
@@ -250,7 +258,7 @@ async fn a_watch_equals_the_query_at_the_same_state() {
         ..Default::default()
     };
     let mut watch = system.watch(Query::Breakdown(breakdown.clone())).await;
-    assert_eq!(watched_events(&watch.message().await.unwrap().unwrap()), 0.0);
+    assert_eq!(watched_events(&next(&mut watch).await), 0.0);
 
     let mut writers = [Writer::new(0), Writer::new(0)];
     for (partition, writer) in writers.iter().enumerate() {
@@ -265,7 +273,7 @@ async fn a_watch_equals_the_query_at_the_same_state() {
         system.append(partition as u32, batch).await;
         expected += 2.0;
         let latest = loop {
-            let response = watch.message().await.unwrap().unwrap();
+            let response = next(&mut watch).await;
             assert!(response.update > update, "updates rise");
             update = response.update;
             assert!(watched_events(&response) <= expected);
@@ -306,7 +314,7 @@ async fn a_slow_reader_gets_fewer_answers_and_ends_with_the_latest() {
         ..Default::default()
     };
     let mut watch = system.watch(Query::TimeSeries(series)).await;
-    watch.message().await.unwrap().unwrap();
+    next(&mut watch).await;
     let mut writer = Writer::new(0);
     system.append(0, writer.claim()).await;
     for user in 0..BATCHES {
@@ -316,7 +324,7 @@ async fn a_slow_reader_gets_fewer_answers_and_ends_with_the_latest() {
     assert_eq!(events(&system.summary(token(0, BATCHES - 1)).await), BATCHES as f64);
     let (mut answers, mut counted, mut update) = (0, 0.0, 1);
     while counted < BATCHES as f64 {
-        let response = watch.message().await.unwrap().unwrap();
+        let response = next(&mut watch).await;
         assert_eq!(response.update, update + 1);
         assert!(watched_events(&response) >= counted, "an outdated answer after a newer one");
         (counted, update) = (watched_events(&response), response.update);
@@ -419,7 +427,7 @@ async fn live_events_are_filtered_and_what_a_slow_reader_misses_is_counted() {
     let mut watch = system.client.clone().watch_events(request).await.unwrap().into_inner();
 
     append(&system.log, EVENTS, 0, vec![record(1), record(2)]).await;
-    let first = watch.message().await.unwrap().unwrap();
+    let first = next(&mut watch).await;
     let event = first.events[0].event.as_ref().unwrap();
     assert_eq!((first.events.len(), first.missed, event.user_id.as_str()), (1, 0, "user-2"));
 
@@ -429,7 +437,7 @@ async fn live_events_are_filtered_and_what_a_slow_reader_misses_is_counted() {
     append(&system.log, EVENTS, 1, vec![record(1_000_000)]).await;
     let (mut received, mut missed) = (0, 0);
     loop {
-        let response = watch.message().await.unwrap().unwrap();
+        let response = next(&mut watch).await;
         assert!(response.events.len() <= 16);
         received += response.events.len() as u64;
         missed += response.missed;
@@ -447,7 +455,7 @@ async fn watches_are_limited_and_end_with_the_service() {
     let dir = tempfile::tempdir().unwrap();
     let system = System::start_with(dir.path(), |config| config.analytics.max_watches = 2).await;
     let mut queries = system.watch(Query::Summary(GetSummaryRequest::default())).await;
-    queries.message().await.unwrap().unwrap();
+    next(&mut queries).await;
     let mut live =
         system.client.clone().watch_events(WatchEventsRequest::default()).await.unwrap().into_inner();
     let request =

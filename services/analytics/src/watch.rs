@@ -157,7 +157,9 @@ impl Watcher {
             if pulse.counted != self.seen.counted {
                 return;
             }
-            let stale = self.partial || self.watch.question.kind.is_live() || pulse.moved != self.seen.moved;
+            // What was counted without a change to the answer is still to be told.
+            let untold = pulse != self.sent_pulse;
+            let stale = self.partial || self.watch.question.kind.is_live() || untold;
             tokio::select! {
                 changed = self.pulse.changed() => {
                     if changed.is_err() {

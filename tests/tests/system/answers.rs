@@ -1,6 +1,8 @@
-//! A shop's clickstream goes in by `weir import` and `weir query` gives the answers that DuckDB and plain Python gave
+//! A shop's clickstream goes in by `weir import`, and `weir query` and REST give the answers that DuckDB and plain Python gave
 //! (`data/answers.py`): on one binary, restarted and compacted again and again, on three services with Kafka and a bucket, and with
 //! a consumer killed in mid-import.
+
+mod questions;
 
 use std::{
     io::{Read, Write},
@@ -18,9 +20,9 @@ use weir_tests::{
     system::{RESTLESS_STORE, SharedStore, System},
 };
 
+use questions::check_answers;
+
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
-/// Half a year that holds all of the data in every zone asked about.
-const RANGE: [&str; 4] = ["--from", "2024-01-01", "--to", "2024-07-01"];
 const IMPORT: [&str; 8] = [
     "--map",
     "user_id=user_id",
@@ -169,7 +171,9 @@ fn import_as(system: &System, maps: [&str; 8]) -> Result<()> {
 /// Waits until that many events of the import are counted.
 fn until_counted(system: &System, events: u64) -> Result<()> {
     until(&format!("{events} events are counted"), || {
-        Ok(number(&query(system, "summary", &[])?["current"]["events"]) >= events as f64)
+        let summary: Value =
+            serde_json::from_str(&system.weir(&["query", "summary", "--json", "--from", "2024-01-01"])?)?;
+        Ok(summary["current"]["events"]["value"].as_f64() >= Some(events as f64))
     })
 }
 
@@ -180,193 +184,5 @@ fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
         ensure!(Instant::now() < deadline, "in {:?} it has not come about that {what}", process::PATIENCE);
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
-}
-
-fn query(system: &System, kind: &str, more: &[&str]) -> Result<Value> {
-    let mut args = vec!["query", kind, "--json"];
-    args.extend(RANGE);
-    args.extend(more);
-    Ok(serde_json::from_str(&system.weir(&args)?)?)
-}
-
-fn check_answers(system: &System) -> Result<()> {
-    let oracle: Value = serde_json::from_slice(&std::fs::read(Path::new(DATA).join("ecom-answers.json"))?)?;
-    let both = ["--measure", "count", "--measure", "unique_users"];
-
-    let summary = query(system, "summary", &[])?;
-    let expected = &oracle["summary"];
-    same("summary events", &summary["current"]["events"], &expected["events"])?;
-    close("summary unique users", &summary["current"]["uniqueUsers"], &expected["unique_users"])?;
-    ensure!(summary["info"]["exact"] == true, "so few users and sessions are exact: {}", summary["info"]);
-    close("summary sessions", &summary["current"]["sessions"], &expected["sessions"])?;
-
-    for (name, interval, zone, more) in [
-        ("daily_utc", "day", "UTC", &[][..]),
-        ("daily_kolkata", "day", "Asia/Kolkata", &[]),
-        ("weekly_new_york", "week", "America/New_York", &[]),
-        (
-            "monthly_mobile_purchases_utc",
-            "month",
-            "UTC",
-            &["--event", "purchase", "--where", "platform=mobile"],
-        ),
-    ] {
-        let args = [&["--interval", interval, "--zone", zone], &both[..], more].concat();
-        let answer = query(system, "time-series", &args)?;
-        let rows = answer["series"][0]["points"].as_array().context("a series has points")?;
-        let day = |point: &Value| vec![point["localTime"].as_str().unwrap_or_default()[..10].to_owned()];
-        check_rows(name, rows, day, &oracle[name])?;
-    }
-
-    for (name, more) in [
-        ("by_event", &["--by", "event_name"][..]),
-        ("purchases_by_platform", &["--by", "platform", "--event", "purchase"]),
-        ("events_by_channel_and_lifecycle", &["--by", "acquisition_channel", "--by", "user_lifecycle"]),
-    ] {
-        let answer = query(system, "breakdown", &[more, &both].concat())?;
-        let mut rows = answer["rows"].as_array().context("a breakdown has rows")?.clone();
-        let group = |row: &Value| -> Vec<String> {
-            row["group"]
-                .as_array()
-                .expect("a row has a group")
-                .iter()
-                .map(|v| v.as_str().unwrap_or("").to_owned())
-                .collect()
-        };
-        if name == "events_by_channel_and_lifecycle" {
-            rows.sort_by_key(group); // the oracle lists these by name
-        }
-        check_rows(name, &rows, group, &oracle[name])?;
-    }
-    check_from_events(system, &oracle)
-}
-
-/// What only the events themselves tell.
-fn check_from_events(system: &System, oracle: &Value) -> Result<()> {
-    let steps = oracle["funnel_steps"].as_array().context("the oracle knows a funnel")?;
-    let steps: Vec<&str> = steps.iter().filter_map(Value::as_str).collect();
-    let steps = steps.join(",");
-    for (name, window, more) in [
-        ("funnel_1h", "1h", &[][..]),
-        ("funnel_1d", "1d", &[]),
-        ("funnel_7d_by_platform", "7d", &["--by", "platform"]),
-    ] {
-        let args = [&["--steps", steps.as_str(), "--window", window, "--order", "strict"], more].concat();
-        let answer = query(system, "funnel", &args)?;
-        let groups = answer["groups"].as_array().cloned().unwrap_or_default();
-        for (group, expected) in oracle[name].as_object().context("funnels by group")? {
-            let found = match group.as_str() {
-                "all" => Some(&answer["total"]),
-                _ => groups.iter().find(|found| found["group"][0] == group.as_str()),
-            };
-            let found = found.with_context(|| format!("{name}: {group} is missing: {answer}"))?;
-            let counts: Vec<_> = found["steps"]
-                .as_array()
-                .context("steps")?
-                .iter()
-                .map(|step| count(&step["count"]))
-                .collect();
-            let expected: Vec<_> = expected.as_array().context("counts")?.iter().map(Value::as_u64).collect();
-            ensure!(counts == expected, "{name}, {group}: {counts:?}, not {expected:?}");
-        }
-    }
-
-    let answer = query(system, "retention", &["--period", "week"])?;
-    let cohorts = answer["groups"][0]["cohorts"].as_array().context("cohorts")?;
-    let expected = oracle["retention_weekly_utc"].as_array().context("the oracle knows retention")?;
-    ensure!(cohorts.len() == expected.len(), "{} cohorts, not {}", cohorts.len(), expected.len());
-    for (cohort, expected) in cohorts.iter().zip(expected) {
-        let day = &cohort["localTime"].as_str().context("a day")?[..10];
-        ensure!(
-            expected[0] == day && count(&cohort["size"]) == expected[1].as_u64(),
-            "{cohort}, not {expected}"
-        );
-        for (week, found) in cohort["counts"].as_array().context("weeks")?.iter().enumerate() {
-            let expected = expected[2].get(week.to_string()).map_or(Some(0), Value::as_u64);
-            ensure!(count(found) == expected, "cohort {day}, week {week}: {found}, not {expected:?}");
-        }
-    }
-
-    let url = format!("{}/v1/users/user_0007/events?pageSize=10", system.addresses.endpoint());
-    let response = process::get(&url).context("a timeline over REST")?;
-    let (_, body) = response.split_once("\r\n\r\n").context("a head and a body")?;
-    let timeline: Value = serde_json::from_str(body).with_context(|| format!("ProtoJSON, not {body}"))?;
-    let found = timeline["events"].as_array().context("events")?.iter().map(|event| {
-        let time = event["correctedTime"].as_str().unwrap_or_default();
-        serde_json::json!([time.replace('T', " ").trim_end_matches('Z'), event["event"]["eventName"]])
-    });
-    let (found, expected) = (Value::Array(found.collect()), &oracle["timeline_user_0007_first_10"]);
-    ensure!(found == *expected, "{found}, not {expected}");
-
-    // Rollups and events agree where both can answer.
-    for (kind, args) in [
-        ("time-series", &["--interval", "day", "--zone", "Asia/Kolkata", "--measure", "unique_users"][..]),
-        ("breakdown", &["--by", "platform", "--measure", "count", "--measure", "unique_users"]),
-    ] {
-        let rollup = query(system, kind, args)?;
-        let events = query(system, kind, &[args, &["--exact"]].concat())?;
-        ensure!(events["info"]["source"] == "SOURCE_STORE", "exact figures come from the events: {events}");
-        let rows = |answer: &Value| match kind {
-            "breakdown" => answer["rows"].clone(),
-            _ => answer["series"].clone(),
-        };
-        ensure!(rows(&rollup) == rows(&events), "{kind}: {rollup} from a rollup, {events} from the events");
-    }
-
-    let sql = "select event_name, count(*) as events, count(distinct user_id) as users from events group by 1 order by 2 desc, 1";
-    let answer = system.weir(&["query", "sql", "--csv", sql])?;
-    let expected = oracle["by_event"].as_array().context("the oracle knows events")?;
-    let lines: Vec<String> = expected
-        .iter()
-        .map(|row| format!("{},{},{}", row[0].as_str().unwrap_or_default(), row[1], row[2]))
-        .collect();
-    let found: Vec<&str> = answer.lines().skip(1).collect();
-    ensure!(found == lines, "SQL: {answer}");
-    Ok(())
-}
-
-/// A 64-bit number in ProtoJSON, which is a text.
-fn count(number: &Value) -> Option<u64> {
-    number.as_str().map_or(Some(0), |text| text.parse().ok())
-}
-
-/// Rows of the oracle are `[key…, events, unique users]`.
-fn check_rows(name: &str, rows: &[Value], key: impl Fn(&Value) -> Vec<String>, oracle: &Value) -> Result<()> {
-    let oracle = oracle.as_array().with_context(|| format!("the oracle knows {name}"))?;
-    ensure!(rows.len() == oracle.len(), "{name}: {} rows, not {}: {rows:?}", rows.len(), oracle.len());
-    for (row, expected) in rows.iter().zip(oracle) {
-        let expected = expected.as_array().context("a row")?;
-        let (keys, figures) = expected.split_at(expected.len() - 2);
-        ensure!(key(row) == keys, "{name}: {row} where the oracle has {expected:?}");
-        same(name, &row["figures"][0], &figures[0])?;
-        close(name, &row["figures"][1], &figures[1])?;
-    }
-    Ok(())
-}
-
-fn number(figure: &Value) -> f64 {
-    figure["value"].as_f64().unwrap_or_default()
-}
-
-/// Exactly equal, and said to be exact.
-fn same(what: &str, figure: &Value, expected: &Value) -> Result<()> {
-    ensure!(
-        figure["exact"] == true && Some(number(figure)) == expected.as_f64(),
-        "{what}: {figure}, not {expected}"
-    );
-    Ok(())
-}
-
-/// Equal where it is said to be exact, else within the bounds that are stated.
-fn close(what: &str, figure: &Value, expected: &Value) -> Result<()> {
-    if figure["exact"] == true {
-        return same(what, figure, expected);
-    }
-    let (low, high) = (figure["lowerBound"].as_f64(), figure["upperBound"].as_f64());
-    ensure!(
-        low <= expected.as_f64() && expected.as_f64() <= high,
-        "{what}: {figure} does not hold {expected}"
-    );
     Ok(())
 }

@@ -164,8 +164,10 @@ fn parse(text: &str) -> Result<(Statement, Vec<Column>), Error> {
     if links > MAX_LINKS {
         return Err(Error::Sql(format!("a statement has at most {MAX_LINKS} keywords and operators")));
     }
-    let mut statements =
-        DFParser::parse_sql(text).map_err(|error| Error::Sql(error.strip_backtrace().to_string()))?;
+    let mut statements = DFParser::parse_sql(text).map_err(|error| match error.find_root() {
+        DataFusionError::SQL(error, _) => Error::Sql(error.to_string()),
+        _ => Error::Sql(error.strip_backtrace()),
+    })?;
     let first = statements.pop_front().filter(|first| statements.is_empty() && is_query(first));
     let Some(mut statement) = first else {
         let problem = "one query can be run: `select …`, `with … select …` or `explain` of such over the table `events`, or \

@@ -191,6 +191,12 @@ fn mistakes_that_only_the_events_show_are_the_statement_s() {
 }
 
 #[test]
+fn a_slip_is_told_in_words() {
+    let slip = ask("select count(*) form events where late = true").unwrap_err().to_string();
+    assert!(slip.contains("end of statement, found: events") && !slip.contains("ParserError"), "{slip}");
+}
+
+#[test]
 fn plans_and_columns_can_be_shown() {
     assert!(shown("explain select property('plan') from events").contains("properties.plan"));
     assert!(shown("describe events").contains("log_offset"));

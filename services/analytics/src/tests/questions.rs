@@ -200,7 +200,7 @@ async fn every_kind_is_watched_and_equals_its_query() {
     let mut watches = Vec::new();
     for query in every_kind() {
         let mut watch = system.watch(query.clone()).await;
-        let answer = watch.message().await.unwrap().unwrap().result.unwrap();
+        let answer = next(&mut watch).await.result.unwrap();
         let (answer, info) = apart(answer);
         assert_eq!(info.consistency_token, token::encode(&counted), "{query:?}");
         let (asked, _) = apart(ask(&system, query.clone(), String::new()).await);
@@ -223,7 +223,7 @@ async fn every_kind_is_watched_and_equals_its_query() {
         let everything = token::encode(&counted);
         for (query, watch, last) in &mut watches {
             let (upkeep, answer, info) = loop {
-                let update = watch.message().await.unwrap().unwrap();
+                let update = next(watch).await;
                 let upkeep = update.upkeep();
                 let (answer, info) = apart(update.result.unwrap());
                 if info.consistency_token == everything {
@@ -242,6 +242,58 @@ async fn every_kind_is_watched_and_equals_its_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_update_counts_exactly_the_events_of_its_token() {
+    const EVENTS: u64 = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::start(dir.path()).await;
+    let [mut consumer, _other] = consumers(&system).await;
+    let by_rollup = breakdown("event_name");
+    let users = Measure { kind: Measured::UniqueUsers.into(), exact: true, ..Measure::default() };
+    let measures = vec![Measure::default(), users];
+    let by_events = QueryBreakdownRequest { measures, ..by_rollup.clone() };
+    let (first, offset) = consumer.take(&system, &[recent(0)]).await;
+    system.summary(token(first, offset)).await;
+
+    let watch = async |query| {
+        let mut watch = system.watch(Query::Breakdown(query)).await;
+        let (mut updates, mut source) = (0, Source::Unspecified);
+        let mut counted = 0;
+        while counted < EVENTS {
+            let response = next(&mut watch).await;
+            counted = watched_events(&response) as u64;
+            let (_, info) = apart(response.result.unwrap());
+            // Each has an offset of its own.
+            let named = token::decode(&info.consistency_token).unwrap();
+            assert_eq!(named, [(first, counted - 1)].into(), "{counted} events are in update {updates}");
+            (updates, source) = (updates + 1, info.source());
+        }
+        assert!(updates > 3, "{updates} updates show nothing");
+        source
+    };
+    let feed = async {
+        for user in 1..EVENTS {
+            consumer.take(&system, &[recent(user)]).await;
+        }
+    };
+    let (by_rollup, by_events, ()) = tokio::join!(watch(by_rollup), watch(by_events), feed);
+    assert_eq!((by_rollup, by_events), (Source::Rollup, Source::Store));
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_of_events_that_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::start(dir.path()).await;
+    let [mut consumer, _other] = consumers(&system).await;
+    let mut watch = system.watch(Query::Funnel(funnel(&["page_view"]))).await;
+    let (empty, _) = apart(next(&mut watch).await.result.unwrap());
+    let (partition, offset) = consumer.take(&system, &[Event { name: "purchase", ..recent(1) }]).await;
+    let (answer, info) = apart(next(&mut watch).await.result.unwrap());
+    assert_eq!((answer, info.consistency_token), (empty, token(partition, offset)));
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watched_range_moves_with_the_clock() {
     let dir = tempfile::tempdir().unwrap();
     let system = System::start(dir.path()).await;
@@ -253,7 +305,7 @@ async fn a_watched_range_moves_with_the_clock() {
         system.watch(Query::Funnel(QueryFunnelRequest { time_range, ..funnel(&["page_view"]) })).await;
     let mut counts = Vec::new();
     while counts != [1, 0] {
-        match watch.message().await.unwrap().unwrap().result.unwrap() {
+        match next(&mut watch).await.result.unwrap() {
             Answer::Funnel(funnel) => counts.push(funnel.total.unwrap().steps[0].count),
             other => panic!("{other:?}"),
         }
