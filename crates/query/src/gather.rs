@@ -19,7 +19,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     Engine, Error,
-    buckets::Buckets,
     engine::stopped,
     fold::{Action, NO_SESSION, actors, session::sessions},
     pile::Pile,
@@ -58,8 +57,6 @@ pub(crate) struct Layout {
     groups: Vec<usize>,
     /// Only events with one of these marks have a group.
     grouped: u32,
-    /// Of an actor's consecutive events in one of these with the same marks, the first and the last are enough.
-    ends: Option<Arc<Buckets>>,
 }
 
 impl Layout {
@@ -75,7 +72,6 @@ impl Layout {
             breaks: Vec::new(),
             groups: Vec::new(),
             grouped: 0,
-            ends: None,
         }
     }
 
@@ -98,12 +94,6 @@ impl Layout {
         self.groups = fields.iter().map(|field| scan.select_column(Column::text(field))).collect();
         self.grouped = if fields.is_empty() { 0 } else { grouped };
     }
-
-    /// Keeps only the first and the last event of those that are alike in a bucket. Others may lie between these two: they come
-    /// from another batch.
-    pub(crate) fn ends(&mut self, buckets: Buckets) {
-        self.ends = Some(Arc::new(buckets));
-    }
 }
 
 /// The actions of one stream.
@@ -115,19 +105,18 @@ pub(crate) struct Actions {
     /// Marks and breaks of the batch at hand.
     marks: Vec<u32>,
     breaks: Vec<u32>,
-    near: usize,
 }
 
 impl Actions {
     pub(crate) fn new(layout: Layout) -> Self {
         let parts = (0..PARTS).map(|_| Pile::default()).collect();
-        Self { layout, parts, texts: Texts::default(), marks: Vec::new(), breaks: Vec::new(), near: 0 }
+        Self { layout, parts, texts: Texts::default(), marks: Vec::new(), breaks: Vec::new() }
     }
 }
 
 impl Sink for Actions {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        let Self { layout, parts, texts, marks, breaks, near } = self;
+        let Self { layout, parts, texts, marks, breaks } = self;
         let rows = batch.num_rows();
         set(marks, rows, batch, &layout.marks, layout.always);
         set(breaks, rows, batch, &layout.breaks, 0);
@@ -155,20 +144,10 @@ impl Sink for Actions {
                     action.actor = xxh3_64_with_seed(id, users[row] as u64) as i64;
                 }
             }
-            let part = &mut parts[part(action.actor)];
-            if let (Some(buckets), Some((first, last))) = (&layout.ends, part.last_two())
-                && alike(first, last)
-                && alike(last, &action)
-                && buckets.find(first.time, near) == buckets.find(action.time, near)
-            {
-                // Without a group: that of the first is what counts.
-                *last = action;
-                continue;
-            }
             if action.marks & layout.grouped != 0 {
                 action.group = texts.number(&groups, row);
             }
-            part.push(action);
+            parts[part(action.actor)].push(action);
         }
         Ok(())
     }
@@ -176,11 +155,6 @@ impl Sink for Actions {
     fn bytes(&self) -> usize {
         self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
     }
-}
-
-/// Whether an event comes after another of the same actor with the same marks.
-fn alike(one: &Action, next: &Action) -> bool {
-    one.actor == next.actor && one.marks == next.marks && (one.time, one.offset) <= (next.time, next.offset)
 }
 
 /// Sets bits where boolean columns hold, besides those that are set in any case.
