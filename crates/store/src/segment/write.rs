@@ -206,8 +206,9 @@ fn properties(compression: Compression, schema: &Schema) -> WriterProperties {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
-    // Of packed times, which look random, Zstandard would save 4 % of the bytes and cost readers a third of a count by day.
-    for name in [column::TIME, column::CLIENT_TIME, column::RECEIVE_TIME] {
+    // Which look random: Zstandard would save 4 % of the bytes of packed times and 6 % of those of hashes, and cost readers a third of
+    // a count by day.
+    for name in [column::USER_HASH, column::TIME, column::CLIENT_TIME, column::RECEIVE_TIME] {
         properties = properties
             .set_column_compression(ColumnPath::from(name), parquet::basic::Compression::UNCOMPRESSED);
     }
