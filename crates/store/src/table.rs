@@ -87,6 +87,8 @@ pub struct Table {
     view: View,
     files: Vec<File>,
     hot: Vec<RecordBatch>,
+    /// Least and greatest time of all rows; `None` without any.
+    time: Option<(i64, i64)>,
     url: ObjectStoreUrl,
     objects: Arc<dyn ObjectStore>,
 }
@@ -100,7 +102,13 @@ impl Table {
         url: ObjectStoreUrl,
         objects: Arc<dyn ObjectStore>,
     ) -> Self {
-        Self { view, files, hot, url, objects }
+        let of_hot = hot.iter().filter_map(|batch| {
+            let times = batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+            Some((min(times)?, max(times)?))
+        });
+        let times = files.iter().map(|file| file.time).chain(of_hot);
+        let time = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        Self { view, files, hot, time, url, objects }
     }
 
     /// The files that can hold rows that pass.
@@ -113,16 +121,6 @@ impl Table {
         Ok(self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
     }
 
-    /// Least and greatest time of all rows; `None` without any.
-    fn time(&self) -> Option<(i64, i64)> {
-        let hot = self.hot.iter().filter_map(|batch| {
-            let times = batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
-            Some((min(times)?, max(times)?))
-        });
-        let all = self.files.iter().map(|file| file.time).chain(hot);
-        all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-    }
-
     /// Whether a filter is a bound on time that all rows keep. Most questions are about a range of time that all of a segment
     /// lies in: nothing is gained by looking at each row.
     fn all_pass(&self, filter: &Expr) -> bool {
@@ -132,7 +130,7 @@ impl Table {
         else {
             return false;
         };
-        let Some((least, greatest)) = self.time().filter(|_| name.name() == column::TIME) else {
+        let Some((least, greatest)) = self.time.filter(|_| name.name() == column::TIME) else {
             return false;
         };
         match op {
