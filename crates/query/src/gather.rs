@@ -9,9 +9,9 @@ use std::{
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch, StringViewArray},
-    datatypes::{Int64Type, TimestampMicrosecondType},
+    datatypes::{Int64Type, TimestampMicrosecondType, UInt32Type},
 };
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::logical_expr::Expr;
 use tokio::task::JoinSet;
 use weir_rollup::field::Field;
 use weir_store::{schema::column as name, view::Column};
@@ -21,6 +21,7 @@ use crate::{
     Engine, Error,
     engine::stopped,
     fold::{Action, NO_SESSION, actors, session::sessions},
+    marks::marks,
     pile::Pile,
     scan::{Scan, Sink},
     texts::Texts,
@@ -50,43 +51,31 @@ pub(crate) struct Layout {
     time: usize,
     offset: usize,
     session: Option<usize>,
-    marks: Vec<(usize, u32)>,
-    /// Marks of every event.
-    always: u32,
-    breaks: Vec<(usize, u32)>,
+    marks: usize,
+    breaks: Option<usize>,
     groups: Vec<usize>,
     /// Only events with one of these marks have a group.
     grouped: u32,
 }
 
 impl Layout {
-    /// Selects what every action has.
-    pub(crate) fn new(scan: &mut Scan, actor: Actor) -> Self {
+    /// Selects what every action has, and marks where conditions hold.
+    pub(crate) fn new(scan: &mut Scan, actor: Actor, conditions: Vec<(Expr, u32)>) -> Self {
         Self {
             user: scan.select_column(Column::Core(name::USER_HASH)),
             time: scan.select_column(Column::Core(name::TIME)),
             offset: scan.select_column(Column::Core(name::LOG_OFFSET)),
             session: (actor == Actor::Session).then(|| scan.select_column(Column::Core(name::SESSION_ID))),
-            marks: Vec::new(),
-            always: 0,
-            breaks: Vec::new(),
+            marks: scan.select(marks(conditions)),
+            breaks: None,
             groups: Vec::new(),
             grouped: 0,
         }
     }
 
-    /// Sets these marks where a condition holds.
-    pub(crate) fn mark(&mut self, scan: &mut Scan, condition: Expr, marks: u32) {
-        if condition == lit(true) {
-            self.always |= marks;
-        } else {
-            self.marks.push((scan.select(condition), marks));
-        }
-    }
-
-    /// Breaks these gaps where a condition holds.
-    pub(crate) fn breaks(&mut self, scan: &mut Scan, condition: Expr, gaps: u32) {
-        self.breaks.push((scan.select(condition), gaps));
+    /// Breaks gaps where conditions hold.
+    pub(crate) fn breaks(&mut self, scan: &mut Scan, conditions: Vec<(Expr, u32)>) {
+        self.breaks = (!conditions.is_empty()).then(|| scan.select(marks(conditions)));
     }
 
     /// Groups events with one of these marks by fields.
@@ -102,38 +91,34 @@ pub(crate) struct Actions {
     layout: Layout,
     parts: Vec<Pile<Action>>,
     texts: Texts,
-    /// Marks and breaks of the batch at hand.
-    marks: Vec<u32>,
-    breaks: Vec<u32>,
 }
 
 impl Actions {
     pub(crate) fn new(layout: Layout) -> Self {
         let parts = (0..PARTS).map(|_| Pile::default()).collect();
-        Self { layout, parts, texts: Texts::default(), marks: Vec::new(), breaks: Vec::new() }
+        Self { layout, parts, texts: Texts::default() }
     }
 }
 
 impl Sink for Actions {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        let Self { layout, parts, texts, marks, breaks } = self;
-        let rows = batch.num_rows();
-        set(marks, rows, batch, &layout.marks, layout.always);
-        set(breaks, rows, batch, &layout.breaks, 0);
+        let Self { layout, parts, texts } = self;
         texts.begin_batch();
+        let marks = batch.column(layout.marks).as_primitive::<UInt32Type>().values();
+        let breaks = layout.breaks.map(|at| batch.column(at).as_primitive::<UInt32Type>().values());
         let users = batch.column(layout.user).as_primitive::<Int64Type>().values();
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
         let offsets = batch.column(layout.offset).as_primitive::<Int64Type>().values();
         let session = layout.session.map(|at| batch.column(at).as_string_view());
         let groups: Vec<&StringViewArray> =
             layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
-        for row in 0..rows {
+        for row in 0..batch.num_rows() {
             let mut action = Action {
                 actor: users[row],
                 time: times[row],
                 offset: offsets[row],
                 marks: marks[row],
-                breaks: breaks[row],
+                breaks: breaks.map_or(0, |breaks| breaks[row]),
                 group: 0,
             };
             if let Some(session) = session {
@@ -154,17 +139,6 @@ impl Sink for Actions {
 
     fn bytes(&self) -> usize {
         self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
-    }
-}
-
-/// Sets bits where boolean columns hold, besides those that are set in any case.
-fn set(bits: &mut Vec<u32>, rows: usize, batch: &RecordBatch, columns: &[(usize, u32)], always: u32) {
-    bits.clear();
-    bits.resize(rows, always);
-    for (at, value) in columns {
-        for row in holds(batch.column(*at).as_boolean()).set_indices() {
-            bits[row] |= value;
-        }
     }
 }
 

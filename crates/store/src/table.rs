@@ -461,6 +461,26 @@ impl ExecutionPlan for Scan {
         self.inner.execute(partition, context)
     }
 
+    /// Computes where rows are read what wants to be: there it is known which texts are numbers.
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExec,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        if !projection.expr().iter().all(|wanted| wanted.expr.placement().should_push_to_leaves()) {
+            return Ok(None);
+        }
+        let holds =
+            self.holds.map(|at| ProjectionExpr::new(Arc::new(PhysicalColumn::new(HOLDS, at)) as _, HOLDS));
+        let wanted: Vec<_> = projection.expr().iter().cloned().chain(holds).collect();
+        let parts = self.parts.iter().map(|part| {
+            let projected = ProjectionExec::try_new(wanted.clone(), Arc::clone(part))?;
+            let swapped = part.try_swapping_with_projection(&projected)?;
+            Ok(swapped.unwrap_or_else(|| Arc::new(projected)))
+        });
+        let parts = parts.collect::<Result<_, DataFusionError>>()?;
+        Ok(Some(Arc::new(Self::of(parts, self.holds.map(|_| wanted.len() - 1))?)))
+    }
+
     /// Of what was read.
     fn metrics(&self) -> Option<MetricsSet> {
         let mut all = MetricsSet::new();
