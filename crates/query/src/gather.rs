@@ -196,19 +196,29 @@ pub(crate) async fn fold<F: Fold>(
                     action.group = numbers.get(action.group as usize).copied().unwrap_or(0);
                 });
             }
-            all.sort_by_key(|action| (action.actor, action.time, action.offset));
-            for actions in actors(&all) {
-                match actor {
-                    Actor::User => folded.add(actions),
-                    Actor::Session => sessions(actions).for_each(|session| folded.add(session)),
-                }
-            }
+            each_actor(&all, |actions| match actor {
+                Actor::User => folded.add(actions),
+                Actor::Session => sessions(actions).for_each(|session| folded.add(session)),
+            });
         },
     );
     let mut folded = result.await?.into_iter();
     let mut sum = folded.next().unwrap_or_else(|| new());
     folded.for_each(|part| sum.merge(part));
     Ok((sum, texts))
+}
+
+/// Takes the actions of each actor, in order. Those that lie together are moved together, and are mostly in order already.
+fn each_actor(all: &[Action], mut take: impl FnMut(&[Action])) {
+    let mut together: Vec<&[Action]> = actors(all).collect();
+    together.sort_by_key(|actions| actions[0].actor);
+    let mut sorted = Vec::new();
+    for of_actor in together.chunk_by(|one, next| one[0].actor == next[0].actor) {
+        sorted.clear();
+        of_actor.iter().for_each(|actions| sorted.extend_from_slice(actions));
+        sorted.sort_by_key(|action| (action.time, action.offset));
+        take(&sorted);
+    }
 }
 
 /// Shares parts out among the engine's threads, each of which adds what it gets to a state of its own.

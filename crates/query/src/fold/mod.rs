@@ -28,7 +28,7 @@ pub struct Action {
 /// [`session::IDLE`] away.
 pub const NO_SESSION: u32 = 1 << 31;
 
-/// The events of each actor, of events that are sorted.
+/// The events of each actor, of events that are sorted; of others, those that follow each other.
 pub fn actors(actions: &[Action]) -> impl Iterator<Item = &[Action]> {
     actions.chunk_by(|one, next| one.actor == next.actor)
 }
