@@ -153,19 +153,17 @@ impl Engine {
 
 async fn answer(engine: &Engine, events: &dyn Events, question: Question) -> Result<Answer, Error> {
     let mut scan = Scan::of(&question.range);
-    let mut layout = Layout::new(&mut scan, question.actor);
-    let mut needed = lit(false);
     let passes = scan.filter(&question.filter);
-    for (step, filter) in question.steps.iter().enumerate() {
-        let condition = scan.filter(filter).and(passes.clone());
-        needed = needed.or(condition.clone());
-        layout.mark(&mut scan, condition, 1 << step);
-    }
-    for exclusion in &question.exclusions {
-        let condition = scan.filter(&exclusion.filter).and(passes.clone());
-        needed = needed.or(condition.clone());
-        layout.breaks(&mut scan, condition, question.gaps(exclusion));
-    }
+    let mut condition = |filter| scan.filter(filter).and(passes.clone());
+    let steps: Vec<_> =
+        question.steps.iter().enumerate().map(|(step, filter)| (condition(filter), 1 << step)).collect();
+    let exclusions = question.exclusions.iter();
+    let exclusions: Vec<_> =
+        exclusions.map(|exclusion| (condition(&exclusion.filter), question.gaps(exclusion))).collect();
+    let mut needed =
+        steps.iter().chain(&exclusions).fold(lit(false), |any, (condition, _)| any.or(condition.clone()));
+    let mut layout = Layout::new(&mut scan, question.actor, steps);
+    layout.breaks(&mut scan, exclusions);
     if question.actor == Actor::Session {
         // Silence can only be measured between all events.
         needed = needed.or(scan.column(Column::Core(name::SESSION_ID)).is_null());

@@ -9,9 +9,9 @@ use std::{
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch, StringViewArray},
-    datatypes::{Int64Type, TimestampMicrosecondType},
+    datatypes::{Int64Type, TimestampMicrosecondType, UInt32Type},
 };
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::logical_expr::Expr;
 use tokio::task::JoinSet;
 use weir_rollup::field::Field;
 use weir_store::{schema::column as name, view::Column};
@@ -19,9 +19,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     Engine, Error,
-    buckets::Buckets,
     engine::stopped,
     fold::{Action, NO_SESSION, actors, session::sessions},
+    marks::marks,
     pile::Pile,
     scan::{Scan, Sink},
     texts::Texts,
@@ -51,58 +51,37 @@ pub(crate) struct Layout {
     time: usize,
     offset: usize,
     session: Option<usize>,
-    marks: Vec<(usize, u32)>,
-    /// Marks of every event.
-    always: u32,
-    breaks: Vec<(usize, u32)>,
+    marks: usize,
+    breaks: Option<usize>,
     groups: Vec<usize>,
     /// Only events with one of these marks have a group.
     grouped: u32,
-    /// Of an actor's consecutive events in one of these with the same marks, the first and the last are enough.
-    ends: Option<Arc<Buckets>>,
 }
 
 impl Layout {
-    /// Selects what every action has.
-    pub(crate) fn new(scan: &mut Scan, actor: Actor) -> Self {
+    /// Selects what every action has, and marks where conditions hold.
+    pub(crate) fn new(scan: &mut Scan, actor: Actor, conditions: Vec<(Expr, u32)>) -> Self {
         Self {
             user: scan.select_column(Column::Core(name::USER_HASH)),
             time: scan.select_column(Column::Core(name::TIME)),
             offset: scan.select_column(Column::Core(name::LOG_OFFSET)),
             session: (actor == Actor::Session).then(|| scan.select_column(Column::Core(name::SESSION_ID))),
-            marks: Vec::new(),
-            always: 0,
-            breaks: Vec::new(),
+            marks: scan.select(marks(conditions)),
+            breaks: None,
             groups: Vec::new(),
             grouped: 0,
-            ends: None,
         }
     }
 
-    /// Sets these marks where a condition holds.
-    pub(crate) fn mark(&mut self, scan: &mut Scan, condition: Expr, marks: u32) {
-        if condition == lit(true) {
-            self.always |= marks;
-        } else {
-            self.marks.push((scan.select(condition), marks));
-        }
-    }
-
-    /// Breaks these gaps where a condition holds.
-    pub(crate) fn breaks(&mut self, scan: &mut Scan, condition: Expr, gaps: u32) {
-        self.breaks.push((scan.select(condition), gaps));
+    /// Breaks gaps where conditions hold.
+    pub(crate) fn breaks(&mut self, scan: &mut Scan, conditions: Vec<(Expr, u32)>) {
+        self.breaks = (!conditions.is_empty()).then(|| scan.select(marks(conditions)));
     }
 
     /// Groups events with one of these marks by fields.
     pub(crate) fn group(&mut self, scan: &mut Scan, fields: &[Field], grouped: u32) {
         self.groups = fields.iter().map(|field| scan.select_column(Column::text(field))).collect();
         self.grouped = if fields.is_empty() { 0 } else { grouped };
-    }
-
-    /// Keeps only the first and the last event of those that are alike in a bucket. Others may lie between these two: they come
-    /// from another batch.
-    pub(crate) fn ends(&mut self, buckets: Buckets) {
-        self.ends = Some(Arc::new(buckets));
     }
 }
 
@@ -112,39 +91,34 @@ pub(crate) struct Actions {
     layout: Layout,
     parts: Vec<Pile<Action>>,
     texts: Texts,
-    /// Marks and breaks of the batch at hand.
-    marks: Vec<u32>,
-    breaks: Vec<u32>,
-    near: usize,
 }
 
 impl Actions {
     pub(crate) fn new(layout: Layout) -> Self {
         let parts = (0..PARTS).map(|_| Pile::default()).collect();
-        Self { layout, parts, texts: Texts::default(), marks: Vec::new(), breaks: Vec::new(), near: 0 }
+        Self { layout, parts, texts: Texts::default() }
     }
 }
 
 impl Sink for Actions {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        let Self { layout, parts, texts, marks, breaks, near } = self;
-        let rows = batch.num_rows();
-        set(marks, rows, batch, &layout.marks, layout.always);
-        set(breaks, rows, batch, &layout.breaks, 0);
+        let Self { layout, parts, texts } = self;
         texts.begin_batch();
+        let marks = batch.column(layout.marks).as_primitive::<UInt32Type>().values();
+        let breaks = layout.breaks.map(|at| batch.column(at).as_primitive::<UInt32Type>().values());
         let users = batch.column(layout.user).as_primitive::<Int64Type>().values();
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
         let offsets = batch.column(layout.offset).as_primitive::<Int64Type>().values();
         let session = layout.session.map(|at| batch.column(at).as_string_view());
         let groups: Vec<&StringViewArray> =
             layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
-        for row in 0..rows {
+        for row in 0..batch.num_rows() {
             let mut action = Action {
                 actor: users[row],
                 time: times[row],
                 offset: offsets[row],
                 marks: marks[row],
-                breaks: breaks[row],
+                breaks: breaks.map_or(0, |breaks| breaks[row]),
                 group: 0,
             };
             if let Some(session) = session {
@@ -155,42 +129,16 @@ impl Sink for Actions {
                     action.actor = xxh3_64_with_seed(id, users[row] as u64) as i64;
                 }
             }
-            let part = &mut parts[part(action.actor)];
-            if let (Some(buckets), Some((first, last))) = (&layout.ends, part.last_two())
-                && alike(first, last)
-                && alike(last, &action)
-                && buckets.find(first.time, near) == buckets.find(action.time, near)
-            {
-                // Without a group: that of the first is what counts.
-                *last = action;
-                continue;
-            }
             if action.marks & layout.grouped != 0 {
                 action.group = texts.number(&groups, row);
             }
-            part.push(action);
+            parts[part(action.actor)].push(action);
         }
         Ok(())
     }
 
     fn bytes(&self) -> usize {
         self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
-    }
-}
-
-/// Whether an event comes after another of the same actor with the same marks.
-fn alike(one: &Action, next: &Action) -> bool {
-    one.actor == next.actor && one.marks == next.marks && (one.time, one.offset) <= (next.time, next.offset)
-}
-
-/// Sets bits where boolean columns hold, besides those that are set in any case.
-fn set(bits: &mut Vec<u32>, rows: usize, batch: &RecordBatch, columns: &[(usize, u32)], always: u32) {
-    bits.clear();
-    bits.resize(rows, always);
-    for (at, value) in columns {
-        for row in holds(batch.column(*at).as_boolean()).set_indices() {
-            bits[row] |= value;
-        }
     }
 }
 
@@ -248,19 +196,29 @@ pub(crate) async fn fold<F: Fold>(
                     action.group = numbers.get(action.group as usize).copied().unwrap_or(0);
                 });
             }
-            all.sort_by_key(|action| (action.actor, action.time, action.offset));
-            for actions in actors(&all) {
-                match actor {
-                    Actor::User => folded.add(actions),
-                    Actor::Session => sessions(actions).for_each(|session| folded.add(session)),
-                }
-            }
+            each_actor(&all, |actions| match actor {
+                Actor::User => folded.add(actions),
+                Actor::Session => sessions(actions).for_each(|session| folded.add(session)),
+            });
         },
     );
     let mut folded = result.await?.into_iter();
     let mut sum = folded.next().unwrap_or_else(|| new());
     folded.for_each(|part| sum.merge(part));
     Ok((sum, texts))
+}
+
+/// Takes the actions of each actor, in order. Those that lie together are moved together, and are mostly in order already.
+fn each_actor(all: &[Action], mut take: impl FnMut(&[Action])) {
+    let mut together: Vec<&[Action]> = actors(all).collect();
+    together.sort_by_key(|actions| actions[0].actor);
+    let mut sorted = Vec::new();
+    for of_actor in together.chunk_by(|one, next| one[0].actor == next[0].actor) {
+        sorted.clear();
+        of_actor.iter().for_each(|actions| sorted.extend_from_slice(actions));
+        sorted.sort_by_key(|action| (action.time, action.offset));
+        take(&sorted);
+    }
 }
 
 /// Shares parts out among the engine's threads, each of which adds what it gets to a state of its own.

@@ -20,6 +20,7 @@ pub mod fold;
 pub mod formula;
 pub mod funnel;
 mod gather;
+mod marks;
 pub mod measure;
 pub mod names;
 pub mod paths;

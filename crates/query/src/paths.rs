@@ -111,7 +111,6 @@ impl Engine {
 
 async fn answer(engine: &Engine, events: &dyn Events, question: Question) -> Result<Answer, Error> {
     let mut scan = Scan::of(&question.range);
-    let mut layout = Layout::new(&mut scan, question.actor);
     let (anchor, shown) = (scan.filter(&question.anchor), scan.filter(&question.shown));
     let silent = match question.actor {
         Actor::User => lit(false),
@@ -119,8 +118,7 @@ async fn answer(engine: &Engine, events: &dyn Events, question: Question) -> Res
         Actor::Session => scan.column(Column::Core(name::SESSION_ID)).is_null(),
     };
     scan.keep(anchor.clone().or(shown.clone()).or(silent));
-    layout.mark(&mut scan, anchor, ANCHOR);
-    layout.mark(&mut scan, shown, SHOWN);
+    let mut layout = Layout::new(&mut scan, question.actor, vec![(anchor, ANCHOR), (shown, SHOWN)]);
     layout.group(&mut scan, std::slice::from_ref(&question.by), ANCHOR | SHOWN);
     let (streams, read) = scan.run(engine, events, || Actions::new(layout.clone())).await?;
 

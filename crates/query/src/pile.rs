@@ -34,13 +34,6 @@ impl<T> Pile<T> {
         self.last.last()
     }
 
-    /// The two that were added last, as far as they lie together.
-    #[inline]
-    pub(crate) fn last_two(&mut self) -> Option<(&T, &mut T)> {
-        let [.., one, last] = self.last.as_mut_slice() else { return None };
-        Some((one, last))
-    }
-
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.chunks.len() * CHUNK + self.last.len()

@@ -2,23 +2,27 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
+use arrow::{
+    array::{AsArray, RecordBatch, StringViewArray},
+    datatypes::{Int64Type, TimestampMicrosecondType},
+};
+use datafusion::logical_expr::{Expr, lit};
 use weir_rollup::{
     calendar::{Interval, Zone},
     field::Field,
 };
+use weir_store::{schema::column as name, view::Column};
 
 use crate::{
     Engine, Error, Events,
     buckets::Buckets,
     engine::Read,
     filter::Filter,
-    fold::{
-        Action,
-        retention::{Cohorts, RETURN, START, Table},
-    },
-    gather::{self, Actions, Actor, Fold, Layout},
-    scan::Scan,
-    texts::Values,
+    fold::retention::{Cohorts, Stay, Table},
+    gather::{PARTS, each_part, holds, part},
+    pile::Pile,
+    scan::{Scan, Sink},
+    texts::{Texts, Values},
 };
 
 /// Periods in a range at most: two years of days.
@@ -81,7 +85,7 @@ impl Question {
             return Err(Error::question("periods", format_args!("must be 1 to {MAX_PERIODS}")));
         }
         let periods = self.zone.buckets(self.interval, self.range.clone(), MAX_PERIODS);
-        periods.map_err(|error| Error::question("time range", error))
+        periods.map_err(|error| Error::question("time_range", error))
     }
 }
 
@@ -108,21 +112,29 @@ async fn answer(
     question: Question,
     periods: Vec<Range<i64>>,
 ) -> Result<Answer, Error> {
-    let within = Buckets::new(&periods);
-    let mut scan = Scan::of(&question.range);
-    let mut layout = Layout::new(&mut scan, Actor::User);
-    let (start, returns) = (scan.filter(&question.start), scan.filter(&question.returns));
-    scan.keep(start.clone().or(returns.clone()));
-    layout.mark(&mut scan, start, START);
-    layout.mark(&mut scan, returns, RETURN);
-    layout.group(&mut scan, &question.by, START);
-    layout.ends(within.clone());
-    let (streams, read) = scan.run(engine, events, || Actions::new(layout.clone())).await?;
+    let (scan, layout) = scan(&question, Buckets::new(&periods));
+    let (streams, read) = scan.run(engine, events, || Stays::new(layout.clone())).await?;
 
-    let (cohorts, joined, watched) = (question.cohorts, within.len(), question.watched);
-    let new = move || Cells(Table::new(cohorts, within.clone(), joined, watched));
-    let (cells, texts) = gather::fold(engine, streams, Actor::User, new).await?;
-    let found = cells.0.into_cohorts();
+    let memory = engine.memory("retention of a question");
+    let mut texts = Texts::default();
+    let mut parts: Vec<Vec<Pile<Stay>>> = (0..PARTS).map(|_| Vec::new()).collect();
+    for stream in streams {
+        memory.try_grow(stream.bytes()).map_err(|error| engine.failure(error))?;
+        let numbers = texts.absorb(&stream.texts);
+        for (all, mut part) in parts.iter_mut().zip(stream.into_parts()) {
+            part.iter_mut().for_each(|stay| {
+                // One without a start has number 0, which need not exist.
+                stay.group = numbers.get(stay.group as usize).copied().unwrap_or(0);
+            });
+            all.push(part);
+        }
+        tokio::task::yield_now().await;
+    }
+    let table = Table::new(question.cohorts, periods.len(), question.watched);
+    let tables = each_part(engine, parts, || table.clone(), add_part).await?;
+    let mut found = table;
+    tables.into_iter().for_each(|part| found.merge(part));
+    let found = found.into_cohorts();
     if found.len() > question.max_cohorts {
         let mend = "use longer periods, a shorter range or a breakdown with fewer values";
         return Err(Error::TooLarge { what: "cohorts", limit: question.max_cohorts, mend });
@@ -142,14 +154,115 @@ async fn answer(
     Ok(Answer { cohorts, read })
 }
 
-struct Cells(Table);
+/// Adds all stays of some actors.
+fn add_part(table: &mut Table, piles: Vec<Pile<Stay>>) {
+    let mut stays = Vec::with_capacity(piles.iter().map(Pile::len).sum());
+    piles.into_iter().for_each(|pile| pile.move_to(&mut stays));
+    stays.sort_by_key(|stay: &Stay| (stay.actor, stay.period));
+    stays.dedup_by(|next, one| {
+        let same = one.is_of(next.actor, next.period);
+        if same {
+            one.merge(next);
+        }
+        same
+    });
+    stays.chunk_by(|one, next| one.actor == next.actor).for_each(|actor| table.add(actor));
+}
 
-impl Fold for Cells {
-    fn add(&mut self, actions: &[Action]) {
-        self.0.add(actions);
+/// Where an event's parts are in the batches of a scan.
+#[derive(Debug, Clone)]
+struct Layout {
+    periods: Arc<Buckets>,
+    user: usize,
+    time: usize,
+    /// Left out where events at the same time need no order.
+    offset: Option<usize>,
+    /// Whether it starts; left out where every event does.
+    start: Option<usize>,
+    /// Likewise, whether it returns.
+    returns: Option<usize>,
+    groups: Vec<usize>,
+}
+
+fn scan(question: &Question, periods: Buckets) -> (Scan, Layout) {
+    let mut scan = Scan::of(&question.range);
+    let (start, returns) = (scan.filter(&question.start), scan.filter(&question.returns));
+    // Where what starts returns as well, the first start is a return.
+    let ordered = start != returns || !question.by.is_empty();
+    scan.keep(start.clone().or(returns.clone()));
+    let mut condition = |condition: Expr| (condition != lit(true)).then(|| scan.select(condition));
+    let (start, returns) = (condition(start), condition(returns));
+    let layout = Layout {
+        periods: Arc::new(periods),
+        user: scan.select_column(Column::Core(name::USER_HASH)),
+        time: scan.select_column(Column::Core(name::TIME)),
+        offset: ordered.then(|| scan.select_column(Column::Core(name::LOG_OFFSET))),
+        start,
+        returns,
+        groups: question.by.iter().map(|field| scan.select_column(Column::text(field))).collect(),
+    };
+    (scan, layout)
+}
+
+/// What the users of one stream did.
+#[derive(Debug)]
+struct Stays {
+    layout: Layout,
+    parts: Vec<Pile<Stay>>,
+    texts: Texts,
+    /// The stay at hand. Stored events are sorted by user and time: most rows belong to the same as the row before.
+    open: Option<Stay>,
+    near: usize,
+}
+
+impl Stays {
+    fn new(layout: Layout) -> Self {
+        let parts = (0..PARTS).map(|_| Pile::default()).collect();
+        Self { layout, parts, texts: Texts::default(), open: None, near: 0 }
     }
 
-    fn merge(&mut self, other: Self) {
-        self.0.merge(other.0);
+    fn into_parts(mut self) -> Vec<Pile<Stay>> {
+        if let Some(stay) = self.open {
+            self.parts[part(stay.actor)].push(stay);
+        }
+        self.parts
+    }
+}
+
+impl Sink for Stays {
+    fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        let Self { layout, parts, texts, open, near } = self;
+        texts.begin_batch();
+        let users = batch.column(layout.user).as_primitive::<Int64Type>().values();
+        let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
+        let offsets = layout.offset.map(|at| batch.column(at).as_primitive::<Int64Type>().values());
+        let condition = |at: Option<usize>| at.map(|at| holds(batch.column(at).as_boolean()));
+        let (starts, returns) = (condition(layout.start), condition(layout.returns));
+        let groups: Vec<&StringViewArray> =
+            layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
+        for (row, (actor, time)) in users.iter().zip(times).enumerate() {
+            let period = layout.periods.find(*time, near).expect("the scan keeps to the periods") as u32;
+            let stay = match open {
+                Some(stay) if stay.is_of(*actor, period) => stay,
+                _ => {
+                    if let Some(done) = open.take() {
+                        parts[part(done.actor)].push(done);
+                    }
+                    open.insert(Stay::new(*actor, period))
+                }
+            };
+            let at = (*time, offsets.map_or(0, |offsets| offsets[row]));
+            if starts.as_ref().is_none_or(|starts| starts.value(row)) {
+                stay.start(at, || if groups.is_empty() { 0 } else { texts.number(&groups, row) });
+            }
+            if returns.as_ref().is_none_or(|returns| returns.value(row)) {
+                stay.come_back(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
     }
 }

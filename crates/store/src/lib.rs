@@ -11,6 +11,7 @@ mod gc;
 mod hot;
 pub mod manifest;
 mod map;
+mod numbered;
 mod objects;
 mod reader;
 mod retain;

@@ -19,26 +19,36 @@ use datafusion::{
         listing::PartitionedFile,
         memory::MemorySourceConfig,
         physical_plan::{
-            FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource,
-            parquet::CachedParquetFileReaderFactory,
+            FileGroup, FileGroupPartitioner, FileScanConfigBuilder, FileSource as _, ParquetSource,
+            parquet::{CachedParquetFileReaderFactory, metadata::DFParquetMetadata},
         },
         source::DataSourceExec,
     },
     execution::{TaskContext, object_store::ObjectStoreUrl},
     logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, utils::conjunction},
-    physical_expr::{PhysicalExpr, expressions::Column as PhysicalColumn, utils::collect_columns},
+    physical_expr::{
+        PhysicalExpr,
+        expressions::Column as PhysicalColumn,
+        projection::{ProjectionExpr, ProjectionExprs},
+        utils::collect_columns,
+    },
+    physical_expr_adapter::PhysicalExprAdapter as _,
     physical_optimizer::pruning::PruningPredicateBuilder,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
-        empty::EmptyExec, metrics::MetricsSet, projection::ProjectionExec, union::UnionExec,
+        empty::EmptyExec, filter::FilterExecBuilder, metrics::MetricsSet, projection::ProjectionExec,
+        union::UnionExec,
     },
 };
+use futures::{StreamExt as _, stream};
 use object_store::{ObjectStore, path::Path};
+use parquet::file::metadata::PageIndexPolicy;
 
 use crate::{
     manifest::Segment,
+    numbered,
     schema::column,
-    view::{Adapters, View},
+    view::{Adapter, Adapters, View},
 };
 
 /// Files below this size are read as a whole by one thread: splitting them costs more than it brings. Bytes.
@@ -47,6 +57,13 @@ const SPLIT_FROM: usize = 4 << 20;
 const FOOTER_HINT: usize = 64 << 10;
 /// Rows of the hot part that go to a thread at least.
 const HOT_ROWS: usize = 65_536;
+/// Footers that are read at once: enough to wait for an object store a few times and not for each file.
+const FOOTERS: usize = 32;
+/// Files up to which it is worth to look at their footers before they are read: more of them are small, and not all footers are
+/// remembered until then.
+const LOOKED_AT: usize = 256;
+/// Says of a row whether the filters hold. No column of a view is named so.
+const HOLDS: &str = "holds";
 
 /// A segment, as far as reading it needs to know.
 #[derive(Clone, Debug)]
@@ -87,6 +104,8 @@ pub struct Table {
     view: View,
     files: Vec<File>,
     hot: Vec<RecordBatch>,
+    /// Least and greatest time of all rows; `None` without any.
+    time: Option<(i64, i64)>,
     url: ObjectStoreUrl,
     objects: Arc<dyn ObjectStore>,
 }
@@ -100,7 +119,13 @@ impl Table {
         url: ObjectStoreUrl,
         objects: Arc<dyn ObjectStore>,
     ) -> Self {
-        Self { view, files, hot, url, objects }
+        let of_hot = hot.iter().filter_map(|batch| {
+            let times = batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+            Some((min(times)?, max(times)?))
+        });
+        let times = files.iter().map(|file| file.time).chain(of_hot);
+        let time = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        Self { view, files, hot, time, url, objects }
     }
 
     /// The files that can hold rows that pass.
@@ -113,16 +138,6 @@ impl Table {
         Ok(self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
     }
 
-    /// Least and greatest time of all rows; `None` without any.
-    fn time(&self) -> Option<(i64, i64)> {
-        let hot = self.hot.iter().filter_map(|batch| {
-            let times = batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
-            Some((min(times)?, max(times)?))
-        });
-        let all = self.files.iter().map(|file| file.time).chain(hot);
-        all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-    }
-
     /// Whether a filter is a bound on time that all rows keep. Most questions are about a range of time that all of a segment
     /// lies in: nothing is gained by looking at each row.
     fn all_pass(&self, filter: &Expr) -> bool {
@@ -132,7 +147,7 @@ impl Table {
         else {
             return false;
         };
-        let Some((least, greatest)) = self.time().filter(|_| name.name() == column::TIME) else {
+        let Some((least, greatest)) = self.time.filter(|_| name.name() == column::TIME) else {
             return false;
         };
         match op {
@@ -159,13 +174,52 @@ impl Table {
                 .any(|index| files.iter().any(|file| self.view.reads_map(*index, &file.columns)))
     }
 
-    fn segments(
+    /// What to open of files, with dictionaries kept of those columns that a predicate looks at.
+    async fn open(
         &self,
         state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        predicate: Option<Arc<dyn PhysicalExpr>>,
+        files: &[&File],
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
+    ) -> Vec<PartitionedFile> {
+        let opened = |file: &&File| PartitionedFile::new(file.path.as_ref(), file.bytes);
+        let files: Vec<_> = files.iter().map(opened).collect();
+        let columns = predicate.into_iter().flat_map(collect_columns);
+        let tested: Vec<_> = columns.filter_map(|column| self.view.text_place(column.index())).collect();
+        if tested.is_empty() || files.len() > LOOKED_AT {
+            return files;
+        }
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let metadata = |file: PartitionedFile| {
+            let cache = Arc::clone(&cache);
+            async move {
+                let footer = DFParquetMetadata::new(&*self.objects, &file.object_meta)
+                    .with_file_metadata_cache(Some(cache))
+                    .with_metadata_size_hint(Some(FOOTER_HINT))
+                    .with_page_index_policy(Some(PageIndexPolicy::Skip));
+                // What is wrong with a file shows when it is read.
+                let found = footer.fetch_metadata().await.ok();
+                (file, found)
+            }
+        };
+        let mut schemas = numbered::Schemas::new(&tested);
+        let opened =
+            stream::iter(files).map(metadata).buffered(FOOTERS).map(|(file, metadata)| {
+                match metadata.and_then(|metadata| schemas.of(&metadata)) {
+                    Some(schema) => file.with_arrow_schema(schema),
+                    None => file,
+                }
+            });
+        opened.collect().await
+    }
+
+    /// The columns of a projection and, with a predicate, whether it holds, of all segments that can matter.
+    async fn segments(
+        &self,
+        state: &dyn Session,
+        projection: &[usize],
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
-        let files = self.candidates(predicate.as_ref())?;
+        let files = self.candidates(predicate)?;
         if files.is_empty() {
             return Ok(None);
         }
@@ -176,33 +230,36 @@ impl Table {
             .with_parquet_file_reader_factory(Arc::new(factory))
             .with_metadata_size_hint(FOOTER_HINT);
         if let Some(predicate) = predicate {
-            let all: Vec<usize> = (0..self.view.schema().fields().len()).collect();
-            let projection = projection.unwrap_or(&all);
             source = source
-                .with_pushdown_filters(self.filters_first(&files, projection, &predicate))
+                .with_pushdown_filters(self.filters_first(&files, projection, predicate))
                 .with_reorder_filters(true)
-                .with_predicate(predicate);
+                .with_predicate(Arc::clone(predicate));
         }
-        let group = FileGroup::new(
-            files.into_iter().map(|file| PartitionedFile::new(file.path.as_ref(), file.bytes)).collect(),
-        );
+        let group = FileGroup::new(self.open(state, &files, predicate).await);
         let groups = FileGroupPartitioner::new()
             .with_target_partitions(threads)
             .with_repartition_file_min_size(SPLIT_FROM)
             .repartition_file_groups(std::slice::from_ref(&group));
         let groups = groups.unwrap_or_else(|| group.split_files(threads));
-        let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
+        let columns = ProjectionExprs::from_indices(projection, self.view.schema());
+        let holds = predicate.map(|predicate| ProjectionExpr::new(Arc::clone(predicate), HOLDS));
+        let Some(source) = source.try_pushdown_projection(&columns.iter().cloned().chain(holds).collect())?
+        else {
+            return Err(DataFusionError::Internal("Parquet is read with projections".to_owned()));
+        };
+        let config = FileScanConfigBuilder::new(self.url.clone(), source)
             .with_file_groups(groups)
             .with_expr_adapter(Some(Arc::new(Adapters(self.view.clone()))))
-            .with_projection_indices(projection.cloned())?
             .build();
         Ok(Some(DataSourceExec::from_data_source(config)))
     }
 
+    /// The same of the hot part.
     fn hot(
         &self,
         state: &dyn Session,
-        projection: Option<&Vec<usize>>,
+        projection: &[usize],
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
     ) -> Result<Vec<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let mut plans = Vec::new();
         let mut by_schema: Vec<(SchemaRef, Vec<&RecordBatch>)> = Vec::new();
@@ -220,11 +277,15 @@ impl Table {
                 shares[index % threads].push(batch.clone());
             }
             let source = MemorySourceConfig::try_new_exec(&shares, Arc::clone(&schema), None)?;
-            let all: Vec<usize> = (0..self.view.schema().fields().len()).collect();
-            let wanted = projection.unwrap_or(&all);
-            let expressions: Result<Vec<_>, _> =
-                wanted.iter().map(|index| self.view.expression(*index, &schema)).collect();
-            plans.push(Arc::new(ProjectionExec::try_new(expressions?, source)?) as Arc<dyn ExecutionPlan>);
+            let mut expressions: Vec<_> = projection
+                .iter()
+                .map(|index| self.view.expression(*index, &schema))
+                .collect::<Result<_, _>>()?;
+            if let Some(predicate) = predicate {
+                let adapter = Adapter { view: self.view.clone(), file: schema };
+                expressions.push((adapter.rewrite(Arc::clone(predicate))?, HOLDS.to_owned()));
+            }
+            plans.push(Arc::new(ProjectionExec::try_new(expressions, source)?) as Arc<dyn ExecutionPlan>);
         }
         Ok(plans)
     }
@@ -240,19 +301,15 @@ impl TableProvider for Table {
         TableType::Base
     }
 
-    /// Filters choose the segments, and what is read of them, but they have to be applied again: a filter on a property that is no column
-    /// in a segment is not applied there. But for those that every row passes.
     fn supports_filters_pushdown(
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        let applied = |filter: &&Expr| match self.all_pass(filter) {
-            true => TableProviderFilterPushDown::Exact,
-            false => TableProviderFilterPushDown::Inexact,
-        };
-        Ok(filters.iter().map(applied).collect())
+        Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
     }
 
+    /// Filters choose the segments and what is read of them, and are applied here to what was read: where it is read it is known
+    /// which texts are numbers.
     async fn scan(
         &self,
         state: &dyn Session,
@@ -263,20 +320,17 @@ impl TableProvider for Table {
         let schema = DFSchema::try_from(Arc::clone(self.view.schema()))?;
         let filters = filters.iter().filter(|filter| !self.all_pass(filter));
         let predicate = conjunction(filters.cloned()).map(|all| state.create_physical_expr(all, &schema));
-        let segments = self.segments(state, projection, predicate.transpose()?)?;
-        let mut plans: Vec<_> = segments.into_iter().chain(self.hot(state, projection)?).collect();
-        let inner = match plans.len() {
-            0 => {
-                let schema = match projection {
-                    Some(projection) => Arc::new(self.view.schema().project(projection)?),
-                    None => Arc::clone(self.view.schema()),
-                };
-                Arc::new(EmptyExec::new(schema)) as Arc<dyn ExecutionPlan>
-            }
-            1 => plans.remove(0),
-            _ => UnionExec::try_new(plans)?,
-        };
-        Ok(Arc::new(Scan { inner }))
+        let predicate = predicate.transpose()?;
+        let all: Vec<usize> = (0..self.view.schema().fields().len()).collect();
+        let projection = projection.unwrap_or(&all);
+        let segments = self.segments(state, projection, predicate.as_ref()).await?;
+        let parts: Vec<_> =
+            segments.into_iter().chain(self.hot(state, projection, predicate.as_ref())?).collect();
+        if parts.is_empty() {
+            let schema = Arc::new(self.view.schema().project(projection)?);
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        Ok(Arc::new(Scan::of(parts, predicate.map(|_| projection.len()))?))
     }
 }
 
@@ -343,12 +397,32 @@ impl PruningStatistics for Statistics<'_> {
 #[derive(Debug)]
 struct Scan {
     inner: Arc<dyn ExecutionPlan>,
+    /// What reads segments and the hot part.
+    parts: Vec<Arc<dyn ExecutionPlan>>,
+    /// The last column of the parts, if it says of a row whether it is one of the table's.
+    holds: Option<usize>,
+}
+
+impl Scan {
+    /// Of parts, at least one, with the same columns.
+    fn of(parts: Vec<Arc<dyn ExecutionPlan>>, holds: Option<usize>) -> Result<Self, DataFusionError> {
+        let mut inner = match parts.as_slice() {
+            [only] => Arc::clone(only),
+            _ => UnionExec::try_new(parts.clone())?,
+        };
+        if let Some(holds) = holds {
+            let filter = FilterExecBuilder::new(Arc::new(PhysicalColumn::new(HOLDS, holds)), inner);
+            inner = Arc::new(filter.apply_projection(Some((0..holds).collect()))?.build()?);
+        }
+        Ok(Self { inner, parts, holds })
+    }
 }
 
 impl DisplayAs for Scan {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = datafusion::physical_plan::displayable(self.inner.as_ref());
-        write!(f, "EventsScan: {}", shown.one_line())
+        write!(f, "EventsScan:")?;
+        let parts = self.parts.iter().map(|part| datafusion::physical_plan::displayable(part.as_ref()));
+        parts.into_iter().try_for_each(|part| write!(f, " {}", part.one_line()))
     }
 }
 
@@ -387,11 +461,30 @@ impl ExecutionPlan for Scan {
         self.inner.execute(partition, context)
     }
 
+    /// Computes where rows are read what wants to be: there it is known which texts are numbers.
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExec,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        if !projection.expr().iter().all(|wanted| wanted.expr.placement().should_push_to_leaves()) {
+            return Ok(None);
+        }
+        let holds =
+            self.holds.map(|at| ProjectionExpr::new(Arc::new(PhysicalColumn::new(HOLDS, at)) as _, HOLDS));
+        let wanted: Vec<_> = projection.expr().iter().cloned().chain(holds).collect();
+        let parts = self.parts.iter().map(|part| {
+            let projected = ProjectionExec::try_new(wanted.clone(), Arc::clone(part))?;
+            let swapped = part.try_swapping_with_projection(&projected)?;
+            Ok(swapped.unwrap_or_else(|| Arc::new(projected)))
+        });
+        let parts = parts.collect::<Result<_, DataFusionError>>()?;
+        Ok(Some(Arc::new(Self::of(parts, self.holds.map(|_| wanted.len() - 1))?)))
+    }
+
+    /// Of what was read.
     fn metrics(&self) -> Option<MetricsSet> {
-        // Of each part; the union of them would count their rows again.
         let mut all = MetricsSet::new();
-        let parts = if self.inner.is::<UnionExec>() { self.inner.children() } else { vec![&self.inner] };
-        for metrics in parts.into_iter().filter_map(|part| part.metrics()) {
+        for metrics in self.parts.iter().filter_map(|part| part.metrics()) {
             metrics.iter().for_each(|metric| all.push(Arc::clone(metric)));
         }
         Some(all)

@@ -33,7 +33,7 @@ pub(crate) fn is_text(data_type: &DataType) -> bool {
 
 /// A column of texts as Utf8View; any other as it is.
 pub(crate) fn plain(array: &ArrayRef) -> Result<ArrayRef> {
-    let Some(numbered) = array.as_dictionary_opt::<UInt16Type>() else { return Ok(Arc::clone(array)) };
+    let Some(numbered) = array.as_any_dictionary_opt() else { return Ok(Arc::clone(array)) };
     let texts = cast(numbered.values(), &DataType::Utf8View)?;
     Ok(take(&texts, numbered.keys(), None)?)
 }

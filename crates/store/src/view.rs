@@ -7,27 +7,31 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringViewArray, StringViewBuilder},
-    compute::{is_not_null, kernels::zip::zip},
+    compute::{and_kleene, is_not_null, kernels::zip::zip, or_kleene},
     datatypes::{DataType, Field as ArrowField, FieldRef, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
     common::{
         DataFusionError, ScalarValue,
         config::ConfigOptions,
-        tree_node::{Transformed, TreeNode},
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        Volatility,
     },
     physical_expr::{
         PhysicalExpr, ScalarFunctionExpr,
-        expressions::{Column as PhysicalColumn, Literal},
+        expressions::{BinaryExpr, Column as PhysicalColumn, Literal},
+        utils::collect_columns,
     },
     physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory},
+    physical_expr_common::physical_expr::is_volatile,
 };
 use weir_rollup::field::{Field, write_number};
 
 use crate::{
+    numbered::OfNumbered,
     schema::{self, Kind, column},
     shape::{Entries, chosen_column, chosen_columns, gather},
     texts,
@@ -206,6 +210,15 @@ impl View {
         Ok((column.expression(file)?, column.name()))
     }
 
+    /// The file's column with the texts of a column, where it has one of its own.
+    pub(crate) fn text_place(&self, index: usize) -> Option<String> {
+        match &self.columns[index] {
+            Column::Core(name) => Some((*name).to_owned()),
+            Column::Text(key) => Some(format!("{}{key}", Kind::Text.prefix()?)),
+            Column::Number(_) => None,
+        }
+    }
+
     /// Whether the map of properties is read for a column, in a file with these columns of chosen properties.
     pub(crate) fn reads_map(&self, index: usize, chosen: &[String]) -> bool {
         match &self.columns[index] {
@@ -243,21 +256,61 @@ impl PhysicalExprAdapterFactory for Adapters {
 }
 
 #[derive(Debug)]
-struct Adapter {
-    view: View,
-    file: SchemaRef,
+pub(crate) struct Adapter {
+    pub(crate) view: View,
+    /// Of a file or a batch.
+    pub(crate) file: SchemaRef,
+}
+
+impl Adapter {
+    fn column(&self, name: &str) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+        let index = self.view.schema.index_of(name)?;
+        Ok(self.view.expression(index, &self.file)?.0)
+    }
+
+    /// An expression of texts that are numbered in this file: each part of it with a single column is computed for numbers.
+    fn of_numbered(
+        &self,
+        expr: &Arc<dyn PhysicalExpr>,
+    ) -> Result<Option<Arc<dyn PhysicalExpr>>, DataFusionError> {
+        let mut columns = collect_columns(expr).into_iter();
+        let (Some(only), None) = (columns.next(), columns.next()) else {
+            let Some(binary) = expr.downcast_ref::<BinaryExpr>() else { return Ok(None) };
+            let function = match binary.op() {
+                Operator::And => &BOTH,
+                Operator::Or => &EITHER,
+                _ => return Ok(None),
+            };
+            let (left, right) = (self.of_numbered(binary.left())?, self.of_numbered(binary.right())?);
+            let both = left.zip(right).map(|(left, right)| call(function, vec![left, right], &self.file));
+            return both.transpose();
+        };
+        let text = self.column(only.name())?;
+        let Some(call) = text.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
+        match call.args() {
+            [numbers]
+                if matches!(numbers.data_type(&self.file)?, DataType::Dictionary(..))
+                    && !is_volatile(expr) =>
+            {
+                Ok(Some(Arc::new(OfNumbered::new(Arc::clone(expr), Arc::clone(numbers))?)))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 impl PhysicalExprAdapter for Adapter {
     fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let rewritten = expr.transform_down(|expr| {
-            let Some(column) = expr.downcast_ref::<PhysicalColumn>() else {
-                return Ok(Transformed::no(expr));
+            let expression = match expr.downcast_ref::<PhysicalColumn>() {
+                Some(column) => self.column(column.name())?,
+                None => match self.of_numbered(&expr)? {
+                    Some(expression) => expression,
+                    None => return Ok(Transformed::no(expr)),
+                },
             };
-            let index = self.view.schema.index_of(column.name())?;
-            let (expression, _) = self.view.expression(index, &self.file)?;
             // What comes instead has columns of the file, not of the view.
-            Ok(Transformed::new(expression, true, datafusion::common::tree_node::TreeNodeRecursion::Jump))
+            Ok(Transformed::new(expression, true, TreeNodeRecursion::Jump))
         })?;
         Ok(rewritten.data)
     }
@@ -285,6 +338,8 @@ static PROPERTY_TEXT: LazyLock<Arc<ScalarUDF>> =
 static PROPERTY_NUMBER: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(Function::udf(Does::PropertyNumber, 3)));
 static AS_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::AsText, 1)));
+static BOTH: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::Both, 2)));
+static EITHER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::Either, 2)));
 
 /// What a function of the view does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -297,6 +352,11 @@ enum Does {
     AsText,
     /// The first of some texts that is not null.
     FirstText,
+    /// Whether both hold. DataFusion's own `and` copies the rows of which the first one holds before it looks at the second, which
+    /// takes longer than to look up numbers.
+    Both,
+    /// Whether one of two holds. Likewise.
+    Either,
     /// `(properties, property_kinds, chosen columns…)`: the map with all properties.
     AllProperties(Arc<[(Kind, String)]>),
     /// Likewise the kinds of its entries.
@@ -322,6 +382,8 @@ impl ScalarUDFImpl for Function {
             Does::PropertyNumber => "property_number",
             Does::AsText => "as_text",
             Does::FirstText => "first_text",
+            Does::Both => "both",
+            Does::Either => "either",
             Does::AllProperties(_) => "all_properties",
             Does::AllKinds(_) => "all_property_kinds",
         }
@@ -334,6 +396,7 @@ impl ScalarUDFImpl for Function {
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
         Ok(match self.does {
             Does::PropertyText | Does::AsText | Does::FirstText | Does::AllKinds(_) => DataType::Utf8View,
+            Does::Both | Does::Either => DataType::Boolean,
             Does::AllProperties(_) => schema::map_type(),
             Does::PropertyNumber => DataType::Float64,
         })
@@ -342,7 +405,9 @@ impl ScalarUDFImpl for Function {
     /// As nullable as the column of the view that it stands for: DataFusion compares.
     fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
         let nullable = match self.does {
-            Does::AsText => arguments.arg_fields.iter().any(|field| field.is_nullable()),
+            Does::AsText | Does::Both | Does::Either => {
+                arguments.arg_fields.iter().any(|field| field.is_nullable())
+            }
             Does::AllProperties(_) | Does::AllKinds(_) => false,
             Does::PropertyText | Does::PropertyNumber | Does::FirstText => true,
         };
@@ -359,6 +424,12 @@ impl ScalarUDFImpl for Function {
                     texts = zip(&is_not_null(&texts)?, &texts, &other.to_array(rows)?)?;
                 }
                 texts
+            }
+            (Does::Both, [one, other]) => {
+                Arc::new(and_kleene(one.to_array(rows)?.as_boolean(), other.to_array(rows)?.as_boolean())?)
+            }
+            (Does::Either, [one, other]) => {
+                Arc::new(or_kleene(one.to_array(rows)?.as_boolean(), other.to_array(rows)?.as_boolean())?)
             }
             (Does::PropertyText, [map, kinds, ColumnarValue::Scalar(key)]) => {
                 let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
@@ -382,6 +453,8 @@ impl ScalarUDFImpl for Function {
             (
                 Does::AsText
                 | Does::FirstText
+                | Does::Both
+                | Does::Either
                 | Does::PropertyText
                 | Does::PropertyNumber
                 | Does::AllProperties(_)
@@ -396,7 +469,7 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-fn external(error: crate::Error) -> DataFusionError {
+pub(crate) fn external(error: crate::Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
@@ -422,7 +495,7 @@ fn property_number(entries: &Entries<'_>, key: &str) -> Float64Array {
 }
 
 fn as_text(values: &ArrayRef) -> Result<ArrayRef, DataFusionError> {
-    if texts::is_text(values.data_type()) {
+    if matches!(values.data_type(), DataType::Utf8View | DataType::Dictionary(..)) {
         return texts::plain(values).map_err(external);
     }
     if let Some(booleans) = values.as_boolean_opt() {

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use arrow::array::{AsArray, RecordBatch};
 use datafusion::{
     execution::object_store::ObjectStoreUrl,
-    parquet::arrow::ArrowWriter,
+    parquet::{arrow::ArrowWriter, file::properties::WriterProperties},
     prelude::{SessionConfig, SessionContext},
 };
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
@@ -192,8 +192,17 @@ proptest! {
 }
 
 async fn put(store: &dyn ObjectStore, name: &str, batch: &RecordBatch) -> File {
+    put_as(store, name, batch, WriterProperties::default()).await
+}
+
+async fn put_as(
+    store: &dyn ObjectStore,
+    name: &str,
+    batch: &RecordBatch,
+    properties: WriterProperties,
+) -> File {
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
     let file = File {
@@ -313,4 +322,85 @@ async fn files_that_cannot_matter_are_not_read() {
     let query = "select event_name, count(*) from events where event_name in ('view', 'click') \
                  and time >= '1970-01-01T00:00:03Z' group by 1";
     assert_eq!(count(table, query).await, [(Some("view".to_owned()), 1)]);
+}
+
+/// Whether a file has dictionaries, which differ from one group of rows to the next, or has given them up on the way; whether it has
+/// the column at all; and however the hot part has it: filters find the same rows.
+#[tokio::test]
+async fn filters_find_the_same_rows_with_dictionaries_and_without() {
+    let text = |text: String| Value { kind: Some(Kind::StringValue(text)) };
+    let event = |row: u32| {
+        let plan =
+            (!row.is_multiple_of(3)).then(|| ("plan".to_owned(), text(format!("plan {}", row / 40 % 7))));
+        let note = ("note".to_owned(), text(format!("note {}", row % 90)));
+        EventRecord {
+            event: Some(Event {
+                event_id: Uuid::from_u128(row.into()).to_string(),
+                event_name: format!("event {}", row % 5),
+                user_id: format!("u{}", row / 10),
+                event_time: Some(timestamp(0)),
+                properties: Some(Struct { fields: plan.into_iter().chain([note]).collect() }),
+                ..Event::default()
+            }),
+            ..EventRecord::default()
+        }
+    };
+    let columns = BTreeSet::from(["plan", "note"].map(str::to_owned));
+    let shaped = |rows: std::ops::Range<u32>| {
+        let batch = encode(&rows.map(event).collect::<Vec<_>>());
+        shape::trim(&shape::promote(&batch, &columns).unwrap())
+    };
+    let (all, some) = (shaped(0..600), shape::plain(&shaped(0..600)).unwrap());
+    let without: Vec<usize> =
+        (0..some.num_columns()).filter(|at| some.schema().field(*at).name() != "p_plan").collect();
+    let without = some.project(&without).unwrap();
+
+    let groups = || WriterProperties::builder().set_max_row_group_row_count(Some(150));
+    let given_up = groups().set_dictionary_page_size_limit(60).set_write_batch_size(20);
+    let objects = OBJECTS.with(Arc::clone);
+    let kept = put_as(objects.as_ref(), "kept", &some, groups().build()).await;
+    let numbered = put_as(objects.as_ref(), "numbered", &all, groups().build()).await;
+    let given_up = put_as(objects.as_ref(), "given up", &some, given_up.build()).await;
+    let plain = groups().set_dictionary_enabled(false).build();
+    let plain = put_as(objects.as_ref(), "plain", &some, plain).await;
+    let lacking = put_as(objects.as_ref(), "lacking", &without, groups().build()).await;
+
+    let fields = ["plan", "note"].map(|name| Column::text(&Field::parse(name).unwrap()));
+    let view = View::new(fields.into_iter().chain([Column::Core("event_name"), Column::Core("user_id")]));
+    let count_in = async |files: Vec<File>, hot: Vec<RecordBatch>, filter: &str| {
+        let table = Table::new(view.clone(), files, hot, table_url(), OBJECTS.with(Arc::clone));
+        count(table, &format!("select event_name, count(*) from events where {filter} group by 1 order by 1"))
+            .await
+    };
+    for filter in [
+        r#"event_name = 'event 1'"#,
+        r#"event_name in ('event 1', 'event 4') and "properties.plan" = 'plan 2'"#,
+        r#""properties.plan" is null"#,
+        r#"not ("properties.plan" = 'plan 2')"#,
+        r#""properties.plan" is null or "properties.plan" like '%3'"#,
+        r#""properties.plan" = 'plan 1' or "properties.note" like '%7'"#,
+        r#""properties.plan" = 'plan 1' and user_id = 'u5'"#,
+        r#"length("properties.note") = 7 and "properties.plan" <> event_name"#,
+        r#"event_name = 'no such event'"#,
+    ] {
+        let expected = count_in(vec![], vec![some.clone()], filter).await;
+        for file in [&kept, &numbered, &given_up, &plain] {
+            assert_eq!(
+                count_in(vec![file.clone()], vec![], filter).await,
+                expected,
+                "{filter} in {}",
+                file.path
+            );
+        }
+        assert_eq!(count_in(vec![], vec![all.clone()], filter).await, expected, "{filter} in memory");
+        let of_lacking = count_in(vec![], vec![without.clone()], filter).await;
+        assert_eq!(
+            count_in(vec![lacking.clone()], vec![], filter).await,
+            of_lacking,
+            "{filter} without a plan"
+        );
+        let together = count_in(vec![kept.clone(), given_up.clone()], vec![all.clone()], filter).await;
+        let thrice: Vec<_> = expected.iter().map(|(name, count)| (name.clone(), 3 * count)).collect();
+        assert_eq!(together, thrice, "{filter} in several files and in memory");
+    }
 }

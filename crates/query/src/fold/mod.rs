@@ -16,7 +16,7 @@ pub struct Action {
     pub time: i64,
     /// Offset in the log: orders events of one actor at one time.
     pub offset: i64,
-    /// Which conditions of the question the event meets, a bit each: steps of a funnel, or [`retention::START`] and others.
+    /// Which conditions of the question the event meets, a bit each: steps of a funnel, or [`paths::ANCHOR`] and others.
     pub marks: u32,
     /// Which gaps between steps of a funnel it breaks: bit `k` for the gap between step `k` and `k + 1`, counted from 0.
     pub breaks: u32,
@@ -28,7 +28,7 @@ pub struct Action {
 /// [`session::IDLE`] away.
 pub const NO_SESSION: u32 = 1 << 31;
 
-/// The events of each actor, of events that are sorted.
+/// The events of each actor, of events that are sorted; of others, those that follow each other.
 pub fn actors(actions: &[Action]) -> impl Iterator<Item = &[Action]> {
     actions.chunk_by(|one, next| one.actor == next.actor)
 }

@@ -7,13 +7,66 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::Action;
-use crate::buckets::Buckets;
+/// Time, microseconds since the Unix epoch, and offset in the log: the order of an actor's events.
+pub type Moment = (i64, i64);
 
-/// Mark of an event that makes its actor join a cohort.
-pub const START: u32 = 1;
-/// Mark of an event with which an actor returns.
-pub const RETURN: u32 = 2;
+/// All that counts of an actor's events in one period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stay {
+    /// Who it was: hash of a user.
+    pub actor: i64,
+    /// The period, by number.
+    pub period: u32,
+    /// Of the first starting event: what the answer is broken down by, as a number.
+    pub group: u32,
+    /// The first starting event; [`Stay::NEVER`] without any.
+    start: Moment,
+    /// The last returning event; the least there is without any.
+    returned: Moment,
+}
+
+impl Stay {
+    /// Later than all events.
+    const NEVER: Moment = (i64::MAX, i64::MAX);
+
+    /// Of an actor without events.
+    pub fn new(actor: i64, period: u32) -> Self {
+        Self { actor, period, group: 0, start: Self::NEVER, returned: (i64::MIN, i64::MIN) }
+    }
+
+    /// Whether an event is of this actor and period.
+    pub fn is_of(&self, actor: i64, period: u32) -> bool {
+        self.actor == actor && self.period == period
+    }
+
+    /// Adds a starting event, whose group is only asked for if it is the first.
+    #[inline]
+    pub fn start(&mut self, at: Moment, group: impl FnOnce() -> u32) {
+        if at < self.start {
+            (self.start, self.group) = (at, group());
+        }
+    }
+
+    /// Adds a returning event.
+    #[inline]
+    pub fn come_back(&mut self, at: Moment) {
+        self.returned = self.returned.max(at);
+    }
+
+    /// Adds what the same actor did in the same period elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        self.start(other.start, || other.group);
+        self.come_back(other.returned);
+    }
+
+    fn has_start(&self) -> bool {
+        self.start < Self::NEVER
+    }
+
+    fn has_returned(&self) -> bool {
+        self.returned > (i64::MIN, i64::MIN)
+    }
+}
 
 /// Which cohorts an actor joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,67 +90,35 @@ pub struct Cohort {
 #[derive(Debug, Clone)]
 pub struct Table {
     cohorts: Cohorts,
-    /// Of the cohorts; returns are looked for in them and those that follow.
-    periods: Buckets,
-    /// Periods that can be cohorts: the first ones.
-    joined: usize,
+    /// How many there are, each of which can be a cohort.
+    periods: usize,
     /// Periods after its own for which a cohort is watched, its own included.
     watched: usize,
     found: HashMap<(u32, u32), Cohort, FixedState>,
-    /// Periods in which the actor at hand returned, ascending.
-    returns: Vec<u32>,
-    /// Those it joined: period, group, and whether it returned in the same period.
-    joins: Vec<(u32, u32, bool)>,
 }
 
 impl Table {
-    /// Of nobody. The first `joined` periods can be cohorts, and each is watched for `watched` periods from its own on.
-    pub fn new(cohorts: Cohorts, periods: Buckets, joined: usize, watched: usize) -> Self {
-        let (returns, joins) = (Vec::new(), Vec::new());
-        Self { cohorts, joined, watched, found: HashMap::default(), periods, returns, joins }
+    /// Of nobody. Each of the periods is watched for `watched` periods, at least one, from its own on.
+    pub fn new(cohorts: Cohorts, periods: usize, watched: usize) -> Self {
+        Self { cohorts, periods, watched, found: HashMap::default() }
     }
 
-    /// Adds an actor with all its events, in order.
-    pub fn add(&mut self, actions: &[Action]) {
-        self.returns.clear();
-        self.joins.clear();
-        let mut near = 0;
-        let mut begun = false;
-        for action in actions {
-            let period = self.periods.find(action.time, &mut near).map(|period| period as u32);
-            if action.marks & START != 0 && !(begun && self.cohorts == Cohorts::First) {
-                begun = true;
-                if let Some(period) = period.filter(|period| (*period as usize) < self.joined)
-                    && self.joins.last().is_none_or(|(last, ..)| *last != period)
-                {
-                    self.joins.push((period, action.group, false));
-                }
-            }
-            if action.marks & RETURN != 0
-                && let Some(period) = period
-            {
-                if self.returns.last() != Some(&period) {
-                    self.returns.push(period);
-                }
-                if let Some(join) = self.joins.last_mut().filter(|(last, ..)| *last == period) {
-                    join.2 = true;
-                }
-            }
-        }
-        for (period, group, at_once) in &self.joins {
-            let watched = self.watched.min(self.periods.len() - *period as usize);
+    /// Adds an actor with all its stays, by period, one each.
+    pub fn add(&mut self, stays: &[Stay]) {
+        for (at, joined) in stays.iter().enumerate().filter(|(_, stay)| stay.has_start()) {
+            let watched = self.watched.min(self.periods - joined.period as usize);
             let new = || Cohort { size: 0, returned: vec![0; watched] };
-            let cohort = self.found.entry((*group, *period)).or_insert_with(new);
+            let cohort = self.found.entry((joined.group, joined.period)).or_insert_with(new);
             cohort.size += 1;
-            if *at_once && watched > 0 {
-                cohort.returned[0] += 1;
-            }
-            let later = &self.returns[self.returns.partition_point(|returned| returned <= period)..];
-            for returned in later {
-                match cohort.returned.get_mut((returned - period) as usize) {
+            cohort.returned[0] += u64::from(joined.start <= joined.returned);
+            for later in stays[at + 1..].iter().filter(|stay| stay.has_returned()) {
+                match cohort.returned.get_mut((later.period - joined.period) as usize) {
                     Some(count) => *count += 1,
                     None => break,
                 }
+            }
+            if self.cohorts == Cohorts::First {
+                break;
             }
         }
     }
@@ -125,41 +146,35 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use weir_rollup::calendar::{Interval, Zone};
 
     use super::*;
 
-    const DAY: i64 = 86_400_000_000;
-    /// 1 March 2024: the clock in New York goes forward on the 10th.
-    const BEGIN: i64 = 1_709_251_200_000_000;
+    /// An event: its actor, period, moment, whether it starts and returns, and its group.
+    type Event = (i64, u32, Moment, bool, bool, u32);
 
     fn oracle(
-        actions: &[Action],
+        events: &[Event],
         cohorts: Cohorts,
-        periods: &[std::ops::Range<i64>],
-        joined: usize,
+        periods: u32,
         watched: usize,
     ) -> BTreeMap<(u32, u32), Cohort> {
-        let period = |time: i64| periods.iter().position(|period| period.contains(&time));
         let mut found = BTreeMap::<_, Cohort>::new();
-        for actor in super::super::actors(actions) {
-            let starts: Vec<_> = (0..actor.len()).filter(|at| actor[*at].marks & START != 0).collect();
-            for cohort in 0..joined {
-                let of_cohort = |at: &&usize| period(actor[**at].time) == Some(cohort);
+        for actor in events.chunk_by(|one, next| one.0 == next.0) {
+            let starts: Vec<_> = (0..actor.len()).filter(|at| actor[*at].3).collect();
+            for cohort in 0..periods {
+                let of_cohort = |at: &&usize| actor[**at].1 == cohort;
                 let start = match cohorts {
                     Cohorts::First => starts.first().filter(|at| of_cohort(at)),
                     Cohorts::Recurring => starts.iter().find(of_cohort),
                 };
                 let Some(start) = start else { continue };
-                let watched = watched.min(periods.len() - cohort);
-                let key = (actor[*start].group, cohort as u32);
-                let entry = found.entry(key).or_insert(Cohort { size: 0, returned: vec![0; watched] });
+                let watched = watched.min((periods - cohort) as usize);
+                let entry = found.entry((actor[*start].5, cohort));
+                let entry = entry.or_insert(Cohort { size: 0, returned: vec![0; watched] });
                 entry.size += 1;
-                for later in 0..watched {
-                    let returned = |action: &Action| {
-                        action.marks & RETURN != 0 && period(action.time) == Some(cohort + later)
-                    };
-                    entry.returned[later] += u64::from(actor[*start..].iter().any(returned));
+                for (later, count) in (cohort..).zip(&mut entry.returned) {
+                    let returned = |event: &Event| event.4 && event.1 == later;
+                    *count += u64::from(actor[*start..].iter().any(returned));
                 }
             }
         }
@@ -169,30 +184,43 @@ mod tests {
     proptest! {
         #[test]
         fn cohorts_are_those_of_the_definition(
-            raw in prop::collection::vec((0i64..5, -10i64..70, 0u32..4, 0u32..2), 0..60),
-            zone in prop::sample::select(vec!["UTC", "Asia/Kolkata", "America/New_York"]),
-            interval in prop::sample::select(vec![Interval::Day, Interval::Week, Interval::Month]),
-            recurring in any::<bool>(), joined in 1usize..8, watched in 1usize..8,
+            raw in prop::collection::vec((0i64..5, 0i64..40, any::<bool>(), any::<bool>(), 0u32..2, 0usize..3), 0..60),
+            recurring in any::<bool>(), watched in 1usize..8,
         ) {
             let cohorts = if recurring { Cohorts::Recurring } else { Cohorts::First };
-            let mut actions: Vec<_> = (0..)
-                .zip(&raw)
-                .map(|(offset, &(actor, hours, marks, group))| Action {
-                    actor, time: BEGIN + hours * DAY / 6, offset, marks, breaks: 0, group,
-                })
-                .collect();
-            actions.sort();
-            let zone = Zone::parse(zone).unwrap();
-            let periods = zone.buckets(interval, BEGIN..BEGIN + 10 * DAY, 100).unwrap();
-            let joined = joined.min(periods.len());
-            let mut table = Table::new(cohorts, Buckets::new(&periods), joined, watched);
-            for actor in super::super::actors(&actions) {
-                let mut part = Table::new(cohorts, Buckets::new(&periods), joined, watched);
+            // Times of which some are the same, in periods of six.
+            let event = |(offset, &(actor, time, starts, returns, group, _))| {
+                (actor, time as u32 / 6, (time, offset), starts, returns, group)
+            };
+            let mut events: Vec<Event> = (0..).zip(&raw).map(event).collect();
+            // What is seen in different places, in whatever order, comes together again.
+            let mut stays = BTreeMap::<_, Stay>::new();
+            for place in 0..3 {
+                let mut there = BTreeMap::<_, Stay>::new();
+                let seen = events.iter().zip(&raw).filter(|(_, raw)| raw.5 == place);
+                for ((actor, period, at, starts, returns, group), _) in seen {
+                    let stay = there.entry((*actor, *period)).or_insert(Stay::new(*actor, *period));
+                    if *starts {
+                        stay.start(*at, || *group);
+                    }
+                    if *returns {
+                        stay.come_back(*at);
+                    }
+                }
+                for (key, stay) in there {
+                    stays.entry(key).and_modify(|known| known.merge(&stay)).or_insert(stay);
+                }
+            }
+            let stays: Vec<_> = stays.into_values().collect();
+            let mut table = Table::new(cohorts, 7, watched);
+            for actor in stays.chunk_by(|one, next| one.actor == next.actor) {
+                let mut part = Table::new(cohorts, 7, watched);
                 part.add(actor);
                 table.merge(part);
             }
             let found: BTreeMap<_, _> = table.into_cohorts().into_iter().collect();
-            prop_assert_eq!(found, oracle(&actions, cohorts, &periods, joined, watched));
+            events.sort_by_key(|event| (event.0, event.2));
+            prop_assert_eq!(found, oracle(&events, cohorts, 7, watched));
         }
     }
 }

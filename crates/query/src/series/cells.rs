@@ -224,21 +224,23 @@ pub(super) struct Cells {
     pub(super) columns: Vec<Measurements>,
     /// Numbers kept, and an estimate of what sketches hold, bytes.
     kept: usize,
-    /// Of the batch at hand: group, bucket and cell of each row.
-    places: Vec<(u32, u32, u32)>,
+    /// By cell: its group and bucket.
+    keys: Vec<(u32, u32)>,
+    /// Of the batch at hand: the cell of each row.
+    places: Vec<u32>,
     near: usize,
 }
 
 impl Cells {
     pub(super) fn new(layout: Layout) -> Self {
         let columns = layout.specs.iter().map(|spec| Measurements::new(spec.kind)).collect();
-        let (texts, index, places) = (Texts::default(), HashMap::default(), Vec::new());
-        let table = Vec::new();
-        Self { layout, texts, index, table, columns, kept: 0, places, near: 0 }
+        let (texts, index, table) = (Texts::default(), HashMap::default(), Vec::new());
+        let (keys, places) = (Vec::new(), Vec::new());
+        Self { layout, texts, index, table, columns, kept: 0, keys, places, near: 0 }
     }
 
     fn place(&mut self, batch: &RecordBatch) {
-        let Self { layout, texts, index, table, places, near, .. } = self;
+        let Self { layout, texts, index, table, keys, places, near, .. } = self;
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
         let groups: Vec<&StringViewArray> =
             layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
@@ -248,21 +250,22 @@ impl Cells {
         places.extend(times.iter().enumerate().map(|(row, time)| {
             let group = if groups.is_empty() { 0 } else { texts.number(&groups, row) };
             let bucket = layout.buckets.find(*time, near).expect("the scan keeps to the buckets");
-            let key = (group, bucket as u32);
             let at = group as usize * buckets + bucket;
-            let cell = match table.get(at) {
+            match table.get(at) {
                 Some(cell) if *cell != NO_CELL => *cell,
                 Some(_) | None => {
-                    let next = index.len() as u32;
-                    let cell = *index.entry(key).or_insert(next);
+                    let (key, next) = ((group, bucket as u32), keys.len() as u32);
+                    let cell = *index.entry(key).or_insert_with(|| {
+                        keys.push(key);
+                        next
+                    });
                     if at < TABLE {
                         table.resize(table.len().max((at + 1).next_power_of_two()), NO_CELL);
                         table[at] = cell;
                     }
                     cell
                 }
-            };
-            (group, key.1, cell)
+            }
         }));
     }
 }
@@ -270,27 +273,27 @@ impl Cells {
 impl Sink for Cells {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         self.place(batch);
-        let cells = self.index.len();
-        let Self { layout, columns, places, kept, .. } = self;
+        let cells = self.keys.len();
+        let Self { layout, columns, keys, places, kept, .. } = self;
         for (spec, column) in layout.specs.iter().zip(columns) {
             column.resize(cells);
             let filter = spec.filter.map(|at| holds(batch.column(at).as_boolean()));
             let rows = Rows { places, filter: filter.as_ref() };
             match (spec.kind, column) {
                 (Kind::Events, Measurements::Events(counts)) => {
-                    rows.each(|_, (_, _, cell)| counts[cell as usize] += 1)
+                    rows.each(|_, cell| counts[cell as usize] += 1)
                 }
                 (Kind::Hashes(at, _), column) => {
                     let hashes = batch.column(at).as_primitive::<Int64Type>().values();
-                    let mut see = column.seeing(kept);
-                    rows.each(|row, place| see(hashes[row] as u64, place));
+                    let mut see = column.seeing(keys, kept);
+                    rows.each(|row, cell| see(hashes[row] as u64, cell));
                 }
                 (Kind::Texts(at, _), column) => {
                     let texts = batch.column(at).as_string_view();
-                    let mut see = column.seeing(kept);
-                    rows.each(|row, place| {
+                    let mut see = column.seeing(keys, kept);
+                    rows.each(|row, cell| {
                         if texts.is_valid(row) {
-                            see(xxh3_64(texts.value(row).as_bytes()), place);
+                            see(xxh3_64(texts.value(row).as_bytes()), cell);
                         }
                     });
                 }
@@ -342,22 +345,23 @@ impl Sink for Cells {
                 Measurements::Sightings(parts) => parts.iter().map(Pile::bytes).sum(),
             })
             .sum();
-        self.texts.bytes() + 4 * self.table.capacity() + 16 * cells + columns + self.kept
+        self.texts.bytes() + 4 * self.table.capacity() + 24 * cells + columns + self.kept
     }
 }
 
 impl Measurements {
-    /// Takes hashes and where they were seen. Stored events are sorted by user: most repetitions follow each other.
-    fn seeing<'m>(&'m mut self, kept: &'m mut usize) -> impl FnMut(u64, (u32, u32, u32)) + 'm {
+    /// Takes hashes and the cells in which they were seen, whose groups and buckets are given. Stored events are sorted by user: most
+    /// repetitions follow each other.
+    fn seeing<'m>(&'m mut self, keys: &'m [(u32, u32)], kept: &'m mut usize) -> impl FnMut(u64, u32) + 'm {
         let mut last = None;
-        move |hash, place| {
-            if last.replace((hash, place)) != Some((hash, place)) {
-                self.see(hash, place, kept);
+        move |hash, cell| {
+            if last.replace((hash, cell)) != Some((hash, cell)) {
+                self.see(hash, cell, keys, kept);
             }
         }
     }
 
-    fn see(&mut self, hash: u64, (group, bucket, cell): (u32, u32, u32), kept: &mut usize) {
+    fn see(&mut self, hash: u64, cell: u32, keys: &[(u32, u32)], kept: &mut usize) {
         match self {
             Self::Sketch(sets) => {
                 // At most until each is a sketch; not worth finding out.
@@ -365,6 +369,7 @@ impl Measurements {
                 sets[cell as usize].insert(hash);
             }
             Self::Sightings(parts) => {
+                let (group, bucket) = keys[cell as usize];
                 let seen = Sighting { actor: hash as i64, group, bucket };
                 let part = &mut parts[part(seen.actor)];
                 if part.last() != Some(&seen) {
@@ -380,15 +385,15 @@ impl Measurements {
 
 /// The rows of a batch that a measure is about.
 struct Rows<'b> {
-    places: &'b [(u32, u32, u32)],
+    places: &'b [u32],
     filter: Option<&'b BooleanBuffer>,
 }
 
 impl Rows<'_> {
     #[inline]
-    fn each(&self, mut take: impl FnMut(usize, (u32, u32, u32))) {
+    fn each(&self, mut take: impl FnMut(usize, u32)) {
         match self.filter {
-            None => self.places.iter().enumerate().for_each(|(row, place)| take(row, *place)),
+            None => self.places.iter().enumerate().for_each(|(row, cell)| take(row, *cell)),
             Some(filter) => filter.set_indices().for_each(|row| take(row, self.places[row])),
         }
     }
@@ -399,7 +404,7 @@ impl Rows<'_> {
         values: &PrimitiveArray<T>,
         mut take: impl FnMut(usize, usize, T::Native),
     ) {
-        self.each(|row, (_, _, cell)| {
+        self.each(|row, cell| {
             if values.is_valid(row) {
                 take(row, cell as usize, values.value(row));
             }

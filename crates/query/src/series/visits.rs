@@ -33,11 +33,10 @@ pub(super) async fn count(
     merged: &mut Merged,
 ) -> Result<Read, Error> {
     let mut scan = Scan::of(&(grid.start(question.range.start)..question.range.end));
-    let mut layout = Layout::new(&mut scan, Actor::Session);
     let condition = scan.filter(&question.filter).and(scan.filter(&measured.filter));
     let silent = scan.column(Column::Core(name::SESSION_ID)).is_null();
     scan.keep(condition.clone().or(silent));
-    layout.mark(&mut scan, condition, MEASURED);
+    let mut layout = Layout::new(&mut scan, Actor::Session, vec![(condition, MEASURED)]);
     layout.group(&mut scan, &question.by, MEASURED);
     let (streams, read) = scan.run(engine, events, || gather::Actions::new(layout.clone())).await?;
     let (span, grid, buckets) = (question.span(), grid.clone(), Arc::new(Buckets::new(grid.read())));
