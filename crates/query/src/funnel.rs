@@ -177,7 +177,8 @@ async fn answer(engine: &Engine, events: &dyn Events, question: Question) -> Res
     let new = move || Tally { funnel: funnel.clone(), groups: HashMap::default() };
     let (tally, texts) = gather::fold(engine, streams, question.actor, new).await?;
     let mut groups: Vec<_> = tally.groups.into_iter().collect();
-    let mut total = Times::new(question.steps.len());
+    let steps = question.steps.len();
+    let mut total = Times::default();
     groups.iter().for_each(|(_, times)| total.merge(times));
     if question.by.is_empty() {
         groups.clear();
@@ -186,26 +187,25 @@ async fn answer(engine: &Engine, events: &dyn Events, question: Question) -> Res
     let omitted_groups = groups.len().saturating_sub(question.max_groups);
     groups.truncate(question.max_groups);
     let groups = groups.into_iter();
-    let groups = groups.map(|(group, times)| Group { values: texts.values(group), steps: times.steps() });
-    Ok(Answer { groups: groups.collect(), total: total.steps(), omitted_groups, read })
+    let groups =
+        groups.map(|(group, times)| Group { values: texts.values(group), steps: times.steps(steps) });
+    Ok(Answer { groups: groups.collect(), total: total.steps(steps), omitted_groups, read })
 }
 
-/// By step: the times that it took from the first event, and from the step before, microseconds.
-#[derive(Debug, Clone)]
+/// By step that anybody has reached: the times that it took from the first event, and from the step before, microseconds.
+#[derive(Debug, Clone, Default)]
 struct Times(Vec<(Vec<i64>, Vec<i64>)>);
 
 impl Times {
-    fn new(steps: usize) -> Self {
-        Self(vec![(Vec::new(), Vec::new()); steps])
-    }
-
     fn count(&self) -> usize {
         self.0.first().map_or(0, |(first, _)| first.len())
     }
 
     fn add(&mut self, passage: &Passage) {
+        let times = passage.times();
+        self.reach(times.len());
         let mut before = 0;
-        for ((first, previous), time) in self.0.iter_mut().zip(passage.times()) {
+        for ((first, previous), time) in self.0.iter_mut().zip(times) {
             first.push(*time);
             previous.push(time - before);
             before = *time;
@@ -213,13 +213,21 @@ impl Times {
     }
 
     fn merge(&mut self, other: &Self) {
+        self.reach(other.0.len());
         for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
             mine.0.extend_from_slice(&theirs.0);
             mine.1.extend_from_slice(&theirs.1);
         }
     }
 
-    fn steps(self) -> Vec<Step> {
+    fn reach(&mut self, steps: usize) {
+        if self.0.len() < steps {
+            self.0.resize_with(steps, Default::default);
+        }
+    }
+
+    fn steps(mut self, steps: usize) -> Vec<Step> {
+        self.reach(steps);
         let step = |(mut first, mut previous): (Vec<i64>, Vec<i64>)| Step {
             count: first.len() as u64,
             median: at_rank(&mut first, 0.5),
@@ -263,16 +271,13 @@ struct Tally {
 impl Fold for Tally {
     fn add(&mut self, actions: &[Action]) {
         if let Some(passage) = self.funnel.pass(actions) {
-            let steps = self.funnel.steps();
-            let group = self.groups.entry(actions[passage.first].group);
-            group.or_insert_with(|| Times::new(steps)).add(&passage);
+            self.groups.entry(actions[passage.first].group).or_default().add(&passage);
         }
     }
 
     fn merge(&mut self, other: Self) {
         for (group, times) in other.groups {
-            let steps = self.funnel.steps();
-            self.groups.entry(group).or_insert_with(|| Times::new(steps)).merge(&times);
+            self.groups.entry(group).or_default().merge(&times);
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::{
     texts::{Texts, Values},
 };
 
+/// Figures in all cohorts together at most: 32 MB.
+const MAX_FIGURES: usize = 4 << 20;
 /// Periods in a range at most: two years of days.
 pub const MAX_PERIODS: usize = 732;
 
@@ -131,14 +133,16 @@ async fn answer(
         tokio::task::yield_now().await;
     }
     let table = Table::new(question.cohorts, periods.len(), question.watched);
-    let tables = each_part(engine, parts, || table.clone(), add_part).await?;
+    let most = question.max_cohorts;
+    let add = move |table: &mut Table, piles| add_part(table, piles, most);
+    let tables = each_part(engine, parts, || table.clone(), add).await?;
     let mut found = table;
     tables.into_iter().for_each(|part| found.merge(part));
-    let found = found.into_cohorts();
-    if found.len() > question.max_cohorts {
+    if is_full(&found, most) {
         let mend = "use longer periods, a shorter range or a breakdown with fewer values";
-        return Err(Error::TooLarge { what: "cohorts", limit: question.max_cohorts, mend });
+        return Err(Error::TooLarge { what: "cohorts", limit: most.min(found.len()), mend });
     }
+    let found = found.into_cohorts();
     let no_group = question.by.is_empty();
     let values = |group| if no_group { Values::new() } else { texts.values(group) };
     let mut cohorts: Vec<_> = found
@@ -154,8 +158,13 @@ async fn answer(
     Ok(Answer { cohorts, read })
 }
 
+/// Whether a table has more than an answer may have: more is not added.
+fn is_full(table: &Table, max_cohorts: usize) -> bool {
+    table.len() > max_cohorts || table.figures() > MAX_FIGURES
+}
+
 /// Adds all stays of some actors.
-fn add_part(table: &mut Table, piles: Vec<Pile<Stay>>) {
+fn add_part(table: &mut Table, piles: Vec<Pile<Stay>>, max_cohorts: usize) {
     let mut stays = Vec::with_capacity(piles.iter().map(Pile::len).sum());
     piles.into_iter().for_each(|pile| pile.move_to(&mut stays));
     stays.sort_by_key(|stay: &Stay| (stay.actor, stay.period));
@@ -166,7 +175,12 @@ fn add_part(table: &mut Table, piles: Vec<Pile<Stay>>) {
         }
         same
     });
-    stays.chunk_by(|one, next| one.actor == next.actor).for_each(|actor| table.add(actor));
+    for actor in stays.chunk_by(|one, next| one.actor == next.actor) {
+        if is_full(table, max_cohorts) {
+            break;
+        }
+        table.add(actor);
+    }
 }
 
 /// Where an event's parts are in the batches of a scan.

@@ -95,20 +95,39 @@ pub struct Table {
     /// Periods after its own for which a cohort is watched, its own included.
     watched: usize,
     found: HashMap<(u32, u32), Cohort, FixedState>,
+    figures: usize,
 }
 
 impl Table {
     /// Of nobody. Each of the periods is watched for `watched` periods, at least one, from its own on.
     pub fn new(cohorts: Cohorts, periods: usize, watched: usize) -> Self {
-        Self { cohorts, periods, watched, found: HashMap::default() }
+        Self { cohorts, periods, watched, found: HashMap::default(), figures: 0 }
+    }
+
+    /// How many cohorts there are.
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// How many figures they have together.
+    pub fn figures(&self) -> usize {
+        self.figures
     }
 
     /// Adds an actor with all its stays, by period, one each.
     pub fn add(&mut self, stays: &[Stay]) {
         for (at, joined) in stays.iter().enumerate().filter(|(_, stay)| stay.has_start()) {
             let watched = self.watched.min(self.periods - joined.period as usize);
-            let new = || Cohort { size: 0, returned: vec![0; watched] };
-            let cohort = self.found.entry((joined.group, joined.period)).or_insert_with(new);
+            let figures = &mut self.figures;
+            let cohort = self.found.entry((joined.group, joined.period)).or_insert_with(|| {
+                *figures += watched;
+                Cohort { size: 0, returned: vec![0; watched] }
+            });
             cohort.size += 1;
             cohort.returned[0] += u64::from(joined.start <= joined.returned);
             for later in stays[at + 1..].iter().filter(|stay| stay.has_returned()) {
@@ -126,8 +145,10 @@ impl Table {
     /// Adds the cohorts of other actors.
     pub fn merge(&mut self, other: Self) {
         for (key, cohort) in other.found {
-            let new = || Cohort { size: 0, returned: vec![0; cohort.returned.len()] };
-            let mine = self.found.entry(key).or_insert_with(new);
+            let mine = self.found.entry(key).or_insert_with(|| {
+                self.figures += cohort.returned.len();
+                Cohort { size: 0, returned: vec![0; cohort.returned.len()] }
+            });
             mine.size += cohort.size;
             mine.returned.iter_mut().zip(&cohort.returned).for_each(|(mine, theirs)| *mine += theirs);
         }
