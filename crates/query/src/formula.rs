@@ -43,11 +43,6 @@ impl Formula {
         }
     }
 
-    /// The measures that it uses, a bit each.
-    pub fn measures(&self) -> u32 {
-        self.0.measures()
-    }
-
     /// Its value; `None` where a measure has none, or a division by zero leaves none.
     pub fn evaluate(&self, measure: &dyn Fn(usize) -> Option<f64>) -> Option<f64> {
         self.0.evaluate(measure).filter(|value| value.is_finite())
@@ -55,15 +50,6 @@ impl Formula {
 }
 
 impl Node {
-    fn measures(&self) -> u32 {
-        match self {
-            Self::Number(_) => 0,
-            Self::Measure(index) => 1 << index,
-            Self::Negated(node) => node.measures(),
-            Self::Operation(_, sides) => sides[0].measures() | sides[1].measures(),
-        }
-    }
-
     fn evaluate(&self, measure: &dyn Fn(usize) -> Option<f64>) -> Option<f64> {
         Some(match self {
             Self::Number(number) => *number,

@@ -20,7 +20,7 @@ use weir_query::{
     funnel,
     measure::Measure,
     retention,
-    series::{self, Measured, Precision, Shape},
+    series::{self, Measured, Shape},
 };
 use weir_rollup::{
     calendar::{Interval, Zone},
@@ -76,29 +76,26 @@ impl Asker {
 
     /// The answer to a question by its name, and what was read for it.
     pub(crate) async fn ask(&self, question: &str) -> Result<(Value, Read)> {
-        let exactly = |measure| series(measure, Precision::Exact);
         match question {
             "day_name" => {
                 let question = series::Question {
                     interval: Some(Interval::Day),
                     by: vec![Field::EventName],
-                    ..exactly(Measure::Events)
+                    ..series(Measure::Events)
                 };
                 self.series(question, |values, bucket, count| json!([bucket, values[0], count])).await
             }
             "users_exact" | "users_approximate" => {
-                let precision = if question == "users_exact" { Precision::Exact } else { Precision::Sketch };
-                let question = series::Question {
-                    interval: Some(Interval::Day),
-                    ..series(Measure::UniqueUsers, precision)
-                };
+                // Weir counts them exactly either way: of events, an estimate would cost as much.
+                let question =
+                    series::Question { interval: Some(Interval::Day), ..series(Measure::UniqueUsers) };
                 self.series(question, |_, bucket, count| json!([bucket, count])).await
             }
             "filtered_hours" => {
                 let question = series::Question {
                     interval: Some(Interval::Hour),
                     filter: filter(&[("event_name", "product_view"), ("properties.platform", "android")])?,
-                    ..exactly(Measure::Events)
+                    ..series(Measure::Events)
                 };
                 self.series(question, |_, bucket, count| json!([bucket, count])).await
             }
@@ -107,7 +104,7 @@ impl Asker {
                     by: vec![Field::Property("product".to_owned())],
                     filter: filter(&[("event_name", "product_view")])?,
                     max_series: 10,
-                    ..exactly(Measure::Events)
+                    ..series(Measure::Events)
                 };
                 self.series(question, |values, _, count| json!([values[0], count])).await
             }
@@ -186,12 +183,12 @@ impl Asker {
     }
 }
 
-fn series(measure: Measure, precision: Precision) -> series::Question {
+fn series(measure: Measure) -> series::Question {
     series::Question {
         range: START..END,
         interval: None,
         zone: Zone::UTC,
-        measures: vec![Measured { measure, filter: Filter::default(), precision }],
+        measures: vec![Measured { measure, filter: Filter::default() }],
         formulas: Vec::new(),
         filter: Filter::default(),
         by: Vec::new(),

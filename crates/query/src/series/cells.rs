@@ -11,7 +11,6 @@ use datafusion::{common::ScalarValue, logical_expr::lit};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_rollup::{
-    distinct::Union,
     field::Field,
     money::{Currency, Revenue},
     numeric::Summary,
@@ -19,7 +18,7 @@ use weir_rollup::{
 use weir_store::{encode::NANOS, schema::column as name, view::Column};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Precision, Question, grid::Grid};
+use super::{Question, grid::Grid};
 use crate::{
     Error,
     buckets::Buckets,
@@ -50,9 +49,9 @@ enum Kind {
     Elsewhere,
     Events,
     /// A column of hashes.
-    Hashes(usize, Precision),
+    Hashes(usize),
     /// A column of texts.
-    Texts(usize, Precision),
+    Texts(usize),
     /// Columns of amounts and currencies.
     Revenue(usize, usize),
     /// A column of numbers, added up.
@@ -86,27 +85,25 @@ pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
                 let condition = scan.filter(&measured.filter);
                 scan.select(condition)
             });
-            Spec { filter, kind: kind(&measured.measure, measured.precision, &mut scan) }
+            Spec { filter, kind: kind(&measured.measure, &mut scan) }
         })
         .collect();
     let buckets = Arc::new(Buckets::new(grid.read()));
     (scan, Layout { time, groups, buckets, specs })
 }
 
-fn kind(measure: &Measure, precision: Precision, scan: &mut Scan) -> Kind {
+fn kind(measure: &Measure, scan: &mut Scan) -> Kind {
     let mut numbers = |field: &Field| match Column::number(field) {
         Some(column) => scan.select_column(column),
         None => scan.select(lit(ScalarValue::Float64(None))),
     };
     match measure {
         Measure::Events => Kind::Events,
-        Measure::Numeric(field, Statistic::Quantile(_)) if precision == Precision::Exact => {
-            Kind::Values(numbers(field))
-        }
+        Measure::Numeric(field, Statistic::Quantile(_)) => Kind::Values(numbers(field)),
         Measure::Numeric(field, _) => Kind::Summary(numbers(field)),
-        Measure::UniqueUsers => Kind::Hashes(scan.select_column(Column::Core(name::USER_HASH)), precision),
-        Measure::Sessions => Kind::Texts(scan.select_column(Column::Core(name::SESSION_ID)), precision),
-        Measure::UniqueValues(field) => Kind::Texts(scan.select_column(Column::text(field)), precision),
+        Measure::UniqueUsers => Kind::Hashes(scan.select_column(Column::Core(name::USER_HASH))),
+        Measure::Sessions => Kind::Texts(scan.select_column(Column::Core(name::SESSION_ID))),
+        Measure::UniqueValues(field) => Kind::Texts(scan.select_column(Column::text(field))),
         Measure::Visits => Kind::Elsewhere,
         Measure::Revenue(_) => {
             let amount = scan.select_column(Column::Core(name::REVENUE));
@@ -122,7 +119,6 @@ pub(super) enum Measurements {
     Revenue(Vec<Revenue>),
     Summary(Vec<Summary>),
     Values(Vec<Vec<f64>>),
-    Sketch(Vec<Union>),
     Elsewhere,
     /// Not by cell: by part of the actors, where they were seen.
     Sightings(Vec<Pile<Sighting>>),
@@ -136,10 +132,7 @@ impl Measurements {
             Kind::Revenue(..) => Self::Revenue(Vec::new()),
             Kind::Summary(_) => Self::Summary(Vec::new()),
             Kind::Values(_) => Self::Values(Vec::new()),
-            Kind::Hashes(_, Precision::Sketch) | Kind::Texts(_, Precision::Sketch) => {
-                Self::Sketch(Vec::new())
-            }
-            Kind::Hashes(_, Precision::Exact) | Kind::Texts(_, Precision::Exact) => {
+            Kind::Hashes(_) | Kind::Texts(_) => {
                 Self::Sightings((0..PARTS).map(|_| Pile::default()).collect())
             }
         }
@@ -152,7 +145,6 @@ impl Measurements {
             Self::Revenue(all) => all.resize(cells, Revenue::default()),
             Self::Summary(all) => all.resize_with(cells, Summary::default),
             Self::Values(all) => all.resize_with(cells, Vec::new),
-            Self::Sketch(all) => all.resize_with(cells, Union::for_query),
             Self::Sightings(_) | Self::Elsewhere => {}
         }
     }
@@ -165,7 +157,6 @@ impl Measurements {
             Self::Revenue(_) => Self::Revenue(Vec::new()),
             Self::Summary(_) => Self::Summary(Vec::new()),
             Self::Values(_) => Self::Values(Vec::new()),
-            Self::Sketch(_) => Self::Sketch(Vec::new()),
             Self::Sightings(_) => Self::Sightings(Vec::new()),
         }
     }
@@ -188,22 +179,11 @@ impl Measurements {
                     .zip(theirs)
                     .for_each(|(place, mut more)| mine[*place as usize].append(&mut more));
             }
-            (Self::Sketch(mine), Self::Sketch(theirs)) => {
-                for (place, more) in places.iter().zip(theirs) {
-                    let mine = &mut mine[*place as usize];
-                    if mine.is_empty() {
-                        *mine = more;
-                    } else {
-                        mine.merge(&more);
-                    }
-                }
-            }
             (
                 Self::Events(_)
                 | Self::Revenue(_)
                 | Self::Summary(_)
                 | Self::Values(_)
-                | Self::Sketch(_)
                 | Self::Sightings(_)
                 | Self::Elsewhere,
                 _,
@@ -222,7 +202,7 @@ pub(super) struct Cells {
     /// The same where there are few groups and buckets: by group, the cells of all buckets.
     table: Vec<u32>,
     pub(super) columns: Vec<Measurements>,
-    /// Numbers kept, and an estimate of what sketches hold, bytes.
+    /// Numbers kept, bytes.
     kept: usize,
     /// By cell: its group and bucket.
     keys: Vec<(u32, u32)>,
@@ -283,14 +263,14 @@ impl Sink for Cells {
                 (Kind::Events, Measurements::Events(counts)) => {
                     rows.each(|_, cell| counts[cell as usize] += 1)
                 }
-                (Kind::Hashes(at, _), column) => {
+                (Kind::Hashes(at), column) => {
                     let hashes = batch.column(at).as_primitive::<Int64Type>().values();
-                    let mut see = column.seeing(keys, kept);
+                    let mut see = column.seeing(keys);
                     rows.each(|row, cell| see(hashes[row] as u64, cell));
                 }
-                (Kind::Texts(at, _), column) => {
+                (Kind::Texts(at), column) => {
                     let texts = batch.column(at).as_string_view();
-                    let mut see = column.seeing(keys, kept);
+                    let mut see = column.seeing(keys);
                     rows.each(|row, cell| {
                         if texts.is_valid(row) {
                             see(xxh3_64(texts.value(row).as_bytes()), cell);
@@ -341,7 +321,6 @@ impl Sink for Cells {
                 // A quantile sketch that has seen a few hundred values.
                 Measurements::Summary(_) => 1024 * cells,
                 Measurements::Values(_) => 24 * cells,
-                Measurements::Sketch(_) => 64 * cells,
                 Measurements::Sightings(parts) => parts.iter().map(Pile::bytes).sum(),
             })
             .sum();
@@ -352,22 +331,17 @@ impl Sink for Cells {
 impl Measurements {
     /// Takes hashes and the cells in which they were seen, whose groups and buckets are given. Stored events are sorted by user: most
     /// repetitions follow each other.
-    fn seeing<'m>(&'m mut self, keys: &'m [(u32, u32)], kept: &'m mut usize) -> impl FnMut(u64, u32) + 'm {
+    fn seeing<'m>(&'m mut self, keys: &'m [(u32, u32)]) -> impl FnMut(u64, u32) + 'm {
         let mut last = None;
         move |hash, cell| {
             if last.replace((hash, cell)) != Some((hash, cell)) {
-                self.see(hash, cell, keys, kept);
+                self.see(hash, cell, keys);
             }
         }
     }
 
-    fn see(&mut self, hash: u64, cell: u32, keys: &[(u32, u32)], kept: &mut usize) {
+    fn see(&mut self, hash: u64, cell: u32, keys: &[(u32, u32)]) {
         match self {
-            Self::Sketch(sets) => {
-                // At most until each is a sketch; not worth finding out.
-                *kept += usize::from(*kept < sets.len() << 20) * 8;
-                sets[cell as usize].insert(hash);
-            }
             Self::Sightings(parts) => {
                 let (group, bucket) = keys[cell as usize];
                 let seen = Sighting { actor: hash as i64, group, bucket };

@@ -4,7 +4,6 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_rollup::{
     Estimate,
-    distinct::Union,
     money::{Amount, Currency, Revenue},
     numeric::Summary,
 };
@@ -88,7 +87,6 @@ impl Merged {
                 | Measurements::Revenue(_)
                 | Measurements::Summary(_)
                 | Measurements::Values(_)
-                | Measurements::Sketch(_)
                 | Measurements::Elsewhere => None,
             };
             merged.actors.push(counted);
@@ -168,7 +166,6 @@ pub(super) enum Sum {
     Revenue(Revenue),
     Summary(Box<Summary>),
     Values(Vec<f64>),
-    Sketch(Union),
     /// No events were read, or actors are counted elsewhere.
     Nothing,
 }
@@ -181,7 +178,6 @@ impl Sum {
             Some(Measurements::Revenue(_)) => Self::Revenue(Revenue::default()),
             Some(Measurements::Summary(_)) => Self::Summary(Box::default()),
             Some(Measurements::Values(_)) => Self::Values(Vec::new()),
-            Some(Measurements::Sketch(_)) => Self::Sketch(Union::for_query()),
             Some(Measurements::Sightings(_) | Measurements::Elsewhere) | None => Self::Nothing,
         }
     }
@@ -193,16 +189,7 @@ impl Sum {
             (Self::Revenue(sum), Measurements::Revenue(cells)) => sum.merge(&cells[cell]),
             (Self::Summary(sum), Measurements::Summary(cells)) => sum.merge(&cells[cell]),
             (Self::Values(sum), Measurements::Values(cells)) => sum.extend_from_slice(&cells[cell]),
-            (Self::Sketch(sum), Measurements::Sketch(cells)) => sum.merge(&cells[cell]),
-            (
-                Self::Events(_)
-                | Self::Revenue(_)
-                | Self::Summary(_)
-                | Self::Values(_)
-                | Self::Sketch(_)
-                | Self::Nothing,
-                _,
-            ) => {}
+            (Self::Events(_) | Self::Revenue(_) | Self::Summary(_) | Self::Values(_) | Self::Nothing, _) => {}
         }
     }
 
@@ -211,7 +198,6 @@ impl Sum {
         let figure = |estimate: Option<Estimate>| Figure { estimate, money: None };
         match self {
             Self::Events(count) => Figure::exact(count as f64),
-            Self::Sketch(set) => figure(Some(set.estimate())),
             Self::Revenue(sums) => {
                 let Measure::Revenue(currency) = measure else { return Figure::default() };
                 let amount = sums.amounts().iter().find(|amount| Some(amount.currency) == *currency).copied();

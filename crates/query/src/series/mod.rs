@@ -36,17 +36,6 @@ pub struct Measured {
     pub measure: Measure,
     /// Of which events, among those that the question is about.
     pub filter: Filter,
-    /// How exactly.
-    pub precision: Precision,
-}
-
-/// How different users, sessions and texts are counted, and quantiles found. Everything else is exact in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// Exactly (different texts by 64-bit hashes).
-    Exact,
-    /// By the sketches that rollups have too, in less memory.
-    Sketch,
 }
 
 /// What a point of a series is about.
@@ -396,40 +385,10 @@ impl View<'_> {
     }
 }
 
-/// Inexact measures in a formula at most for which bounds are found: each doubles the work.
-const MAX_INEXACT: usize = 8;
-
-/// The value of a formula; its bounds are its least and greatest value where each measure is at a bound of its own, which is
-/// right wherever no measure appears twice.
+/// The value of a formula.
 fn combined(formula: &Formula, figures: &[Figure]) -> Figure {
     let value = formula.evaluate(&|index| figures[index].estimate.map(|estimate| estimate.value));
-    let Some(value) = value else { return Figure::default() };
-    let uses = |index: &usize| formula.measures() >> index & 1 != 0;
-    let inexact: Vec<_> = (0..figures.len())
-        .filter(|index| uses(index) && figures[*index].estimate.is_some_and(|estimate| !estimate.exact))
-        .collect();
-    if inexact.is_empty() {
-        return Figure::exact(value);
-    }
-    let (mut lower, mut upper) = (value, value);
-    if inexact.len() > MAX_INEXACT {
-        (lower, upper) = (f64::NEG_INFINITY, f64::INFINITY);
-    }
-    for corner in 0..1u32 << inexact.len().min(MAX_INEXACT) {
-        let at_corner = |index: usize| {
-            let estimate = figures[index].estimate?;
-            Some(match inexact.iter().position(|one| *one == index) {
-                Some(bit) if corner >> bit & 1 != 0 => estimate.upper,
-                Some(_) => estimate.lower,
-                None => estimate.value,
-            })
-        };
-        match formula.evaluate(&at_corner) {
-            Some(value) => (lower, upper) = (lower.min(value), upper.max(value)),
-            None => (lower, upper) = (f64::NEG_INFINITY, f64::INFINITY),
-        }
-    }
-    Figure { estimate: Some(Estimate { value, exact: false, lower, upper }), money: None }
+    Figure { estimate: value.map(Estimate::exact), money: None }
 }
 
 impl Figure {

@@ -18,7 +18,7 @@ use weir_query::{
     fold::funnel::Order,
     funnel,
     measure::Measure,
-    series::{self, Measured, Precision, Shape},
+    series::{self, Measured, Shape},
 };
 use weir_rollup::{calendar::Zone, field::Field};
 use weir_store::{
@@ -130,7 +130,7 @@ pub(crate) fn named(name: &str) -> Filter {
 }
 
 pub(crate) fn of_all(measure: Measure) -> Measured {
-    Measured { measure, filter: Filter::default(), precision: Precision::Exact }
+    Measured { measure, filter: Filter::default() }
 }
 
 pub(crate) fn funnel(range: Range<i64>, steps: &[&str], window: i64) -> funnel::Question {

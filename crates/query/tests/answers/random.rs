@@ -12,7 +12,7 @@ use weir_query::{
     funnel::Exclusion,
     measure::{Measure, Statistic},
     paths,
-    series::{Precision, Shape},
+    series::Shape,
 };
 use weir_rollup::calendar::{Interval, Zone};
 
@@ -149,7 +149,7 @@ proptest! {
         interval in prop::sample::select(vec![Interval::Hour, Interval::Day, Interval::Week]),
         grouped in any::<bool>(), rank in prop::sample::select(vec![0.0, 0.5, 0.9, 1.0]),
         shape in prop::sample::select(vec![Shape::Plain, Shape::Rolling(3), Shape::Cumulative]),
-        sketch in any::<bool>(), begin in 0i64..3,
+        begin in 0i64..3,
     ) {
         let begin = BEGIN + begin * 700 * MINUTE;
         let price = || field("price");
@@ -165,9 +165,6 @@ proptest! {
         question.zone = Zone::parse(zone).unwrap();
         question.filter = filter(&not(is("plan", &["p1"])));
         question.shape = shape;
-        if sketch {
-            question.measures.iter_mut().for_each(|measured| measured.precision = Precision::Sketch);
-        }
         if grouped {
             question.by = vec![field("event_name")];
         }

@@ -10,7 +10,7 @@ use weir_query::{
     filter::Filter,
     formula::Formula,
     measure::Measure,
-    series::{self, Measured, Precision, Shape},
+    series::{self, Measured, Shape},
 };
 use weir_rollup::calendar::{Interval, Zone};
 
@@ -147,12 +147,7 @@ fn measured(measures: &[pb::Measure], found: &mut Violations) -> Vec<Measured> {
     let all = kinds.into_iter().enumerate().map(|(index, measure)| {
         let filter = measures.get(index).and_then(|measure| measure.filter.as_ref());
         let at = at.index(index);
-        // Reading the events one by one is what this is for; a sketch would save memory only.
-        Measured {
-            measure,
-            filter: Filter::parse(filter, &at.field("filter"), found),
-            precision: Precision::Exact,
-        }
+        Measured { measure, filter: Filter::parse(filter, &at.field("filter"), found) }
     });
     all.collect()
 }

@@ -10,7 +10,7 @@ use weir_query::{
     funnel::{self, Exclusion},
     measure::{Measure, Statistic},
     paths, retention,
-    series::{self, Figure, Measured, Precision, Shape},
+    series::{self, Figure, Measured, Shape},
 };
 use weir_rollup::{
     calendar::{Interval, Zone},
@@ -115,7 +115,6 @@ fn interval(json: &Json) -> Interval {
 }
 
 fn series(question: &Json) -> series::Question {
-    let sketch = question["sketch"] == true;
     let measures = list(&question["measures"], |json| {
         let property = || Field::parse(text(&json["property"])).unwrap();
         let numeric = |statistic| Measure::Numeric(property(), statistic);
@@ -135,10 +134,7 @@ fn series(question: &Json) -> series::Question {
             "quantile" => numeric(Statistic::Quantile(json["quantile"].as_f64().unwrap())),
             other => panic!("{other}"),
         };
-        // Of so few values sets are exact in sketches, too; quantiles are not.
-        let sketched = sketch && !matches!(measure, Measure::Numeric(_, Statistic::Quantile(_)));
-        let precision = if sketched { Precision::Sketch } else { Precision::Exact };
-        Measured { measure, filter: passing(&json["filter"]), precision }
+        Measured { measure, filter: passing(&json["filter"]) }
     });
     series::Question {
         range: range(question),

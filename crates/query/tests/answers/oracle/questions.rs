@@ -184,7 +184,6 @@ fn series(dice: &mut Dice, world: &World, zone: &str) -> Json {
         "by": group_by(dice),
         "shape": shape,
         "max_series": dice.pick(&[1, 3, 1000]),
-        "sketch": dice.percent(20),
     })
 }
 
