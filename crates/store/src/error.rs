@@ -24,6 +24,21 @@ pub enum Error {
         /// What is wrong with it and what to write instead.
         problem: String,
     },
+    /// The store holds the events of another log: the offsets of its chains mean nothing in this one.
+    #[error(
+        "the event store at {place} holds the events of the log {known}, and this is the log {log}: move it away, or set another \
+         store.location; only if this log has the same records at the same offsets, delete {path} in it"
+    )]
+    OtherLog {
+        /// The folder or bucket.
+        place: String,
+        /// The object that says whose events it holds.
+        path: String,
+        /// The identity of the log whose events it holds.
+        known: String,
+        /// The identity of this log.
+        log: String,
+    },
     /// The folder or bucket did not answer as it should. Retry with backoff.
     #[error("the event store can't {what}: {source}")]
     Unavailable {
@@ -99,6 +114,7 @@ impl Error {
             Error::Column { .. }
             | Error::Arrow(_)
             | Error::Location { .. }
+            | Error::OtherLog { .. }
             | Error::Manifest { .. }
             | Error::Segment { .. }
             | Error::NotOwner { .. }

@@ -19,7 +19,7 @@ use crate::{
     delete_user::{self, Erased},
     error::{Error, Result},
     hot::{CleanBatch, Hot, HotRead, Part},
-    manifest::{Chain, Change, Published, Refusal, Segment},
+    manifest::{self, Chain, Change, Published, Refusal, Segment},
     objects::{Bucket, Created, Location, Objects, apart},
     reader::{HotSource, Isolated, Snapshot},
     retain, segment,
@@ -102,6 +102,30 @@ impl Store {
     pub fn over(objects: Objects, settings: Settings) -> Self {
         let (owned, compacting) = (Mutex::default(), Semaphore::new(1));
         Self(Arc::new(Inner { objects, settings, owned, compacting }))
+    }
+
+    /// Ties the store to a log by its identity: to the first that it is told of.
+    ///
+    /// # Errors
+    /// [`Error::OtherLog`] when it is another's, [`Error::Unavailable`].
+    pub async fn bind(&self, log: &str) -> Result<()> {
+        let objects = self.objects();
+        let mut known = objects.get(manifest::LOG).await?;
+        if known.is_none() {
+            // Of two that are the first, one is.
+            let _either = objects.create(manifest::LOG, log.to_owned().into()).await?;
+            known = objects.get(manifest::LOG).await?;
+        }
+        let known = known.unwrap_or_default();
+        if known == log.as_bytes() {
+            return Ok(());
+        }
+        Err(Error::OtherLog {
+            place: self.settings().location.to_string(),
+            path: manifest::LOG.to_owned(),
+            known: String::from_utf8_lossy(&known).into_owned(),
+            log: log.to_owned(),
+        })
     }
 
     /// The side of a partition's owner. One that this process had before is no longer asked by readers.

@@ -39,6 +39,15 @@ pub enum Location {
     Bucket(Bucket),
 }
 
+impl std::fmt::Display for Location {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Location::Folder(path) => path.display().fmt(out),
+            Location::Bucket(bucket) => write!(out, "s3://{}/{}", bucket.name, bucket.prefix),
+        }
+    }
+}
+
 /// A bucket. What is `None` is taken from the environment (`AWS_…`) or the machine's role.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bucket {

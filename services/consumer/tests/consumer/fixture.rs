@@ -69,6 +69,11 @@ impl Fixture {
         Consumer::start(config, Arc::clone(&self.log)).await
     }
 
+    /// The event store, as a process of its own sees it.
+    pub(crate) async fn store(&self) -> Store {
+        Store::open(weir_store::Settings::folder(self.dir.path().join("store"))).await.unwrap()
+    }
+
     /// The configuration that the oracle expects.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
