@@ -188,6 +188,12 @@ impl Store {
         self.0.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Since when events are kept, microseconds since the Unix epoch; `None` for ever.
+    pub(crate) fn kept_from(&self) -> Option<i64> {
+        let kept = self.settings().retention?;
+        Some(clock::now_micros().saturating_sub(clock::micros(kept)))
+    }
+
     /// Waits until no other compaction of this process runs.
     pub(crate) async fn turn_to_compact(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.0.compacting.acquire().await.expect("it is never closed")
@@ -305,8 +311,8 @@ impl EventStore for Store {
         let writer = Uuid::now_v7();
         let mut fewer = 0;
         let mut passed_over = Default::default();
-        let from_micros = self.settings().retention.map(|kept| clock::now_micros() - clock::micros(kept));
-        while let Some(one) = compact::once(self, &mut chain, writer, from_micros, &mut passed_over).await? {
+        let kept_from = self.kept_from();
+        while let Some(one) = compact::once(self, &mut chain, writer, kept_from, &mut passed_over).await? {
             fewer += one;
         }
         Ok(fewer)

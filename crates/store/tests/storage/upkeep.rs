@@ -1,18 +1,25 @@
 //! Compaction, retention, erasure and verification: the events that are to stay do, as they were.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use uuid::Uuid;
 use weir_store::{
     Error, EventStore, Reader, Store,
-    manifest::{Change, Published, Reason, Segment},
+    manifest::{Change, Entry, FORMAT, Published, Reason, Segment},
 };
 
 use crate::{
-    depot::depots,
-    fixture::{PROJECT, START_MICROS, assert_whole, batch, event, events, project, user},
+    depot::{depots, faulty},
+    fixture::{PROJECT, START_MICROS, assert_whole, batch, event, events, project, soon, user},
 };
+
+fn now_micros() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64
+}
 
 /// A store with so many appended batches of 30 offsets.
 async fn filled(store: &Store, batches: u64) {
@@ -90,6 +97,43 @@ async fn compaction_passes_over_a_torn_segment_and_names_it() {
         store.verify(&torn).await.unwrap();
         assert_whole(&store, &after).await;
     }
+}
+
+/// A disk that takes nothing more: deleting what nobody needs must not wait for what can't be written.
+#[tokio::test]
+async fn what_nobody_needs_is_deleted_though_nothing_can_be_compacted() {
+    let (faults, store) = faulty(|settings| {
+        settings.compact_files = 4;
+        settings.flush_interval = Duration::from_millis(5);
+    });
+    filled(&store, 5).await;
+    let chain = store.chain(0).await.unwrap();
+    let old = Arc::clone(chain.state().of_project(PROJECT).next().unwrap());
+    // Removed for longer than any reader takes.
+    let entry = Entry {
+        format: FORMAT,
+        version: chain.state().version + 1,
+        writer: Uuid::nil(),
+        time_micros: now_micros() - 2_000_000_000,
+        change: Change::Replace { removed: vec![old.id], added: Vec::new(), reason: Reason::Retention },
+    };
+    let path = format!("manifest/0/{:020}.json", entry.version);
+    let _ = store.objects().create(&path, serde_json::to_vec(&entry).unwrap().into()).await.unwrap();
+    assert!(store.objects().size(&old.path).await.unwrap().is_some());
+
+    faults.refuse(Some("events/"));
+    let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+    // Without events it can be made durable, and upkeep begins.
+    let mut empty = batch(150..160);
+    empty.events.clear();
+    writer.append(empty);
+    soon("the trouble is reported", async {
+        while !writer.status().trouble.is_some_and(|trouble| trouble.contains("the disk is full")) {
+            writer.changed().await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(store.objects().size(&old.path).await.unwrap(), None);
 }
 
 #[tokio::test]
