@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use crate::{
     clock,
+    damage::look,
     error::{Error, Result},
     gc::PUBLISH_WITHIN,
     manifest::{Chain, Change, Published, Reason, Segment},
-    objects::apart,
-    segment::{Keep, Merge},
+    objects::{Objects, apart},
+    segment::{self, Keep, Merge},
     store::Store,
 };
 
@@ -93,9 +94,19 @@ fn splits(inputs: &[Arc<Segment>]) -> Vec<i64> {
     splits
 }
 
+/// The segments among these that can't be read, or are not what their manifests say.
+async fn damaged(objects: &Objects, segments: &[Arc<Segment>]) -> Result<Vec<Uuid>> {
+    let mut damaged = Vec::new();
+    let check = |segment: Arc<Segment>| async move { segment::check(objects, &segment).await };
+    let found = |segment: &Segment, looked: Result<()>| damaged.extend(looked.is_err().then_some(segment.id));
+    look(segments, 1, check, found).await?;
+    Ok(damaged)
+}
+
 /// Merges what is most worth it; returns how many segments fewer there are, `None` when nothing is worth it.
 ///
-/// Inputs that can't be read are added to `passed_over`, so that they don't keep the others from being compacted.
+/// Inputs that can't be read or merged are added to `passed_over`, so that they don't keep the others from being compacted. A torn one
+/// can be replaced with its copy, a missing one may have been removed by another.
 pub(crate) async fn once(
     store: &Store,
     chain: &mut Chain,
@@ -129,13 +140,14 @@ pub(crate) async fn once(
     let added = match merged {
         Ok(added) => added,
         Err(error) => {
-            if let Error::Segment { path, .. } = &error {
-                tracing::warn!(%error, "a segment is left out of compaction");
-                passed_over.extend(merge.inputs.iter().filter(|one| one.path == *path).map(|one| one.id));
-                // A torn one can be replaced with its copy, a missing one may have been removed by another.
-                return Ok(Some(0));
+            let damaged = damaged(store.objects(), &merge.inputs).await?;
+            if damaged.is_empty() && error.is_retryable() {
+                return Err(error);
             }
-            return Err(error);
+            tracing::warn!(%error, ?damaged, "segments are left out of compaction");
+            // Where none is damaged they don't fit together, and would not the next time.
+            passed_over.extend(if damaged.is_empty() { removed } else { damaged });
+            return Ok(Some(0));
         }
     };
     if clock::now_micros() - begun > clock::micros(PUBLISH_WITHIN) {

@@ -3,6 +3,7 @@
 mod chosen;
 mod clock;
 mod compact;
+mod damage;
 mod decode;
 mod delete_user;
 pub mod encode;

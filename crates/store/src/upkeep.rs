@@ -30,7 +30,7 @@ pub(crate) struct Upkeep {
     chain: Chain,
     hot: Arc<watch::Sender<Hot>>,
     reports: Arc<watch::Sender<Progress>>,
-    /// Segments that can't be read; compaction goes on without them.
+    /// Segments that can't be read or merged; compaction goes on without them.
     passed_over: HashSet<Uuid>,
     next_gc: Instant,
 }

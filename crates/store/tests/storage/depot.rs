@@ -56,9 +56,15 @@ pub(crate) struct Faulty {
     pub(crate) lose_answer: AtomicBool,
     /// Objects below this name can't be created.
     pub(crate) refuse: Mutex<Option<&'static str>>,
+    /// The object of this name can't be read.
+    pub(crate) unreadable: Mutex<Option<String>>,
 }
 
 impl Faulty {
+    pub(crate) fn spoil(&self, path: &str) {
+        *self.unreadable.lock().unwrap() = Some(path.to_owned());
+    }
+
     pub(crate) fn refuse(&self, below: Option<&'static str>) {
         *self.refuse.lock().unwrap() = below;
     }
@@ -99,6 +105,9 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.unreadable.lock().unwrap().as_deref() == Some(at.as_ref()) {
+            return Err(broken("the disk has lost a sector"));
+        }
         self.inner.get_opts(at, options).await
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use weir_store::{
     Error, EventStore, Reader, Store,
-    manifest::{Change, Entry, FORMAT, Published, Reason, Segment},
+    manifest::{Change, Entry, FORMAT, Published, Reason, Segment, Span},
 };
 
 use crate::{
@@ -84,11 +84,15 @@ async fn compaction_passes_over_a_torn_segment_and_names_it() {
             let _ = store.objects().create(&torn.path, problem).await.unwrap();
             let error = store.verify(&torn).await.unwrap_err();
             assert!(matches!(&error, Error::Segment { path, .. } if *path == torn.path), "{error}");
+            store.compact(0).await.unwrap();
+            let after = store.scan(PROJECT, 1).await.unwrap();
+            assert!(after.segments.len() < snapshot.segments.len());
+            assert!(
+                after.segments.iter().any(|segment| segment.id == torn.id),
+                "the torn one stays as it is"
+            );
         }
-        store.compact(0).await.unwrap();
         let after = store.scan(PROJECT, 1).await.unwrap();
-        assert!(after.segments.len() < snapshot.segments.len());
-        assert!(after.segments.iter().any(|segment| segment.id == torn.id), "the torn one stays as it is");
 
         store.objects().delete(&torn.path).await.unwrap();
         let error = store.verify(&torn).await.unwrap_err().to_string();
@@ -97,6 +101,41 @@ async fn compaction_passes_over_a_torn_segment_and_names_it() {
         store.verify(&torn).await.unwrap();
         assert_whole(&store, &after).await;
     }
+}
+
+/// Whatever is wrong with a segment, the others are compacted.
+#[tokio::test]
+async fn compaction_goes_on_without_what_it_can_not_read_or_merge() {
+    let (faults, store) = faulty(|settings| settings.compact_files = 4);
+    filled(&store, 8).await;
+    let segments = store.scan(PROJECT, 1).await.unwrap().segments;
+    faults.spoil(&segments[2].path);
+    store.compact(0).await.unwrap();
+    let after = store.scan(PROJECT, 1).await.unwrap().segments;
+    assert_eq!(after.len(), 2, "the lost one stays as it is, and all others are one: {after:?}");
+
+    // Two with the same events: each is as its manifest says.
+    let mut twin = (*after[1]).clone();
+    (twin.id, twin.offsets) = (Uuid::now_v7(), Span { min: 240, max: 240 + twin.offsets.max });
+    let mut chain = store.chain(0).await.unwrap();
+    let change = Change::Append {
+        start: 240,
+        end: 1000,
+        watermark_micros: 0,
+        complete_since_micros: i64::MIN,
+        segments: vec![twin],
+    };
+    assert_eq!(chain.publish(Uuid::now_v7(), &change).await.unwrap(), Published::Done);
+    let (_faults, pairs) = (
+        faults,
+        Store::over(store.objects().clone(), {
+            let mut settings = store.settings().clone();
+            settings.compact_files = 2;
+            settings
+        }),
+    );
+    pairs.compact(0).await.unwrap();
+    assert_eq!(store.scan(PROJECT, 1).await.unwrap().segments.len(), 3, "they stay as they are");
 }
 
 /// A disk that takes nothing more: deleting what nobody needs must not wait for what can't be written.
