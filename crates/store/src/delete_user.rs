@@ -76,6 +76,8 @@ async fn rewrite(
 ) -> Result<Option<(u64, Vec<Segment>)>> {
     let (segment, user, store) = (Arc::clone(segment), user.to_owned(), store.clone());
     apart(async move {
+        // Damage may hide him, until the segment is put back.
+        segment::check(store.objects(), &segment).await?;
         if !holds(store.objects(), &segment, &user).await? {
             return Ok(None);
         }
@@ -87,6 +89,7 @@ async fn rewrite(
             splits: Vec::new(),
             always: store.settings().columns.clone(),
         };
+        // It has counted: it read what the manifest says, and kept no more.
         let added = merge.run(store.objects()).await?;
         let kept: u64 = added.iter().map(|segment| segment.rows).sum();
         Ok(Some((segment.rows - kept, added)))

@@ -23,7 +23,7 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Compression, open, read::unreadable, tally::numbers, write::SegmentWriter};
+use super::{Compression, check, open, read::unreadable, tally::numbers, write::SegmentWriter};
 use crate::{
     chosen::{MAX_CHOSEN, frequent},
     encode,
@@ -106,6 +106,8 @@ impl Merge {
     pub(crate) async fn run(&self, objects: &Objects) -> Result<Vec<Segment>> {
         let mut opened = Vec::with_capacity(self.inputs.len());
         for segment in &self.inputs {
+            // A torn page may well decode, and what is written of it would have a checksum that fits.
+            check(objects, segment).await?;
             opened.push(open(objects, segment).await?);
         }
         let keys = chosen(&self.inputs, &self.always);
@@ -145,7 +147,10 @@ impl Merge {
         rows: &mut SendableRecordBatchStream,
         outputs: &mut [Option<SegmentWriter>],
     ) -> Result<()> {
+        let expected: u64 = self.inputs.iter().map(|segment| segment.rows).sum();
+        let mut read = 0;
         while let Some(batch) = rows.try_next().await.map_err(internal)? {
+            read += batch.num_rows() as u64;
             let batch = self.keep.of(batch)?;
             for (place, batch) in split(batch, &self.splits)? {
                 let writer = match &mut outputs[place] {
@@ -160,6 +165,10 @@ impl Merge {
                 };
                 writer.write(&batch).await?;
             }
+        }
+        if read != expected {
+            let problem = format!("were {read}, and {expected} by the manifest");
+            return Err(Error::Column { column: "rows to be merged".to_owned(), problem });
         }
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use uuid::Uuid;
 use weir_store::{
     Error, EventStore, Reader, Store,
@@ -100,6 +102,41 @@ async fn compaction_passes_over_a_torn_segment_and_names_it() {
         let _ = store.objects().create(&torn.path, whole).await.unwrap();
         store.verify(&torn).await.unwrap();
         assert_whole(&store, &after).await;
+    }
+}
+
+/// The bytes with one of them changed so that the file can still be read, with another content.
+fn altered(whole: &Bytes) -> Bytes {
+    let rows = |file: &Bytes| -> Option<Vec<RecordBatch>> {
+        let rows = ParquetRecordBatchReaderBuilder::try_new(file.clone()).ok()?.build().ok()?;
+        rows.collect::<Result<_, _>>().ok()
+    };
+    let as_it_was = rows(whole);
+    let alterations = (64..whole.len()).map(|place| {
+        let mut bytes = whole.to_vec();
+        bytes[place] ^= 1;
+        Bytes::from(bytes)
+    });
+    let mut readable = alterations.filter(|file| rows(file).is_some_and(|rows| Some(rows) != as_it_was));
+    readable.next().expect("numbers are stored as they are")
+}
+
+/// What compaction and erasure write has a checksum of its own: nobody could tell any more that its source was damaged.
+#[tokio::test]
+async fn what_is_damaged_is_not_written_anew() {
+    for depot in depots() {
+        let store = depot.store(|settings| settings.compact_files = 4).await;
+        filled(&store, 4).await;
+        let before = store.scan(PROJECT, 1).await.unwrap();
+        let torn = Arc::clone(&before.segments[2]);
+        let whole = store.objects().get(&torn.path).await.unwrap().unwrap();
+        store.objects().delete(&torn.path).await.unwrap();
+        let _ = store.objects().create(&torn.path, altered(&whole)).await.unwrap();
+        store.compact(0).await.unwrap();
+        let erased = store.delete_user(0, PROJECT, &user(torn.offsets.min)).await;
+        assert!(matches!(&erased, Err(Error::Segment { path, .. }) if *path == torn.path), "{erased:?}");
+        let after = store.scan(PROJECT, 1).await.unwrap();
+        assert!(after.segments.iter().any(|segment| segment.id == torn.id), "it can be put back");
     }
 }
 
