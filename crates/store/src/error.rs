@@ -88,7 +88,7 @@ pub enum Error {
         /// Where the manifests end.
         end: u64,
     },
-    /// The writer's background work has stopped: the process is shutting down.
+    /// The writer's background work has stopped: the process is shutting down, or it panicked.
     #[error(
         "the store's writer of partition {partition} has stopped: its unflushed events are read from the log again"
     )]

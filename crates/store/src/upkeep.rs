@@ -55,7 +55,7 @@ impl Upkeep {
         Self { store, owner, chain, hot, reports, passed_over, next_gc }
     }
 
-    pub(crate) async fn run(mut self, wake: Arc<Notify>) {
+    pub(crate) async fn run(mut self, wake: Arc<Notify>) -> Error {
         loop {
             // Woken or not, it is time.
             let _ = timeout(INTERVAL, wake.notified()).await;

@@ -58,6 +58,8 @@ pub(crate) struct Faulty {
     pub(crate) refuse: Mutex<Option<&'static str>>,
     /// The object of this name can't be read.
     pub(crate) unreadable: Mutex<Option<String>>,
+    /// Creating an object panics, as a bug in writing would.
+    pub(crate) poisoned: AtomicBool,
 }
 
 impl Faulty {
@@ -83,6 +85,7 @@ fn broken(what: &str) -> Error {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, at: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
+        assert!(!self.poisoned.load(Ordering::SeqCst), "a planted bug");
         if self.refuse.lock().unwrap().is_some_and(|below| at.as_ref().starts_with(below)) {
             return Err(broken("the disk is full"));
         }

@@ -226,7 +226,7 @@ impl Running<'_> {
                 landed = self.flight.landed() => landed.map(|landed| self.landed(&landed)).map_err(Error::from),
                 read = self.tail.read(PATIENCE) => read.map(drop),
                 batch = self.events.next(PATIENCE), if reading => self.take(batch).await,
-                () = self.writer.changed(), if !self.writer.has_room() => Ok(()),
+                changed = self.writer.changed() => changed.map_err(Error::from),
                 () = until(cut_at), if cut_at.is_some() => Ok(()),
             };
             if let Err(error) = done {
