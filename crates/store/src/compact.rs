@@ -114,7 +114,7 @@ pub(crate) async fn once(
     from_micros: Option<i64>,
     passed_over: &mut HashSet<Uuid>,
 ) -> Result<Option<usize>> {
-    let _turn = store.turn_to_compact().await;
+    let turn = store.turn_to_compact().await;
     chain.follow().await?;
     let settings = store.settings();
     let Some(choice) = choose(chain.state().live.values(), settings.compact_files, passed_over) else {
@@ -132,11 +132,12 @@ pub(crate) async fn once(
     let before = removed.len();
     let begun = clock::now_micros();
     let objects = store.objects().clone();
-    let (merge, merged) = apart(async move {
+    // The turn is over when the work is, which may be later than that anybody waits for it.
+    let (_turn, merge, merged) = apart(async move {
         let merged = merge.run(&objects).await;
-        (merge, merged)
+        Ok((turn, merge, merged))
     })
-    .await;
+    .await?;
     let added = match merged {
         Ok(added) => added,
         Err(error) => {

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::ObjectStore;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::{
@@ -81,7 +81,7 @@ struct Inner {
     /// The hot parts of the partitions that this process owns.
     owned: Mutex<HashMap<u32, Arc<watch::Sender<Hot>>>>,
     /// One compaction at a time bounds what they take of memory and of the machine.
-    compacting: Semaphore,
+    compacting: Arc<Semaphore>,
 }
 
 impl Store {
@@ -100,7 +100,7 @@ impl Store {
 
     /// A store on objects that are open already.
     pub fn over(objects: Objects, settings: Settings) -> Self {
-        let (owned, compacting) = (Mutex::default(), Semaphore::new(1));
+        let (owned, compacting) = (Mutex::default(), Arc::new(Semaphore::new(1)));
         Self(Arc::new(Inner { objects, settings, owned, compacting }))
     }
 
@@ -195,8 +195,8 @@ impl Store {
     }
 
     /// Waits until no other compaction of this process runs.
-    pub(crate) async fn turn_to_compact(&self) -> tokio::sync::SemaphorePermit<'_> {
-        self.0.compacting.acquire().await.expect("it is never closed")
+    pub(crate) async fn turn_to_compact(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.0.compacting).acquire_owned().await.expect("it is never closed")
     }
 
     /// Writes the segments of some parts, on a thread of its own.

@@ -151,6 +151,8 @@ impl Merge {
         let mut read = 0;
         while let Some(batch) = rows.try_next().await.map_err(internal)? {
             read += batch.num_rows() as u64;
+            // Whoever wanted this may have gone.
+            tokio::task::yield_now().await;
             let batch = self.keep.of(batch)?;
             for (place, batch) in split(batch, &self.splits)? {
                 let writer = match &mut outputs[place] {
