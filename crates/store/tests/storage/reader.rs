@@ -190,3 +190,23 @@ async fn what_is_found_damaged_counts_before_the_last_file_is_read() {
         () = soon("the torn one is left out", found) => {}
     }
 }
+
+/// Its disk sector is lost, or its permissions are wrong: that is not for waiting.
+#[tokio::test]
+async fn a_segment_that_the_store_does_not_give_is_left_out_while_it_gives_others() {
+    let (faults, store) = faulty(|_| ());
+    for start in [0, 10, 20] {
+        store.append(0, Uuid::now_v7(), batch(start..start + 10)).await.unwrap();
+    }
+    let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
+    let whole = reader.snapshot(PROJECT).await.unwrap();
+    faults.spoil(&whole.segments[1].path);
+    assert!(reader.isolate(&whole, &(i64::MIN..i64::MAX)).await.unwrap());
+    let missing = reader.snapshot(PROJECT).await.unwrap().missing;
+    assert_eq!((missing.len(), &missing[0].path), (1, &whole.segments[1].path));
+    assert!(missing[0].problem.contains("lost a sector"), "{}", missing[0].problem);
+
+    let only = weir_store::Snapshot { segments: vec![Arc::clone(&whole.segments[1])], ..whole };
+    let unknown = Reader::new(store, 1, Arc::new(Unreachable)).isolate(&only, &(i64::MIN..i64::MAX)).await;
+    assert!(unknown.is_err_and(|error| error.is_retryable()), "it may be that the store gives nothing");
+}
