@@ -40,14 +40,34 @@ pub(crate) struct Choice {
     pub(crate) splits: Vec<i64>,
 }
 
-/// What is most worth merging: the largest group of at least `files` segments of a project that are of similar size.
+/// What is most worth merging: the largest group of at least `files` segments of a project that are of similar size. Where there is
+/// none, a segment of which much is older than what is kept.
 pub(crate) fn choose<'s>(
-    live: impl Iterator<Item = &'s Arc<Segment>>,
+    live: impl Iterator<Item = &'s Arc<Segment>> + Clone,
     files: usize,
+    kept_from: Option<i64>,
     except: &HashSet<Uuid>,
 ) -> Option<Choice> {
+    let live = live.filter(|segment| !except.contains(&segment.id));
+    group(live.clone(), files).or_else(|| {
+        let kept_from = kept_from?;
+        let mut live = live;
+        let expired = live.find(|segment| is_much_expired(segment, kept_from))?;
+        let inputs = vec![Arc::clone(expired)];
+        Some(Choice { project: expired.project.clone(), splits: splits(&inputs), inputs })
+    })
+}
+
+/// Whether half of its time is before what is kept. It is half as long after each time that it is written anew, so that this happens a
+/// few times only.
+fn is_much_expired(segment: &Segment, kept_from: i64) -> bool {
+    let (min, max) = (i128::from(segment.times.min), i128::from(segment.times.max));
+    segment.times.min < kept_from && i128::from(kept_from) - min >= max - i128::from(kept_from)
+}
+
+fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize) -> Option<Choice> {
     let mut groups: BTreeMap<(&str, u32), Vec<&Arc<Segment>>> = BTreeMap::new();
-    for segment in live.filter(|segment| segment.bytes < FULL && !except.contains(&segment.id)) {
+    for segment in live.filter(|segment| segment.bytes < FULL) {
         let size = segment.bytes.max(1).ilog(SIMILAR);
         groups.entry((&segment.project, size)).or_default().push(segment);
     }
@@ -111,20 +131,21 @@ pub(crate) async fn once(
     store: &Store,
     chain: &mut Chain,
     writer: Uuid,
-    from_micros: Option<i64>,
+    kept_from: Option<i64>,
     passed_over: &mut HashSet<Uuid>,
 ) -> Result<Option<usize>> {
     let turn = store.turn_to_compact().await;
     chain.follow().await?;
     let settings = store.settings();
-    let Some(choice) = choose(chain.state().live.values(), settings.compact_files, passed_over) else {
+    let live = chain.state().live.values();
+    let Some(choice) = choose(live, settings.compact_files, kept_from, passed_over) else {
         return Ok(None);
     };
     let merge = Merge {
         project: choice.project,
         partition: chain.partition(),
         inputs: choice.inputs,
-        keep: Keep { from_micros, not_of: None },
+        keep: Keep { from_micros: kept_from, not_of: None },
         splits: choice.splits,
         always: settings.columns.clone(),
     };
@@ -193,7 +214,7 @@ mod tests {
     }
 
     fn choice(live: &[Arc<Segment>], files: usize) -> Option<Choice> {
-        choose(live.iter(), files, &HashSet::new())
+        choose(live.iter(), files, None, &HashSet::new())
     }
 
     #[test]
@@ -205,13 +226,27 @@ mod tests {
         assert_eq!((chosen.project.as_str(), chosen.inputs.as_slice()), ("a", &live[..4]));
         assert_eq!(choice(&live, 5), None);
         let except = HashSet::from([live[0].id]);
-        assert_eq!(choose(live.iter(), 4, &except), None, "what can't be read is left out");
+        assert_eq!(choose(live.iter(), 4, None, &except), None, "what can't be read is left out");
     }
 
     #[test]
     fn full_segments_stay_as_they_are() {
         let live: Vec<_> = (0..40).map(|_| segment("a", 64, 0..=0)).collect();
         assert_eq!(choice(&live, 2), None);
+    }
+
+    #[test]
+    fn a_segment_of_which_half_is_too_old_is_written_anew() {
+        let live = [segment("a", 64, 0..=9), segment("a", 200, 0..=3)];
+        let chosen = |days: i64| {
+            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), &HashSet::new());
+            choice.map(|choice| choice.inputs)
+        };
+        assert_eq!(chosen(1), None);
+        assert_eq!(chosen(2), Some(vec![Arc::clone(&live[1])]));
+        assert_eq!(chosen(5), Some(vec![Arc::clone(&live[0])]), "full ones, too");
+        let forever = Segment { times: Span { min: i64::MIN, max: i64::MAX }, ..(*live[0]).clone() };
+        assert!(is_much_expired(&forever, 0) && !is_much_expired(&forever, -1));
     }
 
     #[test]

@@ -251,6 +251,26 @@ async fn segments_that_are_too_old_are_dropped_whole() {
 }
 
 #[tokio::test]
+async fn a_segment_of_which_half_is_too_old_loses_that() {
+    for depot in depots() {
+        filled(&depot.store(|_| ()).await, 2).await;
+        let from = START_MICROS + 16_000_000;
+        let store = depot
+            .store(|settings| {
+                settings.retention = Some(Duration::from_micros((now_micros() - from) as u64));
+            })
+            .await;
+        store.compact(0).await.unwrap();
+        let after = store.scan(PROJECT, 1).await.unwrap();
+        let mut offsets = events(&store, &after).await.into_iter().map(|(offset, _)| offset);
+        let first = offsets.next().unwrap();
+        assert!((16..40).contains(&first), "the clock goes on while this runs: {first}");
+        let expected: Vec<u64> = (first + 1..60).filter(|offset| project(*offset) == PROJECT).collect();
+        assert_eq!(offsets.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_forgotten_user_is_gone_and_all_others_stay() {
     for depot in depots() {
         let store = depot.store(|settings| settings.compact_files = 4).await;
