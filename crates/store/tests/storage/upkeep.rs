@@ -37,16 +37,19 @@ async fn compaction_keeps_every_event_under_concurrent_readers() {
         filled(&store, 30).await;
         let before = store.scan(PROJECT, 1).await.unwrap();
         let (done, stop) = tokio::sync::watch::channel(false);
+        let (look, mut looks) = tokio::sync::watch::channel(0);
         let reading = tokio::spawn({
             let store = store.clone();
             async move {
                 let reader = Reader::new(store.clone(), 1, Arc::new(store.clone()));
-                while !*stop.borrow() {
+                while !*stop.borrow() || *look.borrow() < 4 {
                     let snapshot = reader.snapshot(PROJECT).await.unwrap();
                     assert_whole(&store, &snapshot).await;
+                    look.send_modify(|looks| *looks += 1);
                 }
             }
         });
+        soon("somebody reads", looks.wait_for(|looks| *looks > 0)).await.unwrap();
         // Two compactors at a time: the work of one may be in vain, but nothing else.
         let others = depot.store(|settings| settings.compact_files = 4).await;
         let (some, more) = tokio::join!(store.compact(0), others.compact(0));

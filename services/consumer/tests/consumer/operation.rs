@@ -66,7 +66,8 @@ async fn the_status_shows_how_far_it_is() {
     assert_eq!(partition.state(), State::Running);
     assert_eq!((partition.position, partition.end_offset, partition.lag_events), (105, 105, 0));
     assert_eq!(partition.duplicates, 5);
-    assert_eq!((partition.sinks[0].sink.as_str(), partition.sinks[0].next_offset), ("rollups", 105));
+    let sinks: Vec<_> = partition.sinks.iter().map(|s| (s.sink.as_str(), s.next_offset)).collect();
+    assert_eq!(sinks, [("rollups", 105), ("store", 105)]);
     assert_eq!(status.instance, consumer.context.instance);
 
     let metrics = consumer.context.metrics.render();
