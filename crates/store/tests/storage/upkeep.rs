@@ -9,8 +9,10 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use uuid::Uuid;
+use weir_proto::record::{self, Value};
 use weir_store::{
-    Error, EventStore, Reader, Store,
+    CleanBatch, Error, EventStore, Reader, Settings, Store,
+    encode::{Encoder, Row},
     manifest::{Change, Entry, FORMAT, Published, Reason, Segment, Span},
 };
 
@@ -166,14 +168,8 @@ async fn compaction_goes_on_without_what_it_can_not_read_or_merge() {
         segments: vec![twin],
     };
     assert_eq!(chain.publish(Uuid::now_v7(), &change).await.unwrap(), Published::Done);
-    let (_faults, pairs) = (
-        faults,
-        Store::over(store.objects().clone(), {
-            let mut settings = store.settings().clone();
-            settings.compact_files = 2;
-            settings
-        }),
-    );
+    let settings = Settings { compact_files: 2, ..store.settings().clone() };
+    let pairs = Store::over(store.objects().clone(), settings);
     pairs.compact(0).await.unwrap();
     assert_eq!(store.scan(PROJECT, 1).await.unwrap().segments.len(), 3, "they stay as they are");
 }
@@ -234,6 +230,30 @@ async fn a_manifest_that_says_something_else_is_found_out() {
             assert!(matches!(store.verify(&lying).await, Err(Error::Segment { .. })));
         }
     }
+}
+
+/// More keys than are counted, and one that becomes frequent late: what is counted depends on how the rows are read.
+#[tokio::test]
+async fn a_segment_with_keys_that_never_repeat_is_as_its_manifest_says() {
+    let (_faults, store) = faulty(|_| ());
+    let mut encoder = Encoder::default();
+    let offsets = 6000;
+    for offset in 0..offsets {
+        let once = format!("key {}", 9999 - offset);
+        let mut properties = vec![(once.as_str(), Value::Boolean(true))];
+        if offset > 4500 {
+            properties.push(("late", Value::Boolean(true)));
+        }
+        let event = record::Event { event_name: "view", corrected_time_micros: offset, ..Default::default() };
+        let properties = properties.as_slice();
+        encoder.push(&Row { offset: offset as u64, event, properties, ..Row::default() });
+    }
+    let events = vec![(PROJECT.into(), encoder.finish())];
+    let batch = CleanBatch { start: 0, end: offsets as u64, watermark_micros: 0, events };
+    store.append(0, Uuid::now_v7(), batch).await.unwrap();
+    let segment = Arc::clone(&store.scan(PROJECT, 1).await.unwrap().segments[0]);
+    assert!(segment.more_properties && segment.columns == ["b_late"], "{:?}", segment.columns);
+    store.verify(&segment).await.unwrap();
 }
 
 #[tokio::test]
