@@ -15,7 +15,7 @@ use crate::{
     damage::look,
     error::{Error, Result},
     gc::PUBLISH_WITHIN,
-    manifest::{Chain, Change, Published, Reason, Segment},
+    manifest::{Chain, Change, Published, Reason, Segment, Span},
     objects::{Objects, apart},
     segment::{self, Keep, Merge},
     store::Store,
@@ -29,6 +29,8 @@ const MERGED: u64 = 256 << 20;
 const INPUTS: usize = 64;
 /// Segments are of similar size when they are between two consecutive powers of this.
 const SIMILAR: u64 = 4;
+/// Days, or spans of as many days each, that are told apart when looking where to part events.
+const DAYS: i64 = 1000;
 const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
 /// What to merge next.
@@ -91,13 +93,19 @@ fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize) -> Opti
 /// Midnights that part the events into pieces of whole days, none smaller than a full segment: questions about a day then read
 /// less. Bytes are taken to be spread evenly over the days of their segment.
 fn splits(inputs: &[Arc<Segment>]) -> Vec<i64> {
+    let Some(times) = inputs.iter().map(|segment| segment.times).reduce(Span::join) else {
+        return Vec::new();
+    };
+    let day_of = |micros: i64| micros.div_euclid(DAY_MICROS);
+    // One day, unless some event is years from the others.
+    let step = (day_of(times.max) - day_of(times.min)) / DAYS + 1;
     let mut days: BTreeMap<i64, u64> = BTreeMap::new();
     for segment in inputs {
-        let (first, last) =
-            (segment.times.min.div_euclid(DAY_MICROS), segment.times.max.div_euclid(DAY_MICROS));
+        let first = day_of(segment.times.min).div_euclid(step);
+        let last = day_of(segment.times.max).div_euclid(step);
         let share = segment.bytes / (last - first + 1).cast_unsigned();
         for day in first..=last {
-            *days.entry(day).or_default() += share;
+            *days.entry(day * step).or_default() += share;
         }
     }
     let mut rest: u64 = days.values().sum();
@@ -192,7 +200,6 @@ pub(crate) async fn once(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Span;
 
     fn segment(project: &str, megabytes: u64, days: std::ops::RangeInclusive<i64>) -> Arc<Segment> {
         Arc::new(Segment {
@@ -264,5 +271,16 @@ mod tests {
         assert_eq!(choice(&large, 4).unwrap().splits, [2 * DAY_MICROS]);
         let wide: Vec<_> = (0..4).map(|_| segment("a", 60, -2..=1)).collect();
         assert_eq!(choice(&wide, 4).unwrap().splits, [0]);
+    }
+
+    /// With an entry for each day of all time this would take all memory.
+    #[test]
+    fn events_of_all_times_are_parted_like_others() {
+        let mut all = segment("a", 60, 0..=0);
+        Arc::make_mut(&mut all).times = Span { min: i64::MIN, max: i64::MAX };
+        let live: Vec<_> =
+            (0..4).map(|_| Arc::new(Segment { id: Uuid::now_v7(), ..(*all).clone() })).collect();
+        let splits = choice(&live, 4).unwrap().splits;
+        assert!(splits.len() == 2 && splits.iter().all(|split| split % DAY_MICROS == 0), "{splits:?}");
     }
 }
