@@ -216,12 +216,13 @@ impl Store {
 /// Whether a bucket creates only what is absent.
 async fn probe(objects: &Objects, name: &str) -> Result<()> {
     let path = format!("manifest/probe/{}", Uuid::now_v7());
-    let first = objects.create(&path, Bytes::from_static(b"{}")).await?;
+    // A call that is tried again because its answer was lost finds what it has created.
+    let (Created::New | Created::Exists) = objects.create(&path, Bytes::from_static(b"{}")).await?;
     let second = objects.create(&path, Bytes::from_static(b"{}")).await?;
     objects.delete(&path).await?;
-    match (first, second) {
-        (Created::New, Created::Exists) => Ok(()),
-        (Created::New | Created::Exists, _) => Err(Error::Location {
+    match second {
+        Created::Exists => Ok(()),
+        Created::New => Err(Error::Location {
             place: format!("s3://{name}"),
             problem: "its server ignores `If-None-Match: *`, so two consumers could overwrite each other: use one with conditional writes"
                 .to_owned(),
