@@ -2,6 +2,8 @@
 
 use arrow::error::ArrowError;
 
+use crate::manifest::Refusal;
+
 /// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,6 +59,18 @@ pub enum Error {
         path: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// The partition's chain does not take the writer's next events, and won't: it became shorter under the writer, or the events are
+    /// not of the offsets that they are said to be. It takes a new writer.
+    #[error(
+        "the manifests of partition {partition} do not take the next events: {refusal}: the partition is to be claimed anew, and \
+         read from where they end"
+    )]
+    Refused {
+        /// The partition.
+        partition: u32,
+        /// What the chain says.
+        refusal: Refusal,
     },
     /// A segment is missing, torn or not what its manifest says. All other segments can be read.
     #[error(
@@ -116,6 +130,7 @@ impl Error {
             | Error::Location { .. }
             | Error::OtherLog { .. }
             | Error::Manifest { .. }
+            | Error::Refused { .. }
             | Error::Segment { .. }
             | Error::NotOwner { .. }
             | Error::Stopped { .. } => false,

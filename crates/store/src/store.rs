@@ -286,9 +286,7 @@ impl EventStore for Store {
             match chain.publish(owner, &change).await? {
                 Published::Done => return Ok(end),
                 Published::Refused(Refusal::NotNext { .. }) => {}
-                Published::Refused(refusal) => {
-                    return Err(Error::unavailable(format!("append to partition {partition}"), refusal));
-                }
+                Published::Refused(refusal) => return Err(Error::Refused { partition, refusal }),
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Two tasks work for a writer: one flushes the hot part by age and size, tries for ever, and drops what is published; the other
 //! does the [upkeep](crate::upkeep). Both end with the writer. Whoever else appends to the partition's chain, a predecessor that does
-//! not know yet that he is one, appends the same events: they come from the same log. So being refused is no failure: what the chain
-//! has is dropped here, and the rest is written.
+//! not know yet that he is one, appends the same events: they come from the same log. So being overtaken is no failure: what the chain
+//! has is dropped here, and the rest is written. Only events that can't follow the chain's end at all end the writer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     gc::PUBLISH_WITHIN,
     hot::{CleanBatch, Hot, Part},
-    manifest::{self, Chain, Change, Published, Refusal, Segment},
+    manifest::{Chain, Change, Published, Refusal, Segment},
     store::Store,
     upkeep::Upkeep,
 };
@@ -202,6 +202,9 @@ impl Flusher {
             failures = if flushed.is_ok() { 0 } else { failures + 1 };
             due = Instant::now() + if failures == 0 { interval } else { pause(failures) };
             self.report(&flushed);
+            if let Err(refused @ Error::Refused { .. }) = flushed {
+                return refused;
+            }
         }
     }
 
@@ -242,11 +245,7 @@ impl Flusher {
                 );
             }
             Ok(Published::Refused(refusal)) => {
-                let path = manifest::folder(self.chain.partition());
-                return Err(Error::Manifest {
-                    path,
-                    problem: format!("does not take the next events: {refusal}"),
-                });
+                return Err(Error::Refused { partition: self.chain.partition(), refusal });
             }
             Err(error) => {
                 self.written = Some(written);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use uuid::Uuid;
-use weir_store::{Error, EventStore, HotSource, Reader, Settings, Store, Writer};
+use weir_store::{CleanBatch, Error, EventStore, HotSource, Reader, Settings, Store, Writer};
 
 use crate::{
     depot::{depots, faulty},
@@ -205,6 +205,24 @@ async fn a_writer_whose_work_panicked_says_so() {
     })
     .await;
     assert!(matches!(ended, Error::Stopped { partition: 0 }), "{ended}");
+}
+
+/// Trying again would not help: only who reads the log anew has other events.
+#[tokio::test]
+async fn a_writer_whose_events_are_refused_ends_and_says_why() {
+    let (_faults, store) = faulty(at_once);
+    let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+    writer.append(CleanBatch { start: 0, end: 10, ..batch(100..110) });
+    let ended = soon("the end is told", async {
+        loop {
+            if let Err(error) = writer.changed().await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(ended, Error::Refused { partition: 0, .. }), "{ended}");
+    assert!(ended.to_string().contains("offsets 0..10 are not those of its segments"), "{ended}");
 }
 
 #[tokio::test]
