@@ -119,6 +119,20 @@ async fn a_segment_that_was_not_published_does_not_count() {
     assert!(store.objects().list("events").await.unwrap().len() > files, "the first ones are orphans");
 }
 
+/// A flush is tried again and again: what each attempt left behind would fill the disk.
+#[tokio::test]
+async fn a_flush_that_fails_leaves_no_segments() {
+    let (faults, store) = faulty(never);
+    // The other project's segment comes first.
+    faults.refuse(Some("events/project=shop"));
+    let failed = store.append(0, Uuid::now_v7(), batch(0..30)).await;
+    assert!(failed.is_err_and(|error| error.is_retryable()));
+    assert_eq!(store.objects().list("events").await.unwrap(), []);
+    faults.refuse(None);
+    store.append(0, Uuid::now_v7(), batch(0..30)).await.unwrap();
+    assert_eq!(store.objects().list("events").await.unwrap().len(), 2);
+}
+
 /// A crash after the last step but one: the entry is there, the hot events are too.
 #[tokio::test]
 async fn published_events_that_are_still_hot_count_once() {
