@@ -232,6 +232,37 @@ async fn a_manifest_that_says_something_else_is_found_out() {
     }
 }
 
+/// Keys that come and go, each frequent for a while.
+#[tokio::test]
+async fn segments_have_a_bounded_number_of_columns() {
+    let (_faults, store) = faulty(|settings| settings.compact_files = 4);
+    let of = |offset: u64| (10..50).map(move |key| format!("key {} {key}", offset / 30));
+    for start in [0, 30, 60, 90] {
+        let mut encoder = Encoder::default();
+        for offset in start..start + 30 {
+            let keys: Vec<String> = of(offset).collect();
+            let properties: Vec<_> =
+                keys.iter().map(|key| (key.as_str(), Value::Number(offset as f64))).collect();
+            let event = record::Event { event_name: "view", ..Default::default() };
+            encoder.push(&Row { offset, event, properties: &properties, ..Row::default() });
+        }
+        let events = vec![(PROJECT.into(), encoder.finish())];
+        let batch = CleanBatch { start, end: start + 30, watermark_micros: 0, events };
+        store.append(0, Uuid::now_v7(), batch).await.unwrap();
+    }
+    let before = store.scan(PROJECT, 1).await.unwrap();
+    assert!(before.segments.iter().all(|segment| segment.columns.len() == 40));
+    store.compact(0).await.unwrap();
+    let after = store.scan(PROJECT, 1).await.unwrap();
+    let [merged] = &after.segments[..] else { panic!("four are one now: {:?}", after.segments) };
+    assert_eq!(merged.columns.len(), 64);
+    store.verify(merged).await.unwrap();
+    for (offset, record) in events(&store, &after).await {
+        let fields = record.event.unwrap().properties.unwrap().fields;
+        assert!(of(offset).eq(fields.into_keys()), "of offset {offset}");
+    }
+}
+
 /// More keys than are counted, and one that becomes frequent late: what is counted depends on how the rows are read.
 #[tokio::test]
 async fn a_segment_with_keys_that_never_repeat_is_as_its_manifest_says() {
