@@ -67,10 +67,20 @@ pub struct File {
     pub columns: Vec<String>,
 }
 
+impl File {
+    /// The same for DataFusion. `PartitionedFile::new` would encode the path once more.
+    fn of_table(&self) -> PartitionedFile {
+        let mut file = PartitionedFile::new("", self.bytes);
+        file.object_meta.location = self.path.clone();
+        file
+    }
+}
+
 impl From<&Segment> for File {
     fn from(segment: &Segment) -> Self {
         Self {
-            path: segment.path.as_str().into(),
+            // As it is: its parts are encoded already.
+            path: Path::parse(&segment.path).unwrap_or_else(|_| segment.path.as_str().into()),
             bytes: segment.bytes,
             rows: segment.rows,
             time: (segment.times.min, segment.times.max),
@@ -183,9 +193,7 @@ impl Table {
                 .with_reorder_filters(true)
                 .with_predicate(predicate);
         }
-        let group = FileGroup::new(
-            files.into_iter().map(|file| PartitionedFile::new(file.path.as_ref(), file.bytes)).collect(),
-        );
+        let group = FileGroup::new(files.into_iter().map(File::of_table).collect());
         let groups = FileGroupPartitioner::new()
             .with_target_partitions(threads)
             .with_repartition_file_min_size(SPLIT_FROM)
