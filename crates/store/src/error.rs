@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use arrow::error::ArrowError;
+use arrow::{datatypes::DataType, error::ArrowError};
 
 use crate::manifest::Refusal;
 
@@ -113,6 +113,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// A column that must be there is not.
+    pub(crate) fn missing(column: &str) -> Self {
+        Error::Column { column: column.to_owned(), problem: "is missing".to_owned() }
+    }
+
+    /// A column has another type than it should have.
+    pub(crate) fn mistyped(column: &str, found: &DataType) -> Self {
+        Error::Column { column: column.to_owned(), problem: format!("has the type {found}") }
+    }
+
     /// An [`Error::Unavailable`]: `what` names the object and what was being done to it.
     pub(crate) fn unavailable(
         what: impl Into<String>,

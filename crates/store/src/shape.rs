@@ -235,10 +235,7 @@ pub(crate) fn gather(
     chosen: &[(Kind, &str, ArrayRef)],
 ) -> Result<(ArrayRef, ArrayRef)> {
     let entries = Entries::new(map, kinds)?;
-    let wrong = |key: &str, array: &ArrayRef| Error::Column {
-        column: key.to_owned(),
-        problem: format!("has the type {}", array.data_type()),
-    };
+    let wrong = |key: &str, array: &ArrayRef| Error::mistyped(key, array.data_type());
     let mut all = Rest::default();
     let mut number_text = String::new();
     for row in 0..entries.rows() {
@@ -289,6 +286,6 @@ pub(crate) fn absent(field: &Field, rows: usize) -> Result<ArrayRef> {
         column::PROPERTIES => Ok(map::empty(rows).0),
         column::PROPERTY_KINDS => Ok(map::empty(rows).1),
         _ if field.is_nullable() => Ok(new_null_array(field.data_type(), rows)),
-        name => Err(Error::Column { column: name.to_owned(), problem: "is missing".to_owned() }),
+        name => Err(Error::missing(name)),
     }
 }
