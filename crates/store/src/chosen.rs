@@ -25,8 +25,8 @@ const MAX_KEY: usize = 200;
 
 /// Events after which an encoder decides what is frequent.
 const SAMPLE: usize = 200;
-/// Keys that it counts at most; bounds the memory for keys that never repeat.
-const MAX_COUNTED: usize = 4096;
+/// Keys that are counted at most while the most frequent ones are sought; bounds the memory for keys that never repeat.
+pub(crate) const MAX_COUNTED: usize = 4096;
 
 /// The columns of chosen properties in a schema: their kind and key.
 pub fn columns(schema: &Schema) -> impl Iterator<Item = (Kind, &str)> {

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use crate::{
     clock,
     damage::look,
-    error::{Error, Result},
-    gc::PUBLISH_WITHIN,
+    error::Result,
+    gc,
     manifest::{Chain, Change, Published, Reason, Segment, Span},
     objects::{Objects, apart},
     segment::{self, Keep, Merge},
@@ -180,12 +180,7 @@ pub(crate) async fn once(
             return Ok(Some(0));
         }
     };
-    if clock::now_micros() - begun > clock::micros(PUBLISH_WITHIN) {
-        return Err(Error::unavailable(
-            "publish a compaction",
-            "it took so long that its files may be taken for orphans",
-        ));
-    }
+    gc::may_publish("a compaction", begun)?;
     let after = added.len();
     let change = Change::Replace { removed, added, reason: Reason::Compaction };
     match chain.publish(writer, &change).await? {

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     clock, encode,
-    error::{Error, Result},
-    gc::PUBLISH_WITHIN,
+    error::Result,
+    gc,
     manifest::{Change, Published, Reason, Segment},
     objects::{Objects, apart},
     segment::{self, Keep, Merge},
@@ -47,12 +47,7 @@ pub(crate) async fn run(store: &Store, partition: u32, project: &str, user: &str
             without.insert(segment.id);
             continue;
         };
-        if clock::now_micros() - begun > clock::micros(PUBLISH_WITHIN) {
-            return Err(Error::unavailable(
-                "publish an erasure",
-                "it took so long that its files may be taken for orphans",
-            ));
-        }
+        gc::may_publish("an erasure", begun)?;
         let rewritten: Vec<Uuid> = added.iter().map(|segment| segment.id).collect();
         let change = Change::Replace { removed: vec![segment.id], added, reason: Reason::Erasure };
         match chain.publish(writer, &change).await? {

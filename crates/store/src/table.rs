@@ -38,13 +38,12 @@ use object_store::{ObjectStore, path::Path};
 use crate::{
     manifest::Segment,
     schema::column,
+    segment::FOOTER_HINT,
     view::{Adapters, View},
 };
 
 /// Files below this size are read as a whole by one thread: splitting them costs more than it brings. Bytes.
 const SPLIT_FROM: usize = 4 << 20;
-/// What is read of a file's end at first, in the hope that it has the whole footer: bytes.
-const FOOTER_HINT: usize = 64 << 10;
 /// Rows of the hot part that go to a thread at least.
 const HOT_ROWS: usize = 65_536;
 

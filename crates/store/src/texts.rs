@@ -85,9 +85,7 @@ struct Numbering {
 
 impl Numbering {
     fn get(&self, number: u16) -> &str {
-        let number = usize::from(number);
-        let start = number.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        &self.texts[start..self.ends[number] as usize]
+        text_of(&self.texts, &self.ends, number)
     }
 
     /// The number of a text; `None` if it is new and there are too many.
@@ -111,12 +109,7 @@ impl Numbering {
         self.ends.push(end);
         self.shared = None;
         let Self { numbers, texts, ends, .. } = self;
-        let hash_of = |number: &u16| {
-            let number = usize::from(*number);
-            let start = number.checked_sub(1).map_or(0, |before| ends[before] as usize);
-            xxh3_64(&texts.as_bytes()[start..ends[number] as usize])
-        };
-        numbers.insert_unique(hash, number, hash_of);
+        numbers.insert_unique(hash, number, |number| xxh3_64(text_of(texts, ends, *number).as_bytes()));
         Some(number)
     }
 
@@ -129,6 +122,13 @@ impl Numbering {
         };
         shared.get_or_insert_with(make).clone()
     }
+}
+
+#[inline]
+fn text_of<'t>(texts: &'t str, ends: &[i32], number: u16) -> &'t str {
+    let number = usize::from(number);
+    let start = number.checked_sub(1).map_or(0, |before| ends[before] as usize);
+    &texts[start..ends[number] as usize]
 }
 
 /// A column in the making. Rows that are passed over are null. It remembers the numbers, for the batches that come.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What is read of a file's end at first, in the hope that it has the whole footer: bytes.
-const FOOTER_HINT: usize = 64 << 10;
+pub(crate) const FOOTER_HINT: usize = 64 << 10;
 
 /// A segment's file.
 pub(crate) struct FileReader {

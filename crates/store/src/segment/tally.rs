@@ -10,14 +10,12 @@ use hashbrown::{HashMap, hash_map::EntryRef};
 use uuid::Uuid;
 
 use crate::{
+    chosen::MAX_COUNTED,
     error::{Error, Result},
     manifest::{Kinds, Segment, Span},
     schema::column,
     shape, texts,
 };
-
-/// Keys that are counted at most while the most frequent ones are sought; bounds the memory for keys that never repeat.
-const MAX_COUNTED: usize = 4096;
 
 /// What is known of a segment without its rows.
 #[derive(Debug)]
