@@ -46,13 +46,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Defaults: flushed every 45 s or 64 MB, 512 MB in memory at most, kept for ever, compacted by 16.
+    /// What Weir's configuration has by default: flushed every 45 s or 64 MB, 256 MB in memory at most, kept for ever, compacted by
+    /// 16.
     pub fn new(location: Location) -> Self {
         Self {
             location,
             flush_interval: Duration::from_secs(45),
             flush_bytes: 64 << 20,
-            max_hot_bytes: 512 << 20,
+            max_hot_bytes: 256 << 20,
             retention: None,
             columns: Vec::new(),
             compact_files: 16,
