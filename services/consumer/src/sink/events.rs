@@ -23,7 +23,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// [`Sink::name`].
+    /// Its name in `processing.v1.SinkStatus`.
     pub const NAME: &str = "store";
 
     /// Continues at the source offset `next`. An event that reached the log more than `lateness` after its time is late.
@@ -77,10 +77,6 @@ impl Events {
 }
 
 impl Sink for Events {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
     fn next_offset(&self) -> Offset {
         self.next
     }
