@@ -275,11 +275,17 @@ async fn a_question_sees_one_column_in_files_of_every_shape() {
     assert_eq!(count(table(), by).await, [some("pro", 3), some("7", 2), (None, 2), some("free", 1)]);
     let filtered = r#"select event_name, count(*) from events where "properties.plan" = 'pro' group by 1"#;
     assert_eq!(count(table(), filtered).await, [some("view", 3)]);
-    let numbers =
-        r#"select event_name, count(*) from events where "properties.plan (number)" > 6 group by 1"#;
+    let numbers = r#"select event_name, count(*) from events where "numbers.plan" > 6 group by 1"#;
     assert_eq!(count(table(), numbers).await, [some("view", 2)]);
     let missing = r#"select event_name, count(*) from events where "properties.plan" is null group by 1"#;
     assert_eq!(count(table(), missing).await, [some("view", 2)]);
+}
+
+/// A key may be any text.
+#[test]
+fn no_two_columns_of_a_view_have_one_name() {
+    let view = View::new([Column::Text("x (number)".to_owned()), Column::Number("x".to_owned())]);
+    assert_ne!(view.schema().field(0).name(), view.schema().field(1).name());
 }
 
 /// The folder of a project has its name in it, encoded once.
