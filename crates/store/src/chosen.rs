@@ -1,6 +1,6 @@
 //! Chosen properties: those that are columns.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     array::{ArrayBuilder, ArrayRef, BooleanBuilder, Float64Builder},
@@ -17,16 +17,16 @@ use crate::{
 };
 
 /// Chosen properties at most: each costs every segment some 100 bytes of metadata and every reader a look.
-pub(crate) const MAX_CHOSEN: usize = 64;
+const MAX_CHOSEN: usize = 64;
 /// A property is chosen when at least one in so many events has it.
-pub(crate) const ONE_IN: usize = 20;
+const ONE_IN: usize = 20;
 /// Bytes of a key that can be chosen at most.
-pub(crate) const MAX_KEY: usize = 200;
+const MAX_KEY: usize = 200;
 
 /// Events after which an encoder decides what is frequent.
 const SAMPLE: usize = 200;
-/// Keys that it counts at most; bounds the memory for keys that never repeat.
-const MAX_COUNTED: usize = 4096;
+/// Keys that are counted at most while the most frequent ones are sought; bounds the memory for keys that never repeat.
+pub(crate) const MAX_COUNTED: usize = 4096;
 
 /// The columns of chosen properties in a schema: their kind and key.
 pub fn columns(schema: &Schema) -> impl Iterator<Item = (Kind, &str)> {
@@ -38,13 +38,26 @@ pub fn column(name: &str) -> Option<(Kind, &str)> {
     Kind::ALL.into_iter().find_map(|kind| Some((kind, name.strip_prefix(kind.prefix()?)?)))
 }
 
-/// The most frequent keys, as many as may be chosen, of those that are frequent enough among so many events.
-pub(crate) fn frequent<'k>(counts: impl Iterator<Item = (&'k str, usize)>, events: usize) -> Vec<&'k str> {
-    let mut frequent: Vec<_> =
-        counts.filter(|(key, count)| key.len() <= MAX_KEY && count * ONE_IN >= events).collect();
-    frequent.sort_by(|(a, many), (b, more)| more.cmp(many).then(a.cmp(b)));
-    frequent.truncate(MAX_CHOSEN);
-    frequent.into_iter().map(|(key, _)| key).collect()
+/// The keys that are to be columns, by how many values each has among so many events: those of `always`, and of those that are
+/// `columns` already or are frequent enough the most frequent ones, as many as may be chosen.
+pub(crate) fn choose(
+    mut counts: HashMap<&str, usize>,
+    columns: &BTreeSet<&str>,
+    events: usize,
+    always: &[String],
+) -> BTreeSet<String> {
+    let mut chosen: BTreeSet<String> =
+        always.iter().filter(|key| counts.contains_key(key.as_str())).cloned().collect();
+    counts.retain(|key, count| columns.contains(key) || key.len() <= MAX_KEY && *count * ONE_IN >= events);
+    let mut ranked: Vec<_> = counts.into_iter().collect();
+    ranked.sort_unstable_by(|(a, many), (b, more)| more.cmp(many).then(a.cmp(b)));
+    for (key, _) in ranked {
+        if chosen.len() >= MAX_CHOSEN {
+            break;
+        }
+        chosen.insert(key.to_owned());
+    }
+    chosen
 }
 
 /// The columns of a property in the making. Rows that are passed over are null.
@@ -174,7 +187,7 @@ impl Properties {
     /// Decides for the batches that come.
     fn choose(&mut self) {
         let counts = self.known.iter().map(|(key, property)| (key.as_str(), property.count));
-        let chosen: Vec<String> = frequent(counts, self.events).into_iter().map(str::to_owned).collect();
+        let chosen = choose(counts.collect(), &BTreeSet::new(), self.events, &[]);
         let mut before = std::mem::take(&mut self.known);
         for key in chosen {
             let columns = before.remove(&key).and_then(|property| property.columns).unwrap_or_default();
@@ -242,6 +255,19 @@ mod tests {
         push(&mut properties, 3, 1);
         let (map, columns) = properties.finish(3);
         assert_eq!((map.is_some(), names(&columns)), (true, vec!["p_plan"]), "and now it is not");
+    }
+
+    #[test]
+    fn columns_that_are_too_many_together_give_way_to_more_frequent_keys() {
+        let keys: Vec<String> = (0..MAX_CHOSEN + 10).map(|key| format!("{key:03}")).collect();
+        let counts = || keys.iter().enumerate().map(|(count, key)| (key.as_str(), count)).collect();
+        let columns: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
+        let most = |chosen: &[String]| chosen.iter().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(choose(counts(), &columns, 1_000_000, &[]), most(&keys[10..]));
+        let some = &keys[MAX_CHOSEN..].iter().map(String::as_str).collect();
+        assert_eq!(choose(counts(), some, 1_000_000, &[]), most(&keys[MAX_CHOSEN..]), "though they are rare");
+        let chosen = choose(counts(), &columns, 1_000_000, &keys[..1]);
+        assert!(chosen.len() == MAX_CHOSEN && chosen.contains(&keys[0]) && !chosen.contains(&keys[10]));
     }
 
     #[test]

@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use crate::{
     clock,
-    error::{Error, Result},
-    gc::PUBLISH_WITHIN,
-    manifest::{Chain, Change, Published, Reason, Segment},
-    objects::apart,
-    segment::{Keep, Merge},
+    damage::look,
+    error::Result,
+    gc,
+    manifest::{Chain, Change, Published, Reason, Segment, Span},
+    objects::{Objects, apart},
+    segment::{self, Keep, Merge},
     store::Store,
 };
 
@@ -28,6 +29,8 @@ const MERGED: u64 = 256 << 20;
 const INPUTS: usize = 64;
 /// Segments are of similar size when they are between two consecutive powers of this.
 const SIMILAR: u64 = 4;
+/// Days, or spans of as many days each, that are told apart when looking where to part events.
+const DAYS: i64 = 1000;
 const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
 /// What to merge next.
@@ -39,14 +42,34 @@ pub(crate) struct Choice {
     pub(crate) splits: Vec<i64>,
 }
 
-/// What is most worth merging: the largest group of at least `files` segments of a project that are of similar size.
+/// What is most worth merging: the largest group of at least `files` segments of a project that are of similar size. Where there is
+/// none, a segment of which much is older than what is kept.
 pub(crate) fn choose<'s>(
-    live: impl Iterator<Item = &'s Arc<Segment>>,
+    live: impl Iterator<Item = &'s Arc<Segment>> + Clone,
     files: usize,
+    kept_from: Option<i64>,
     except: &HashSet<Uuid>,
 ) -> Option<Choice> {
+    let live = live.filter(|segment| !except.contains(&segment.id));
+    group(live.clone(), files).or_else(|| {
+        let kept_from = kept_from?;
+        let mut live = live;
+        let expired = live.find(|segment| is_much_expired(segment, kept_from))?;
+        let inputs = vec![Arc::clone(expired)];
+        Some(Choice { project: expired.project.clone(), splits: splits(&inputs), inputs })
+    })
+}
+
+/// Whether half of its time is before what is kept. It is half as long after each time that it is written anew, so that this happens a
+/// few times only.
+fn is_much_expired(segment: &Segment, kept_from: i64) -> bool {
+    let (min, max) = (i128::from(segment.times.min), i128::from(segment.times.max));
+    segment.times.min < kept_from && i128::from(kept_from) - min >= max - i128::from(kept_from)
+}
+
+fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize) -> Option<Choice> {
     let mut groups: BTreeMap<(&str, u32), Vec<&Arc<Segment>>> = BTreeMap::new();
-    for segment in live.filter(|segment| segment.bytes < FULL && !except.contains(&segment.id)) {
+    for segment in live.filter(|segment| segment.bytes < FULL) {
         let size = segment.bytes.max(1).ilog(SIMILAR);
         groups.entry((&segment.project, size)).or_default().push(segment);
     }
@@ -70,13 +93,19 @@ pub(crate) fn choose<'s>(
 /// Midnights that part the events into pieces of whole days, none smaller than a full segment: questions about a day then read
 /// less. Bytes are taken to be spread evenly over the days of their segment.
 fn splits(inputs: &[Arc<Segment>]) -> Vec<i64> {
+    let Some(times) = inputs.iter().map(|segment| segment.times).reduce(Span::join) else {
+        return Vec::new();
+    };
+    let day_of = |micros: i64| micros.div_euclid(DAY_MICROS);
+    // One day, unless some event is years from the others.
+    let step = (day_of(times.max) - day_of(times.min)) / DAYS + 1;
     let mut days: BTreeMap<i64, u64> = BTreeMap::new();
     for segment in inputs {
-        let (first, last) =
-            (segment.times.min.div_euclid(DAY_MICROS), segment.times.max.div_euclid(DAY_MICROS));
+        let first = day_of(segment.times.min).div_euclid(step);
+        let last = day_of(segment.times.max).div_euclid(step);
         let share = segment.bytes / (last - first + 1).cast_unsigned();
         for day in first..=last {
-            *days.entry(day).or_default() += share;
+            *days.entry(day * step).or_default() += share;
         }
     }
     let mut rest: u64 = days.values().sum();
@@ -93,27 +122,38 @@ fn splits(inputs: &[Arc<Segment>]) -> Vec<i64> {
     splits
 }
 
+/// The segments among these that can't be read, or are not what their manifests say.
+async fn damaged(objects: &Objects, segments: &[Arc<Segment>]) -> Result<Vec<Uuid>> {
+    let mut damaged = Vec::new();
+    let check = |segment: Arc<Segment>| async move { segment::check(objects, &segment).await };
+    let found = |segment: &Segment, looked: Result<()>| damaged.extend(looked.is_err().then_some(segment.id));
+    look(segments, 1, check, found).await?;
+    Ok(damaged)
+}
+
 /// Merges what is most worth it; returns how many segments fewer there are, `None` when nothing is worth it.
 ///
-/// Inputs that can't be read are added to `passed_over`, so that they don't keep the others from being compacted.
+/// Inputs that can't be read or merged are added to `passed_over`, so that they don't keep the others from being compacted. A torn one
+/// can be replaced with its copy, a missing one may have been removed by another.
 pub(crate) async fn once(
     store: &Store,
     chain: &mut Chain,
     writer: Uuid,
-    from_micros: Option<i64>,
+    kept_from: Option<i64>,
     passed_over: &mut HashSet<Uuid>,
 ) -> Result<Option<usize>> {
-    let _turn = store.turn_to_compact().await;
+    let turn = store.turn_to_compact().await;
     chain.follow().await?;
     let settings = store.settings();
-    let Some(choice) = choose(chain.state().live.values(), settings.compact_files, passed_over) else {
+    let live = chain.state().live.values();
+    let Some(choice) = choose(live, settings.compact_files, kept_from, passed_over) else {
         return Ok(None);
     };
     let merge = Merge {
         project: choice.project,
         partition: chain.partition(),
         inputs: choice.inputs,
-        keep: Keep { from_micros, not_of: None },
+        keep: Keep { from_micros: kept_from, not_of: None },
         splits: choice.splits,
         always: settings.columns.clone(),
     };
@@ -121,29 +161,26 @@ pub(crate) async fn once(
     let before = removed.len();
     let begun = clock::now_micros();
     let objects = store.objects().clone();
-    let (merge, merged) = apart(async move {
+    // The turn is over when the work is, which may be later than that anybody waits for it.
+    let (_turn, merge, merged) = apart(async move {
         let merged = merge.run(&objects).await;
-        (merge, merged)
+        Ok((turn, merge, merged))
     })
-    .await;
+    .await?;
     let added = match merged {
         Ok(added) => added,
         Err(error) => {
-            if let Error::Segment { path, .. } = &error {
-                tracing::warn!(%error, "a segment is left out of compaction");
-                passed_over.extend(merge.inputs.iter().filter(|one| one.path == *path).map(|one| one.id));
-                // A torn one can be replaced with its copy, a missing one may have been removed by another.
-                return Ok(Some(0));
+            let damaged = damaged(store.objects(), &merge.inputs).await?;
+            if damaged.is_empty() && error.is_retryable() {
+                return Err(error);
             }
-            return Err(error);
+            tracing::warn!(%error, ?damaged, "segments are left out of compaction");
+            // Where none is damaged they don't fit together, and would not the next time.
+            passed_over.extend(if damaged.is_empty() { removed } else { damaged });
+            return Ok(Some(0));
         }
     };
-    if clock::now_micros() - begun > clock::micros(PUBLISH_WITHIN) {
-        return Err(Error::unavailable(
-            "publish a compaction",
-            "it took so long that its files may be taken for orphans",
-        ));
-    }
+    gc::may_publish("a compaction", begun)?;
     let after = added.len();
     let change = Change::Replace { removed, added, reason: Reason::Compaction };
     match chain.publish(writer, &change).await? {
@@ -158,7 +195,6 @@ pub(crate) async fn once(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Span;
 
     fn segment(project: &str, megabytes: u64, days: std::ops::RangeInclusive<i64>) -> Arc<Segment> {
         Arc::new(Segment {
@@ -180,7 +216,7 @@ mod tests {
     }
 
     fn choice(live: &[Arc<Segment>], files: usize) -> Option<Choice> {
-        choose(live.iter(), files, &HashSet::new())
+        choose(live.iter(), files, None, &HashSet::new())
     }
 
     #[test]
@@ -192,13 +228,27 @@ mod tests {
         assert_eq!((chosen.project.as_str(), chosen.inputs.as_slice()), ("a", &live[..4]));
         assert_eq!(choice(&live, 5), None);
         let except = HashSet::from([live[0].id]);
-        assert_eq!(choose(live.iter(), 4, &except), None, "what can't be read is left out");
+        assert_eq!(choose(live.iter(), 4, None, &except), None, "what can't be read is left out");
     }
 
     #[test]
     fn full_segments_stay_as_they_are() {
         let live: Vec<_> = (0..40).map(|_| segment("a", 64, 0..=0)).collect();
         assert_eq!(choice(&live, 2), None);
+    }
+
+    #[test]
+    fn a_segment_of_which_half_is_too_old_is_written_anew() {
+        let live = [segment("a", 64, 0..=9), segment("a", 200, 0..=3)];
+        let chosen = |days: i64| {
+            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), &HashSet::new());
+            choice.map(|choice| choice.inputs)
+        };
+        assert_eq!(chosen(1), None);
+        assert_eq!(chosen(2), Some(vec![Arc::clone(&live[1])]));
+        assert_eq!(chosen(5), Some(vec![Arc::clone(&live[0])]), "full ones, too");
+        let forever = Segment { times: Span { min: i64::MIN, max: i64::MAX }, ..(*live[0]).clone() };
+        assert!(is_much_expired(&forever, 0) && !is_much_expired(&forever, -1));
     }
 
     #[test]
@@ -216,5 +266,16 @@ mod tests {
         assert_eq!(choice(&large, 4).unwrap().splits, [2 * DAY_MICROS]);
         let wide: Vec<_> = (0..4).map(|_| segment("a", 60, -2..=1)).collect();
         assert_eq!(choice(&wide, 4).unwrap().splits, [0]);
+    }
+
+    /// With an entry for each day of all time this would take all memory.
+    #[test]
+    fn events_of_all_times_are_parted_like_others() {
+        let mut all = segment("a", 60, 0..=0);
+        Arc::make_mut(&mut all).times = Span { min: i64::MIN, max: i64::MAX };
+        let live: Vec<_> =
+            (0..4).map(|_| Arc::new(Segment { id: Uuid::now_v7(), ..(*all).clone() })).collect();
+        let splits = choice(&live, 4).unwrap().splits;
+        assert!(splits.len() == 2 && splits.iter().all(|split| split % DAY_MICROS == 0), "{splits:?}");
     }
 }

@@ -3,9 +3,9 @@
 use arrow::{
     array::{
         Array, AsArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array,
-        MapArray, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray,
+        RecordBatch, StringViewArray, TimestampMicrosecondArray,
     },
-    datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType},
+    datatypes::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType},
 };
 use prost_types::{Struct, Value, value};
 use uuid::Uuid;
@@ -19,6 +19,7 @@ use weir_rollup::field::{ContextField, event_type_text};
 use crate::{
     encode::NANOS,
     error::Error,
+    map::Entries,
     schema::{self, Kind, column},
 };
 
@@ -43,15 +44,7 @@ pub struct Decoder<'b> {
     texts: Vec<(&'b str, &'b StringViewArray)>,
     numbers: Vec<(&'b str, &'b Float64Array)>,
     booleans: Vec<(&'b str, &'b BooleanArray)>,
-    properties: Option<(Properties<'b>, &'b StringViewArray)>,
-}
-
-/// The map of properties, its texts in order of entries.
-#[derive(Debug)]
-struct Properties<'b> {
-    map: &'b MapArray,
-    keys: &'b StringArray,
-    values: &'b StringArray,
+    properties: Option<Entries<'b>>,
 }
 
 impl<'b> Decoder<'b> {
@@ -68,11 +61,6 @@ impl<'b> Decoder<'b> {
         for field in ContextField::ALL {
             context.extend(texts(schema::context_column(*field))?.map(|array| (*field, array)));
         }
-        let entries = |map: &'b MapArray| {
-            let keys = map.keys().as_string_opt::<i32>()?;
-            Some(Properties { map, keys, values: map.values().as_string_opt::<i32>()? })
-        };
-        let map = optional(batch, column::PROPERTIES, |array| array.as_map_opt().and_then(entries))?;
         Ok(Self {
             time: needed(times(column::TIME)?, column::TIME)?,
             log_offset: needed(integers(column::LOG_OFFSET)?, column::LOG_OFFSET)?,
@@ -98,7 +86,7 @@ impl<'b> Decoder<'b> {
             texts: chosen(batch, Kind::Text, |array| array.as_string_view_opt())?,
             numbers: chosen(batch, Kind::Number, |array| array.as_primitive_opt::<Float64Type>())?,
             booleans: chosen(batch, Kind::Boolean, |array| array.as_boolean_opt())?,
-            properties: map.zip(texts(column::PROPERTY_KINDS)?),
+            properties: Entries::of(batch)?,
         })
     }
 
@@ -173,17 +161,14 @@ impl<'b> Decoder<'b> {
         let numbers = numbers.map(|(key, numbers)| (*key, value::Kind::NumberValue(numbers.value(row))));
         let booleans = self.booleans.iter().filter(|(_, booleans)| booleans.is_valid(row));
         let booleans = booleans.map(|(key, booleans)| (*key, value::Kind::BoolValue(booleans.value(row))));
-        let rest = self.properties.iter().flat_map(|(properties, kinds)| {
-            let offsets = properties.map.value_offsets();
-            let entries = offsets[row] as usize..offsets[row + 1] as usize;
-            entries.zip(kinds.value(row).bytes()).map(|(entry, letter)| {
-                let text = properties.values.is_valid(entry).then(|| properties.values.value(entry));
-                (properties.keys.value(entry), property(Kind::of(letter), text))
-            })
-        });
-        let all = texts.chain(numbers).chain(booleans).chain(rest);
-        let fields: std::collections::BTreeMap<_, _> =
-            all.map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) })).collect();
+        let columns = texts.chain(numbers).chain(booleans);
+        let mut fields: std::collections::BTreeMap<_, _> =
+            columns.map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) })).collect();
+        if let Some(entries) = &self.properties {
+            entries.of_row(row, |key, kind, text| {
+                fields.insert(key.to_owned(), Value { kind: Some(property(kind, text)) });
+            });
+        }
         (!fields.is_empty()).then_some(Struct { fields })
     }
 }
@@ -232,7 +217,7 @@ fn number(numbers: Option<&Int64Array>, row: usize) -> Option<i64> {
 }
 
 fn needed<T>(found: Option<T>, column: &str) -> Result<T, Error> {
-    found.ok_or_else(|| Error::Column { column: column.to_owned(), problem: "is missing".to_owned() })
+    found.ok_or_else(|| Error::missing(column))
 }
 
 fn optional<'b, T>(
@@ -243,7 +228,7 @@ fn optional<'b, T>(
     let Some(array) = batch.column_by_name(column) else { return Ok(None) };
     match cast(array.as_ref()) {
         Some(found) => Ok(Some(found)),
-        None => Err(wrong(column, array.data_type())),
+        None => Err(Error::mistyped(column, array.data_type())),
     }
 }
 
@@ -257,13 +242,10 @@ fn chosen<'b, T>(
     let mut found = Vec::new();
     for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         if let Some(key) = field.name().strip_prefix(prefix) {
-            let array = cast(array.as_ref()).ok_or_else(|| wrong(field.name(), array.data_type()))?;
+            let array =
+                cast(array.as_ref()).ok_or_else(|| Error::mistyped(field.name(), array.data_type()))?;
             found.push((key, array));
         }
     }
     Ok(found)
-}
-
-fn wrong(column: &str, found: &DataType) -> Error {
-    Error::Column { column: column.to_owned(), problem: format!("has the type {found}") }
 }

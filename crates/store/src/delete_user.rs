@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     clock, encode,
-    error::{Error, Result},
-    gc::PUBLISH_WITHIN,
+    error::Result,
+    gc,
     manifest::{Change, Published, Reason, Segment},
     objects::{Objects, apart},
     segment::{self, Keep, Merge},
@@ -47,12 +47,7 @@ pub(crate) async fn run(store: &Store, partition: u32, project: &str, user: &str
             without.insert(segment.id);
             continue;
         };
-        if clock::now_micros() - begun > clock::micros(PUBLISH_WITHIN) {
-            return Err(Error::unavailable(
-                "publish an erasure",
-                "it took so long that its files may be taken for orphans",
-            ));
-        }
+        gc::may_publish("an erasure", begun)?;
         let rewritten: Vec<Uuid> = added.iter().map(|segment| segment.id).collect();
         let change = Change::Replace { removed: vec![segment.id], added, reason: Reason::Erasure };
         match chain.publish(writer, &change).await? {
@@ -76,6 +71,8 @@ async fn rewrite(
 ) -> Result<Option<(u64, Vec<Segment>)>> {
     let (segment, user, store) = (Arc::clone(segment), user.to_owned(), store.clone());
     apart(async move {
+        // Damage may hide him, until the segment is put back.
+        segment::check(store.objects(), &segment).await?;
         if !holds(store.objects(), &segment, &user).await? {
             return Ok(None);
         }
@@ -87,6 +84,7 @@ async fn rewrite(
             splits: Vec::new(),
             always: store.settings().columns.clone(),
         };
+        // It has counted: it read what the manifest says, and kept no more.
         let added = merge.run(store.objects()).await?;
         let kept: u64 = added.iter().map(|segment| segment.rows).sum();
         Ok(Some((segment.rows - kept, added)))

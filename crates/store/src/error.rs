@@ -1,6 +1,8 @@
 //! What can go wrong.
 
-use arrow::error::ArrowError;
+use arrow::{datatypes::DataType, error::ArrowError};
+
+use crate::manifest::Refusal;
 
 /// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,21 @@ pub enum Error {
         /// What is wrong with it and what to write instead.
         problem: String,
     },
+    /// The store holds the events of another log: the offsets of its chains mean nothing in this one.
+    #[error(
+        "the event store at {place} holds the events of the log {known}, and this is the log {log}: move it away, or set another \
+         store.location; only if this log has the same records at the same offsets, delete {path} in it"
+    )]
+    OtherLog {
+        /// The folder or bucket.
+        place: String,
+        /// The object that says whose events it holds.
+        path: String,
+        /// The identity of the log whose events it holds.
+        known: String,
+        /// The identity of this log.
+        log: String,
+    },
     /// The folder or bucket did not answer as it should. Retry with backoff.
     #[error("the event store can't {what}: {source}")]
     Unavailable {
@@ -42,6 +59,18 @@ pub enum Error {
         path: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// The partition's chain does not take the writer's next events, and won't: it became shorter under the writer, or the events are
+    /// not of the offsets that they are said to be. It takes a new writer.
+    #[error(
+        "the manifests of partition {partition} do not take the next events: {refusal}: the partition is to be claimed anew, and \
+         read from where they end"
+    )]
+    Refused {
+        /// The partition.
+        partition: u32,
+        /// What the chain says.
+        refusal: Refusal,
     },
     /// A segment is missing, torn or not what its manifest says. All other segments can be read.
     #[error(
@@ -73,7 +102,7 @@ pub enum Error {
         /// Where the manifests end.
         end: u64,
     },
-    /// The writer's background work has stopped: the process is shutting down.
+    /// The writer's background work has stopped: the process is shutting down, or it panicked.
     #[error(
         "the store's writer of partition {partition} has stopped: its unflushed events are read from the log again"
     )]
@@ -84,6 +113,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// A column that must be there is not.
+    pub(crate) fn missing(column: &str) -> Self {
+        Error::Column { column: column.to_owned(), problem: "is missing".to_owned() }
+    }
+
+    /// A column has another type than it should have.
+    pub(crate) fn mistyped(column: &str, found: &DataType) -> Self {
+        Error::Column { column: column.to_owned(), problem: format!("has the type {found}") }
+    }
+
     /// An [`Error::Unavailable`]: `what` names the object and what was being done to it.
     pub(crate) fn unavailable(
         what: impl Into<String>,
@@ -99,7 +138,9 @@ impl Error {
             Error::Column { .. }
             | Error::Arrow(_)
             | Error::Location { .. }
+            | Error::OtherLog { .. }
             | Error::Manifest { .. }
+            | Error::Refused { .. }
             | Error::Segment { .. }
             | Error::NotOwner { .. }
             | Error::Stopped { .. } => false,

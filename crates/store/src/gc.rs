@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     clock,
-    error::Result,
+    error::{Error, Result},
     manifest::{self, Chain, GRACE, State},
     objects::{Object, Objects},
     segment,
@@ -18,6 +18,18 @@ const ORPHAN: Duration = Duration::from_secs(3600);
 /// Nobody publishes a file that he began to write longer ago than this, so that none is deleted before it is published. Far below
 /// [`ORPHAN`], since clocks differ.
 pub(crate) const PUBLISH_WITHIN: Duration = Duration::from_secs(1800);
+
+/// Whether files that were begun at a moment, microseconds since the Unix epoch, may be published.
+///
+/// # Errors
+/// [`Error::Unavailable`] when they may be taken for orphans: they are to be written anew.
+pub(crate) fn may_publish(what: &str, begun_micros: i64) -> Result<()> {
+    if clock::now_micros() - begun_micros > clock::micros(PUBLISH_WITHIN) {
+        let problem = "it took so long that its files may be taken for orphans";
+        return Err(Error::unavailable(format!("publish {what}"), problem));
+    }
+    Ok(())
+}
 
 /// The files among these that nobody needs.
 ///

@@ -2,15 +2,18 @@
 //!
 //! A value that its owner replaces: nothing here waits or locks. Parts are shared, never changed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch},
+    array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
     datatypes::Int64Type,
 };
 
-use crate::{manifest::State, schema::column, shape};
+use crate::{manifest::State, schema::column, shape, texts};
 
 /// So many parts of similar size are joined: fewer would be copied more often, more would be many to read.
 const JOINED: usize = 8;
@@ -48,10 +51,6 @@ impl Part {
         self.events.values().map(RecordBatch::num_rows).sum()
     }
 
-    fn bytes(&self) -> usize {
-        self.events.values().map(RecordBatch::get_array_memory_size).sum()
-    }
-
     /// The part without offsets below `from`.
     fn from(self: &Arc<Self>, from: u64) -> Arc<Self> {
         if from <= self.start {
@@ -80,6 +79,32 @@ impl Part {
         }
         let watermark_micros = parts.iter().map(|part| part.watermark_micros).max()?;
         Some(Self { start: first.start, end: last.end, watermark_micros, events })
+    }
+}
+
+/// Bytes that parts take, as they are added. Texts that several share count once.
+#[derive(Default)]
+struct Size {
+    bytes: usize,
+    shared: HashSet<*const u8>,
+}
+
+impl Size {
+    fn of(parts: &[Arc<Part>]) -> usize {
+        let mut size = Self::default();
+        parts.iter().for_each(|part| size.add(part));
+        size.bytes
+    }
+
+    fn add(&mut self, part: &Part) {
+        for array in part.events.values().flat_map(RecordBatch::columns) {
+            self.bytes += array.get_array_memory_size();
+            if let Some(texts) = texts::shared(array)
+                && !self.shared.insert(texts.values().as_ptr())
+            {
+                self.bytes -= texts.get_array_memory_size();
+            }
+        }
     }
 }
 
@@ -182,9 +207,9 @@ impl Hot {
             if start < self.end { Arc::unwrap_or_clone(Arc::new(part).from(self.end)) } else { part };
         part.start = self.end;
         self.end = end;
-        self.bytes += part.bytes();
         self.parts.push(Arc::new(part));
         self.join_small();
+        self.bytes = Size::of(&self.parts);
     }
 
     /// Joins the last parts wherever enough are of one size or smaller, as a counter carries: each event is copied a few times, and
@@ -199,8 +224,6 @@ impl Hot {
                 continue;
             }
             let Some(part) = Part::join(joined) else { return };
-            self.bytes -= joined.iter().map(|part| part.bytes()).sum::<usize>();
-            self.bytes += part.bytes();
             self.parts.truncate(self.parts.len() - count);
             self.parts.push(Arc::new(part));
         }
@@ -208,11 +231,11 @@ impl Hot {
 
     /// The first parts, up to about so many bytes and at least one if there are any: they stay as they are from now on.
     pub(crate) fn seal(&mut self, bytes: usize) -> Vec<Arc<Part>> {
-        let mut sum = 0;
+        let mut sum = Size::default();
         let within = |part: &&Arc<Part>| {
-            let first = sum == 0;
-            sum += part.bytes();
-            first || sum <= bytes
+            let first = sum.bytes == 0;
+            sum.add(part);
+            first || sum.bytes <= bytes
         };
         let sealed: Vec<_> = self.parts.iter().take_while(within).cloned().collect();
         self.sealed = self.sealed.max(sealed.len());
@@ -232,7 +255,7 @@ impl Hot {
             *first = first.from(below);
         }
         self.sealed = self.sealed.saturating_sub(before - self.parts.len());
-        self.bytes = self.parts.iter().map(|part| part.bytes()).sum();
+        self.bytes = Size::of(&self.parts);
         self.start = below;
         self.end = self.end.max(below);
     }
@@ -296,6 +319,26 @@ mod tests {
         assert_eq!(offsets(&hot.read(0)), (0..1000).collect::<Vec<_>>());
     }
 
+    #[test]
+    fn texts_that_parts_share_are_counted_once() {
+        let mut encoder = Encoder::default();
+        let names: Vec<String> = (0..100).map(|name| format!("{name:1000}")).collect();
+        let mut part = |start: u64| {
+            for (offset, name) in (start..).zip(&names) {
+                encoder.push(&Row {
+                    offset,
+                    event: Event { event_name: name, ..Event::default() },
+                    ..Row::default()
+                });
+            }
+            let events = [("p".into(), encoder.finish())].into();
+            Arc::new(Part { start, end: start + 100, watermark_micros: 0, events })
+        };
+        let parts = [part(0), part(100), part(200)];
+        let (one, all) = (Size::of(&parts[..1]), Size::of(&parts));
+        assert!(one > 100_000 && all < one + 20_000, "{one} bytes of one, {all} of three");
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         /// A batch that begins so far before the end, with so many offsets.
@@ -348,7 +391,7 @@ mod tests {
                 for part in &sealed {
                     prop_assert!(hot.parts.iter().any(|held| Arc::ptr_eq(held, part)), "sealed parts stay as they are");
                 }
-                prop_assert_eq!(hot.bytes, hot.parts.iter().map(|part| part.bytes()).sum::<usize>());
+                prop_assert_eq!(hot.bytes, Size::of(&hot.parts));
             }
         }
     }

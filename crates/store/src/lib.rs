@@ -1,8 +1,25 @@
-//! The event store.
+//! The event store: every event of a partition's log, once, as rows of Parquet files that other tools read, too.
+//!
+//! Its owner hands over batches of clean events with the offsets that they stand for. They are seen at once, from memory, and
+//! written to segments within a minute; a chain of manifests says which segments count. Readers take both as of one moment, as
+//! tables for DataFusion.
+//!
+//! It does not decide what is a duplicate or late, nor answer questions, and it keeps no order between partitions. Nobody is locked out
+//! either: whoever loses a race for a manifest goes on after the winner.
+//!
+//! In reading order:
+//! - `store` opens one, and has the trait that others may implement; `objects` is the folder or bucket below it
+//! - events as rows: `schema` the columns, `encode` and `decode`, `texts` and `map` two kinds of columns, `chosen` and
+//!   `shape` which properties have columns of their own
+//! - from a batch to a segment: `writer`, `hot` what is in memory, `segment`, `manifest`
+//! - behind the writer: `upkeep` calls `compact`, `retain` and `gc`; `delete_user`
+//! - from a question to rows: `reader`, `damage` when that fails, `view` one form of all shapes, `table`
+//! - `error` and `clock`
 
 mod chosen;
 mod clock;
 mod compact;
+mod damage;
 mod decode;
 mod delete_user;
 pub mod encode;

@@ -8,7 +8,6 @@ use arrow::{
         StringViewArray, StringViewBuilder, StructArray,
     },
     buffer::OffsetBuffer,
-    datatypes::DataType,
 };
 
 use crate::{
@@ -41,16 +40,15 @@ impl<'b> Entries<'b> {
     /// # Errors
     /// [`Error::Column`] when one of them has another type.
     pub fn new(map: &'b ArrayRef, kinds: &'b ArrayRef) -> Result<Self> {
-        let wrong = |column: &str, found: &DataType| Error::Column {
-            column: column.to_owned(),
-            problem: format!("has the type {found}"),
-        };
         let found = map.data_type();
-        let map = map.as_map_opt().ok_or_else(|| wrong(column::PROPERTIES, found))?;
+        let map = map.as_map_opt().ok_or_else(|| Error::mistyped(column::PROPERTIES, found))?;
         let texts = (map.keys().as_string_opt::<i32>(), map.values().as_string_opt::<i32>());
-        let (Some(keys), Some(values)) = texts else { return Err(wrong(column::PROPERTIES, found)) };
+        let (Some(keys), Some(values)) = texts else {
+            return Err(Error::mistyped(column::PROPERTIES, found));
+        };
         let found = kinds.data_type();
-        let kinds = kinds.as_string_view_opt().ok_or_else(|| wrong(column::PROPERTY_KINDS, found))?;
+        let kinds =
+            kinds.as_string_view_opt().ok_or_else(|| Error::mistyped(column::PROPERTY_KINDS, found))?;
         Ok(Self { map, keys, values, kinds })
     }
 

@@ -17,11 +17,12 @@ use std::{
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use futures::{StreamExt, future::join_all, stream};
+use futures::future::join_all;
 use tokio::{sync::Mutex, time::Instant};
 use uuid::Uuid;
 
 use crate::{
+    damage::look,
     error::{Error, Result},
     hot::HotRead,
     manifest::{Chain, Segment, Span, State},
@@ -31,8 +32,10 @@ use crate::{
 
 /// So often an owner is asked again because it has published meanwhile. It does so every few seconds at most.
 const ATTEMPTS: usize = 4;
-/// Files that are looked at at a time.
-const LOOKS: usize = 32;
+/// Files that are opened at a time to see whether they are there.
+const OPENED: usize = 32;
+/// Files that are read to their ends at a time: each takes a thread, and the memory of a row group.
+const VERIFIED: usize = 2;
 /// A segment that could not be read is tried again after this: somebody may have put it back.
 const ISOLATED_FOR: Duration = Duration::from_secs(60);
 
@@ -57,6 +60,8 @@ pub struct Reader {
     /// By partition; `None` until its chain was read once.
     mirrors: Vec<Mutex<Option<Chain>>>,
     isolated: Lock<Isolated>,
+    /// Segments that were read to their ends and are sound, and since when that is known. Locked while others are read.
+    sound: Mutex<HashMap<Uuid, Instant>>,
 }
 
 /// All events of a project as of one moment.
@@ -104,7 +109,7 @@ impl Reader {
     /// A reader of the partitions below a number.
     pub fn new(store: Store, partitions: u32, hot: Arc<dyn HotSource>) -> Self {
         let mirrors = (0..partitions).map(|_| Mutex::new(None)).collect();
-        Self { store, hot, mirrors, isolated: Lock::default() }
+        Self { store, hot, mirrors, isolated: Lock::default(), sound: Mutex::default() }
     }
 
     /// Everything that was accepted of a project. What can't be asked or read is named in [`Snapshot::stale`] and
@@ -131,24 +136,46 @@ impl Reader {
     /// could not; those that can't are left out of later snapshots for a minute. Whether there are any: then ask again.
     ///
     /// Files that are gone or have another size are looked for first; then those that may hold events of the range are read and
-    /// compared with their checksums.
+    /// compared with their checksums, once for all questions that wait for it. What is found counts at once, also when the caller
+    /// does not wait for the end.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the store does not answer: nothing is known about its segments then.
     pub async fn isolate(&self, snapshot: &Snapshot, range: &Range<i64>) -> Result<bool> {
+        let failed = Instant::now();
         let objects = self.store.objects();
         let open = |segment: Arc<Segment>| async move { segment::open(objects, &segment).await.map(drop) };
-        let mut found = damaged(&snapshot.segments, open).await?;
-        if found.is_empty() {
-            let asked = snapshot.segments.iter().filter(|segment| segment.times.meets(range));
-            let asked: Vec<_> = asked.cloned().collect();
-            let verify = |segment: Arc<Segment>| async move { self.store.verify(&segment).await };
-            found = damaged(&asked, verify).await?;
+        look(&snapshot.segments, OPENED, open, |segment, looked| self.note(segment, looked)).await?;
+        if self.has_isolated(snapshot) {
+            return Ok(true);
         }
-        let until = Instant::now() + ISOLATED_FOR;
-        let any = !found.is_empty();
-        self.isolated().extend(found.into_iter().map(|(id, problem)| (id, (problem, until))));
-        Ok(any)
+        let mut sound = self.sound.lock().await;
+        if self.has_isolated(snapshot) {
+            return Ok(true);
+        }
+        // What was looked at before tells nothing about why the question failed.
+        sound.retain(|_, since| failed <= *since);
+        let asked = snapshot.segments.iter().filter(|segment| segment.times.meets(range));
+        let asked: Vec<_> = asked.filter(|segment| !sound.contains_key(&segment.id)).cloned().collect();
+        let since = Instant::now();
+        let verify = |segment: Arc<Segment>| async move { self.store.verify(&segment).await };
+        let found = |segment: &Segment, looked: Result<()>| {
+            sound.extend(looked.is_ok().then_some((segment.id, since)));
+            self.note(segment, looked);
+        };
+        look(&asked, VERIFIED, verify, found).await?;
+        Ok(self.has_isolated(snapshot))
+    }
+
+    fn has_isolated(&self, snapshot: &Snapshot) -> bool {
+        let isolated = self.isolated();
+        snapshot.segments.iter().any(|segment| isolated.contains_key(&segment.id))
+    }
+
+    fn note(&self, segment: &Segment, looked: Result<()>) {
+        let Err(error) = looked else { return };
+        tracing::error!(%error, "a segment is left out of answers");
+        self.isolated().insert(segment.id, (error.to_string(), Instant::now() + ISOLATED_FOR));
     }
 
     fn isolated(&self) -> MutexGuard<'_, Isolated> {
@@ -267,29 +294,4 @@ impl Snapshot {
         let segments = self.segments.iter().map(|segment| segment.rows).sum::<u64>();
         segments + self.hot.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
     }
-}
-
-/// The segments that a look finds damaged, and how.
-async fn damaged<L: Future<Output = Result<()>>>(
-    segments: &[Arc<Segment>],
-    look: impl Fn(Arc<Segment>) -> L,
-) -> Result<Vec<(Uuid, String)>> {
-    let looks = segments.iter().cloned().map(|segment| {
-        let id = segment.id;
-        let look = look(segment);
-        async move { (id, look.await) }
-    });
-    let mut looks = stream::iter(looks).buffer_unordered(LOOKS);
-    let mut damaged = Vec::new();
-    while let Some((id, looked)) = looks.next().await {
-        match looked {
-            Ok(()) => {}
-            Err(error) if error.is_retryable() => return Err(error),
-            Err(error) => {
-                tracing::error!(%error, "a segment is left out of answers");
-                damaged.push((id, error.to_string()));
-            }
-        }
-    }
-    Ok(damaged)
 }

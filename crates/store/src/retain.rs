@@ -1,4 +1,5 @@
-//! Retention: segments whose events are all too old are dropped. Mixed ones lose theirs when they are compacted.
+//! Retention: segments whose events are all too old are dropped. Mixed ones lose theirs when they are compacted, which those are, too,
+//! of which half is too old.
 
 use uuid::Uuid;
 

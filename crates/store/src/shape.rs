@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 use weir_rollup::field::write_number;
 
 use crate::{
-    chosen::{Columns, MAX_CHOSEN, frequent},
+    chosen::{self, Columns},
     error::{Error, Result},
     map::{self, Rest},
     schema::{self, Kind, column},
@@ -29,17 +29,24 @@ pub use crate::{
     texts::counts as text_counts,
 };
 
-/// The keys that are worth columns: those that are columns already, those of `always` that occur, and the most frequent ones.
+/// The keys that are worth columns: those of `always` that occur, and of those that are columns already or frequent the most frequent
+/// ones, 64 at most.
 ///
 /// # Errors
 /// [`Error::Column`] when the properties are of another type.
 pub fn choose(batches: &[RecordBatch], always: &[String]) -> Result<BTreeSet<String>> {
-    let mut chosen = chosen_keys(batches);
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    let mut columns = BTreeSet::new();
     let mut maps = Vec::new();
     for batch in batches {
+        for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            if let Some((_, key)) = chosen_column(field.name()) {
+                *counts.entry(key).or_default() += array.len() - array.null_count();
+                columns.insert(key);
+            }
+        }
         maps.extend(Entries::of(batch)?);
     }
-    let mut counts: HashMap<&str, usize> = HashMap::new();
     for entries in &maps {
         entries.each(|_, key, kind, _| {
             if kind.prefix().is_some() {
@@ -47,15 +54,8 @@ pub fn choose(batches: &[RecordBatch], always: &[String]) -> Result<BTreeSet<Str
             }
         });
     }
-    chosen.extend(always.iter().filter(|key| counts.contains_key(key.as_str())).cloned());
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    for key in frequent(counts.into_iter(), rows) {
-        if chosen.len() >= MAX_CHOSEN {
-            break;
-        }
-        chosen.insert(key.to_owned());
-    }
-    Ok(chosen)
+    Ok(chosen::choose(counts, &columns, rows, always))
 }
 
 fn chosen_keys(batches: &[RecordBatch]) -> BTreeSet<String> {
@@ -63,12 +63,13 @@ fn chosen_keys(batches: &[RecordBatch]) -> BTreeSet<String> {
     schemas.flat_map(|schema| chosen_columns(schema)).map(|(_, key)| key.to_owned()).collect()
 }
 
-/// Moves the texts, numbers and booleans of these properties from the map to columns of their own; a map that is empty then is left
-/// out. Of a property that is a column already, the map has none.
+/// Moves the texts, numbers and booleans of these properties from the map to columns of their own, and those of other properties that
+/// are columns back; a map that is empty then is left out. Of a property that is a column, the map has none.
 ///
 /// # Errors
 /// [`Error::Column`] when the properties are of another type.
 pub fn promote(batch: &RecordBatch, keys: &BTreeSet<String>) -> Result<RecordBatch> {
+    let batch = &demote(batch, keys)?;
     let there: BTreeSet<&str> = chosen_columns(batch.schema_ref()).map(|(_, key)| key).collect();
     let new = keys.iter().map(String::as_str).filter(|key| !there.contains(key));
     let mut moved: HashMap<&str, Columns> = new.map(|key| (key, Columns::default())).collect();
@@ -105,6 +106,39 @@ pub fn promote(batch: &RecordBatch, keys: &BTreeSet<String>) -> Result<RecordBat
     let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?)
+}
+
+/// Moves the columns of other properties than these to the map.
+fn demote(batch: &RecordBatch, keys: &BTreeSet<String>) -> Result<RecordBatch> {
+    let mut moved: Vec<(Kind, &str, ArrayRef)> = Vec::new();
+    let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        match chosen_column(field.name()) {
+            Some((kind, key)) if !keys.contains(key) => moved.push((kind, key, texts::plain(array)?)),
+            _ => {
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(array));
+            }
+        }
+    }
+    if moved.is_empty() {
+        return Ok(batch.clone());
+    }
+    let mut whole = |name: &str, empty: ArrayRef| {
+        let place = fields.iter().position(|field| field.name() == name).unwrap_or_else(|| {
+            let field =
+                schema::schema().field_with_name(name).expect("it is a column of every event").clone();
+            fields.push(Arc::new(field));
+            columns.push(empty);
+            fields.len() - 1
+        });
+        (place, Arc::clone(&columns[place]))
+    };
+    let (no_map, no_kinds) = map::empty(batch.num_rows());
+    let (map_place, map) = whole(column::PROPERTIES, no_map);
+    let (kinds_place, kinds) = whole(column::PROPERTY_KINDS, no_kinds);
+    (columns[map_place], columns[kinds_place]) = gather(&map, &kinds, &moved)?;
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// The batches as one, with all columns that any of them has: those that another lacks are null there. What is a column in one and in
@@ -201,10 +235,7 @@ pub(crate) fn gather(
     chosen: &[(Kind, &str, ArrayRef)],
 ) -> Result<(ArrayRef, ArrayRef)> {
     let entries = Entries::new(map, kinds)?;
-    let wrong = |key: &str, array: &ArrayRef| Error::Column {
-        column: key.to_owned(),
-        problem: format!("has the type {}", array.data_type()),
-    };
+    let wrong = |key: &str, array: &ArrayRef| Error::mistyped(key, array.data_type());
     let mut all = Rest::default();
     let mut number_text = String::new();
     for row in 0..entries.rows() {
@@ -255,6 +286,6 @@ pub(crate) fn absent(field: &Field, rows: usize) -> Result<ArrayRef> {
         column::PROPERTIES => Ok(map::empty(rows).0),
         column::PROPERTY_KINDS => Ok(map::empty(rows).1),
         _ if field.is_nullable() => Ok(new_null_array(field.data_type(), rows)),
-        name => Err(Error::Column { column: name.to_owned(), problem: "is missing".to_owned() }),
+        name => Err(Error::missing(name)),
     }
 }

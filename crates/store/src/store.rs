@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::ObjectStore;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     delete_user::{self, Erased},
     error::{Error, Result},
     hot::{CleanBatch, Hot, HotRead, Part},
-    manifest::{Chain, Change, Published, Refusal, Segment},
+    manifest::{self, Chain, Change, Published, Refusal, Segment},
     objects::{Bucket, Created, Location, Objects, apart},
     reader::{HotSource, Isolated, Snapshot},
     retain, segment,
@@ -46,13 +46,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Defaults: flushed every 45 s or 64 MB, 512 MB in memory at most, kept for ever, compacted by 16.
+    /// What Weir's configuration has by default: flushed every 45 s or 64 MB, 256 MB in memory at most, kept for ever, compacted by
+    /// 16.
     pub fn new(location: Location) -> Self {
         Self {
             location,
             flush_interval: Duration::from_secs(45),
             flush_bytes: 64 << 20,
-            max_hot_bytes: 512 << 20,
+            max_hot_bytes: 256 << 20,
             retention: None,
             columns: Vec::new(),
             compact_files: 16,
@@ -81,7 +82,7 @@ struct Inner {
     /// The hot parts of the partitions that this process owns.
     owned: Mutex<HashMap<u32, Arc<watch::Sender<Hot>>>>,
     /// One compaction at a time bounds what they take of memory and of the machine.
-    compacting: Semaphore,
+    compacting: Arc<Semaphore>,
 }
 
 impl Store {
@@ -100,8 +101,32 @@ impl Store {
 
     /// A store on objects that are open already.
     pub fn over(objects: Objects, settings: Settings) -> Self {
-        let (owned, compacting) = (Mutex::default(), Semaphore::new(1));
+        let (owned, compacting) = (Mutex::default(), Arc::new(Semaphore::new(1)));
         Self(Arc::new(Inner { objects, settings, owned, compacting }))
+    }
+
+    /// Ties the store to a log by its identity: to the first that it is told of.
+    ///
+    /// # Errors
+    /// [`Error::OtherLog`] when it is another's, [`Error::Unavailable`].
+    pub async fn bind(&self, log: &str) -> Result<()> {
+        let objects = self.objects();
+        let mut known = objects.get(manifest::LOG).await?;
+        if known.is_none() {
+            // Of two that are the first, one is.
+            let _either = objects.create(manifest::LOG, log.to_owned().into()).await?;
+            known = objects.get(manifest::LOG).await?;
+        }
+        let known = known.unwrap_or_default();
+        if known == log.as_bytes() {
+            return Ok(());
+        }
+        Err(Error::OtherLog {
+            place: self.settings().location.to_string(),
+            path: manifest::LOG.to_owned(),
+            known: String::from_utf8_lossy(&known).into_owned(),
+            log: log.to_owned(),
+        })
     }
 
     /// The side of a partition's owner. One that this process had before is no longer asked by readers.
@@ -164,9 +189,15 @@ impl Store {
         self.0.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Since when events are kept, microseconds since the Unix epoch; `None` for ever.
+    pub(crate) fn kept_from(&self) -> Option<i64> {
+        let kept = self.settings().retention?;
+        Some(clock::now_micros().saturating_sub(clock::micros(kept)))
+    }
+
     /// Waits until no other compaction of this process runs.
-    pub(crate) async fn turn_to_compact(&self) -> tokio::sync::SemaphorePermit<'_> {
-        self.0.compacting.acquire().await.expect("it is never closed")
+    pub(crate) async fn turn_to_compact(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.0.compacting).acquire_owned().await.expect("it is never closed")
     }
 
     /// Writes the segments of some parts, on a thread of its own.
@@ -186,12 +217,13 @@ impl Store {
 /// Whether a bucket creates only what is absent.
 async fn probe(objects: &Objects, name: &str) -> Result<()> {
     let path = format!("manifest/probe/{}", Uuid::now_v7());
-    let first = objects.create(&path, Bytes::from_static(b"{}")).await?;
+    // A call that is tried again because its answer was lost finds what it has created.
+    let (Created::New | Created::Exists) = objects.create(&path, Bytes::from_static(b"{}")).await?;
     let second = objects.create(&path, Bytes::from_static(b"{}")).await?;
     objects.delete(&path).await?;
-    match (first, second) {
-        (Created::New, Created::Exists) => Ok(()),
-        (Created::New | Created::Exists, _) => Err(Error::Location {
+    match second {
+        Created::Exists => Ok(()),
+        Created::New => Err(Error::Location {
             place: format!("s3://{name}"),
             problem: "its server ignores `If-None-Match: *`, so two consumers could overwrite each other: use one with conditional writes"
                 .to_owned(),
@@ -255,9 +287,7 @@ impl EventStore for Store {
             match chain.publish(owner, &change).await? {
                 Published::Done => return Ok(end),
                 Published::Refused(Refusal::NotNext { .. }) => {}
-                Published::Refused(refusal) => {
-                    return Err(Error::unavailable(format!("append to partition {partition}"), refusal));
-                }
+                Published::Refused(refusal) => return Err(Error::Refused { partition, refusal }),
             }
         }
     }
@@ -281,8 +311,8 @@ impl EventStore for Store {
         let writer = Uuid::now_v7();
         let mut fewer = 0;
         let mut passed_over = Default::default();
-        let from_micros = self.settings().retention.map(|kept| clock::now_micros() - clock::micros(kept));
-        while let Some(one) = compact::once(self, &mut chain, writer, from_micros, &mut passed_over).await? {
+        let kept_from = self.kept_from();
+        while let Some(one) = compact::once(self, &mut chain, writer, kept_from, &mut passed_over).await? {
             fewer += one;
         }
         Ok(fewer)

@@ -48,13 +48,12 @@ use crate::{
     manifest::Segment,
     numbered,
     schema::column,
+    segment::FOOTER_HINT,
     view::{Adapter, Adapters, View},
 };
 
 /// Files below this size are read as a whole by one thread: splitting them costs more than it brings. Bytes.
 const SPLIT_FROM: usize = 4 << 20;
-/// What is read of a file's end at first, in the hope that it has the whole footer: bytes.
-const FOOTER_HINT: usize = 64 << 10;
 /// Rows of the hot part that go to a thread at least.
 const HOT_ROWS: usize = 65_536;
 /// Footers that are read at once: enough to wait for an object store a few times and not for each file.
@@ -84,10 +83,20 @@ pub struct File {
     pub columns: Vec<String>,
 }
 
+impl File {
+    /// The same for DataFusion. `PartitionedFile::new` would encode the path once more.
+    fn of_table(&self) -> PartitionedFile {
+        let mut file = PartitionedFile::new("", self.bytes);
+        file.object_meta.location = self.path.clone();
+        file
+    }
+}
+
 impl From<&Segment> for File {
     fn from(segment: &Segment) -> Self {
         Self {
-            path: segment.path.as_str().into(),
+            // As it is: its parts are encoded already.
+            path: Path::parse(&segment.path).unwrap_or_else(|_| segment.path.as_str().into()),
             bytes: segment.bytes,
             rows: segment.rows,
             time: (segment.times.min, segment.times.max),
@@ -181,8 +190,7 @@ impl Table {
         files: &[&File],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
     ) -> Vec<PartitionedFile> {
-        let opened = |file: &&File| PartitionedFile::new(file.path.as_ref(), file.bytes);
-        let files: Vec<_> = files.iter().map(opened).collect();
+        let files: Vec<_> = files.iter().map(|file| file.of_table()).collect();
         let columns = predicate.into_iter().flat_map(collect_columns);
         let tested: Vec<_> = columns.filter_map(|column| self.view.text_place(column.index())).collect();
         if tested.is_empty() || files.len() > LOOKED_AT {

@@ -17,9 +17,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Result;
 
-/// Distinct texts up to which a column numbers them: their bytes stay in the processor's cache, and whoever reads a few rows over the
-/// network gets them all.
+/// Distinct texts up to which a column numbers them, and their bytes: they stay in the processor's cache, and in memory for as long as
+/// the column's encoder does, and whoever reads a few rows over the network gets them all.
 const DISTINCT: usize = 1024;
+const DISTINCT_BYTES: usize = 128 << 10;
 
 /// The type of a column with numbered texts.
 pub(crate) fn numbered_type() -> DataType {
@@ -36,6 +37,11 @@ pub(crate) fn plain(array: &ArrayRef) -> Result<ArrayRef> {
     let Some(numbered) = array.as_any_dictionary_opt() else { return Ok(Arc::clone(array)) };
     let texts = cast(numbered.values(), &DataType::Utf8View)?;
     Ok(take(&texts, numbered.keys(), None)?)
+}
+
+/// The texts that a column's numbers stand for, which other columns may share.
+pub(crate) fn shared(array: &dyn Array) -> Option<&StringArray> {
+    array.as_dictionary_opt::<UInt16Type>()?.values().as_string_opt()
 }
 
 /// A schema with columns as [`plain`] makes them.
@@ -79,9 +85,7 @@ struct Numbering {
 
 impl Numbering {
     fn get(&self, number: u16) -> &str {
-        let number = usize::from(number);
-        let start = number.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        &self.texts[start..self.ends[number] as usize]
+        text_of(&self.texts, &self.ends, number)
     }
 
     /// The number of a text; `None` if it is new and there are too many.
@@ -96,7 +100,7 @@ impl Numbering {
 
     #[cold]
     fn add(&mut self, text: &str, hash: u64) -> Option<u16> {
-        if self.ends.len() == DISTINCT {
+        if self.ends.len() == DISTINCT || self.texts.len() + text.len() > DISTINCT_BYTES {
             return None;
         }
         let end = i32::try_from(self.texts.len() + text.len()).ok()?;
@@ -105,12 +109,7 @@ impl Numbering {
         self.ends.push(end);
         self.shared = None;
         let Self { numbers, texts, ends, .. } = self;
-        let hash_of = |number: &u16| {
-            let number = usize::from(*number);
-            let start = number.checked_sub(1).map_or(0, |before| ends[before] as usize);
-            xxh3_64(&texts.as_bytes()[start..ends[number] as usize])
-        };
-        numbers.insert_unique(hash, number, hash_of);
+        numbers.insert_unique(hash, number, |number| xxh3_64(text_of(texts, ends, *number).as_bytes()));
         Some(number)
     }
 
@@ -123,6 +122,13 @@ impl Numbering {
         };
         shared.get_or_insert_with(make).clone()
     }
+}
+
+#[inline]
+fn text_of<'t>(texts: &'t str, ends: &[i32], number: u16) -> &'t str {
+    let number = usize::from(number);
+    let start = number.checked_sub(1).map_or(0, |before| ends[before] as usize);
+    &texts[start..ends[number] as usize]
 }
 
 /// A column in the making. Rows that are passed over are null. It remembers the numbers, for the batches that come.
@@ -372,6 +378,15 @@ mod tests {
         let array = column.finish(3).unwrap();
         assert_eq!(array.data_type(), &DataType::Utf8View);
         assert_eq!(texts(&array), [Some("7".to_owned()), Some("one more".to_owned()), None]);
+    }
+
+    #[test]
+    fn long_texts_are_not_numbered_for_ever() {
+        let mut column = Texts::default();
+        for row in 0..20 {
+            column.push(row, &format!("{row:8192}"));
+        }
+        assert_eq!(column.finish(20).unwrap().data_type(), &DataType::Utf8View);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is done for a partition behind its writer: retention, compaction, checkpoints, deleting files that nobody needs.
+//! What is done for a partition behind its writer: deleting files that nobody needs, retention, compaction, checkpoints.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    clock, compact,
+    compact,
     error::{Error, Result},
     gc,
     hot::Hot,
@@ -30,7 +30,7 @@ pub(crate) struct Upkeep {
     chain: Chain,
     hot: Arc<watch::Sender<Hot>>,
     reports: Arc<watch::Sender<Progress>>,
-    /// Segments that can't be read; compaction goes on without them.
+    /// Segments that can't be read or merged; compaction goes on without them.
     passed_over: HashSet<Uuid>,
     next_gc: Instant,
 }
@@ -55,7 +55,7 @@ impl Upkeep {
         Self { store, owner, chain, hot, reports, passed_over, next_gc }
     }
 
-    pub(crate) async fn run(mut self, wake: Arc<Notify>) {
+    pub(crate) async fn run(mut self, wake: Arc<Notify>) -> Error {
         loop {
             // Woken or not, it is time.
             let _ = timeout(INTERVAL, wake.notified()).await;
@@ -72,22 +72,34 @@ impl Upkeep {
         }
     }
 
+    /// Does each thing whether or not another fails; the first failure is told. Deleting comes first: on a full disk all else needs
+    /// the room that it makes.
     async fn round(&mut self) -> Result<()> {
-        let kept = self.store.settings().retention;
-        let from_micros = kept.map(|kept| clock::now_micros().saturating_sub(clock::micros(kept)));
-        if let Some(from) = from_micros {
-            retain::run(&mut self.chain, self.owner, from).await?;
-        }
-        let (store, passed_over) = (&self.store, &mut self.passed_over);
-        while compact::once(store, &mut self.chain, self.owner, from_micros, passed_over).await?.is_some() {}
+        let kept_from = self.store.kept_from();
+        let deleted = self.delete().await;
+        let retained = match kept_from {
+            Some(from) => retain::run(&mut self.chain, self.owner, from).await.map(drop),
+            None => Ok(()),
+        };
+        let compacted = self.compact(kept_from).await;
         // Readers learn that there are newer manifests.
         let version = self.chain.state().version;
         self.hot.send_modify(|hot| hot.published(0, i64::MIN, version));
-        self.chain.checkpoint_if_due().await?;
+        let checkpointed = self.chain.checkpoint_if_due().await;
+        [deleted, retained, compacted, checkpointed].into_iter().collect()
+    }
+
+    async fn delete(&mut self) -> Result<()> {
         if Instant::now() >= self.next_gc {
             gc::run(self.store.objects(), &mut self.chain).await?;
             self.next_gc = Instant::now() + GC_INTERVAL;
         }
+        Ok(())
+    }
+
+    async fn compact(&mut self, kept_from: Option<i64>) -> Result<()> {
+        let Self { store, chain, owner, passed_over, .. } = self;
+        while compact::once(store, chain, *owner, kept_from, passed_over).await?.is_some() {}
         Ok(())
     }
 }

@@ -78,12 +78,12 @@ impl Column {
         }
     }
 
-    /// Its name in the view: that of the field for texts, with ` (number)` after it for numbers.
+    /// Its name in the view: that of the field for texts. Whatever the keys are, no two columns have one name.
     pub fn name(&self) -> String {
         match self {
             Self::Core(name) => (*name).to_owned(),
             Self::Text(key) => format!("properties.{key}"),
-            Self::Number(key) => format!("properties.{key} (number)"),
+            Self::Number(key) => format!("numbers.{key}"),
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Two tasks work for a writer: one flushes the hot part by age and size, tries for ever, and drops what is published; the other
 //! does the [upkeep](crate::upkeep). Both end with the writer. Whoever else appends to the partition's chain, a predecessor that does
-//! not know yet that he is one, appends the same events: they come from the same log. So being refused is no failure: what the chain
-//! has is dropped here, and the rest is written.
+//! not know yet that he is one, appends the same events: they come from the same log. So being overtaken is no failure: what the chain
+//! has is dropped here, and the rest is written. Only events that can't follow the chain's end at all end the writer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     gc::PUBLISH_WITHIN,
     hot::{CleanBatch, Hot, Part},
-    manifest::{self, Chain, Change, Published, Refusal, Segment},
+    manifest::{Chain, Change, Published, Refusal, Segment},
     store::Store,
     upkeep::Upkeep,
 };
@@ -57,8 +57,8 @@ pub struct Writer {
     hot: Arc<watch::Sender<Hot>>,
     progress: watch::Receiver<Progress>,
     drain: mpsc::Sender<oneshot::Sender<Result<()>>>,
-    /// Aborted on drop.
-    _tasks: JoinSet<()>,
+    /// Each ends with the reason why. Aborted on drop.
+    tasks: JoinSet<Error>,
 }
 
 impl Writer {
@@ -89,7 +89,7 @@ impl Writer {
         tasks.spawn(flusher.run(drains));
         tasks.spawn(upkeep.run(wake));
         store.own(partition, &hot);
-        Ok(Self { store: store.clone(), partition, hot, progress, drain, _tasks: tasks })
+        Ok(Self { store: store.clone(), partition, hot, progress, drain, tasks })
     }
 
     /// The offset that is to be appended next.
@@ -112,11 +112,18 @@ impl Writer {
         Status { durable: progress.durable, hot_bytes: self.hot.borrow().bytes(), trouble }
     }
 
-    /// Waits until something became durable, or trouble came or went.
-    pub async fn changed(&mut self) {
-        if self.progress.changed().await.is_err() {
-            // The tasks are gone, so nothing changes anymore.
-            std::future::pending::<()>().await;
+    /// Waits until something became durable, or trouble came or went. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why nothing becomes durable or is tended any more: it takes a new writer, and what is not durable from the log again.
+    pub async fn changed(&mut self) -> Result<()> {
+        tokio::select! {
+            Ok(()) = self.progress.changed() => Ok(()),
+            ended = self.tasks.join_next() => match ended {
+                Some(Ok(reason)) => Err(reason),
+                // What panicked has said so.
+                Some(Err(_)) | None => Err(Error::Stopped { partition: self.partition }),
+            },
         }
     }
 
@@ -174,7 +181,7 @@ impl Drop for Flusher {
 }
 
 impl Flusher {
-    async fn run(mut self, mut drains: mpsc::Receiver<oneshot::Sender<Result<()>>>) {
+    async fn run(mut self, mut drains: mpsc::Receiver<oneshot::Sender<Result<()>>>) -> Error {
         let (interval, enough) = (self.store.settings().flush_interval, self.store.settings().flush_bytes);
         let mut hot = self.hot.subscribe();
         let mut failures = 0;
@@ -186,7 +193,7 @@ impl Flusher {
                         // Who asked may have gone.
                         let _ = done.send(self.drain().await);
                     }
-                    return;
+                    return Error::Stopped { partition: self.chain.partition() };
                 }
                 () = sleep_until(due) => {}
                 _ = async { hot.wait_for(|hot| hot.bytes() >= enough).await.map(drop) }, if failures == 0 => {}
@@ -195,6 +202,9 @@ impl Flusher {
             failures = if flushed.is_ok() { 0 } else { failures + 1 };
             due = Instant::now() + if failures == 0 { interval } else { pause(failures) };
             self.report(&flushed);
+            if let Err(refused @ Error::Refused { .. }) = flushed {
+                return refused;
+            }
         }
     }
 
@@ -235,11 +245,7 @@ impl Flusher {
                 );
             }
             Ok(Published::Refused(refusal)) => {
-                let path = manifest::folder(self.chain.partition());
-                return Err(Error::Manifest {
-                    path,
-                    problem: format!("does not take the next events: {refusal}"),
-                });
+                return Err(Error::Refused { partition: self.chain.partition(), refusal });
             }
             Err(error) => {
                 self.written = Some(written);

@@ -23,7 +23,7 @@ use weir_proto::{
 };
 use weir_rollup::field::{Field, number_text};
 use weir_store::{
-    Decoder,
+    CleanBatch, Decoder, EventStore as _, Objects, Settings, Store,
     encode::{Encoder, Row},
     shape,
     table::{File, Table},
@@ -284,11 +284,39 @@ async fn a_question_sees_one_column_in_files_of_every_shape() {
     assert_eq!(count(table(), by).await, [some("pro", 3), some("7", 2), (None, 2), some("free", 1)]);
     let filtered = r#"select event_name, count(*) from events where "properties.plan" = 'pro' group by 1"#;
     assert_eq!(count(table(), filtered).await, [some("view", 3)]);
-    let numbers =
-        r#"select event_name, count(*) from events where "properties.plan (number)" > 6 group by 1"#;
+    let numbers = r#"select event_name, count(*) from events where "numbers.plan" > 6 group by 1"#;
     assert_eq!(count(table(), numbers).await, [some("view", 2)]);
     let missing = r#"select event_name, count(*) from events where "properties.plan" is null group by 1"#;
     assert_eq!(count(table(), missing).await, [some("view", 2)]);
+}
+
+/// A key may be any text.
+#[test]
+fn no_two_columns_of_a_view_have_one_name() {
+    let view = View::new([Column::Text("x (number)".to_owned()), Column::Number("x".to_owned())]);
+    assert_ne!(view.schema().field(0).name(), view.schema().field(1).name());
+}
+
+/// The folder of a project has its name in it, encoded once.
+#[tokio::test]
+async fn the_segments_of_a_project_with_an_unusual_name_are_found() {
+    let objects = OBJECTS.with(Arc::clone);
+    let store = Store::over(Objects::over(Arc::clone(&objects)), Settings::folder("unused"));
+    let project = "other shop/ü %";
+    let event = Event {
+        event_id: Uuid::nil().to_string(),
+        event_name: "view".to_owned(),
+        user_id: "u".to_owned(),
+        ..Event::default()
+    };
+    let events = encode(&[EventRecord { event: Some(event), ..EventRecord::default() }]);
+    let batch = CleanBatch { start: 0, end: 1, watermark_micros: 0, events: vec![(project.into(), events)] };
+    store.append(0, Uuid::now_v7(), batch).await.unwrap();
+    let snapshot = store.scan(project, 1).await.unwrap();
+    let files = snapshot.segments.iter().map(|segment| File::from(&**segment)).collect();
+    let table = Table::new(View::new([Column::Core("event_name")]), files, vec![], table_url(), objects);
+    let by_name = "select event_name, count(*) from events group by 1";
+    assert_eq!(count(table, by_name).await, [(Some("view".to_owned()), 1)]);
 }
 
 /// Files whose bounds or names exclude a filter are not even opened: here opening them would fail.

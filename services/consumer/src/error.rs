@@ -44,8 +44,8 @@ pub enum Error {
     },
     /// Results are ahead of the events.
     #[error(
-        "{topic}/{partition} ends at offset {end}, but results exist up to {counted}: the topic was recreated or lost \
-         its end; restore it, or start over with an empty metrics topic"
+        "{topic}/{partition} ends at offset {end}, but {ahead} up to {counted}: the topic was recreated or lost its end; \
+         restore it, or start over with both an empty {metrics} and, in place of {store}, an empty event store"
     )]
     SourceBehind {
         /// Name of the events topic.
@@ -54,8 +54,14 @@ pub enum Error {
         partition: u32,
         /// Its end.
         end: u64,
-        /// Where the results end.
+        /// What is ahead: "the rollups go".
+        ahead: &'static str,
+        /// Where that ends.
         counted: u64,
+        /// Name of the metrics topic.
+        metrics: String,
+        /// Where the event store lies.
+        store: String,
     },
     /// A micro-batch of ours does not count.
     #[error("a micro-batch of this consumer is void: {0}")]

@@ -63,6 +63,22 @@ struct Shared {
     instance: String,
 }
 
+impl Shared {
+    /// The events of a partition end before what was made of them does.
+    fn source_behind(&self, partition: u32, end: u64, ahead: &'static str, counted: u64) -> Error {
+        let Self { settings, store, .. } = self;
+        Error::SourceBehind {
+            topic: settings.events.clone(),
+            partition,
+            end,
+            ahead,
+            counted,
+            metrics: settings.metrics.clone(),
+            store: store.settings().location.to_string(),
+        }
+    }
+}
+
 /// Runs the consumer until the shutdown is requested and everything is given up in order.
 ///
 /// # Errors

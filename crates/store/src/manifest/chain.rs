@@ -127,8 +127,8 @@ impl Chain {
     ///
     /// # Errors
     /// [`Error::Unavailable`]: whether the change counts is then not known, and asking again finds out: an append that did is
-    /// refused as [`Refusal::NotNext`], a replacement that did is [`Published::Done`]. [`Error::Manifest`] when the chain is
-    /// damaged.
+    /// refused as [`Refusal::NotNext`], a replacement that did is [`Published::Done`], or refused as [`Refusal::Gone`] when it only
+    /// removes. [`Error::Manifest`] when the chain is damaged.
     pub async fn publish(&mut self, writer: Uuid, change: &Change) -> Result<Published> {
         if self.damage.is_some() || self.is_stale(clock::now_micros()) {
             self.follow().await?;
@@ -174,12 +174,14 @@ impl Chain {
         Ok(found.is_some_and(|found| found.writer == entry.writer && found.change == entry.change))
     }
 
-    /// Whether all that a replacement adds, and nothing that it removes, is live.
+    /// Whether all that a replacement adds, and nothing that it removes, is live. Of one that adds nothing that can't be told: others
+    /// may have put what it removes into a segment of theirs.
     fn has_replaced(&self, change: &Change) -> bool {
         match change {
             Change::Append { .. } => false,
             Change::Replace { removed, added, .. } => {
-                added.iter().all(|segment| self.state.live.contains_key(&segment.id))
+                !added.is_empty()
+                    && added.iter().all(|segment| self.state.live.contains_key(&segment.id))
                     && !removed.iter().any(|id| self.state.live.contains_key(id))
             }
         }

@@ -16,6 +16,9 @@ pub use chain::{Chain, Published};
 pub use entry::{Change, Entry, Kinds, Reason, Segment, Span};
 pub use state::{Refusal, Removed, State};
 
+/// The identity of the log whose offsets the chains speak of.
+pub(crate) const LOG: &str = "manifest/log";
+
 /// Version of the format of entries and checkpoints; readers refuse newer ones.
 pub const FORMAT: u32 = 1;
 

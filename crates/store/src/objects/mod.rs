@@ -8,6 +8,8 @@ mod folder;
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -24,7 +26,7 @@ use object_store::{
     prefix::PrefixStore,
 };
 use parquet::{arrow::async_writer::AsyncFileWriter, errors::ParquetError};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, runtime::Handle, sync::oneshot};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
@@ -37,6 +39,15 @@ pub enum Location {
     Folder(PathBuf),
     /// A bucket of an S3-compatible server that honours `If-None-Match: *`.
     Bucket(Bucket),
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Location::Folder(path) => path.display().fmt(out),
+            Location::Bucket(bucket) => write!(out, "s3://{}/{}", bucket.name, bucket.prefix),
+        }
+    }
 }
 
 /// A bucket. What is `None` is taken from the environment (`AWS_…`) or the machine's role.
@@ -365,18 +376,65 @@ fn name(path: &str) -> Result<Name> {
 }
 
 /// Runs what blocks on a thread that may.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => unreachable!("blocking work is never cancelled once awaited"),
+            Err(_) => Err(io::Error::other("the process is shutting down")),
         },
     }
 }
 
-/// Runs a future that computes for long, or blocks, on a thread that may.
-pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    let runtime = tokio::runtime::Handle::current();
-    blocking(move || runtime.block_on(work)).await
+/// Runs a future that computes for long, or blocks, on a thread that may. When this is dropped, it is, too, where it waits next.
+///
+/// # Errors
+/// Its own; [`Error::Unavailable`] when the process is shutting down.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let runtime = Handle::current();
+    let (wanted, dropped) = oneshot::channel::<Infallible>();
+    let work = async move {
+        tokio::select! {
+            biased;
+            _ = dropped => Err(io::Error::other("nobody waits for it")),
+            done = work => Ok(done),
+        }
+    };
+    let done = blocking(move || runtime.block_on(work)).await;
+    drop(wanted);
+    done.map_err(|error| Error::unavailable("go on", error))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_apart_ends_with_whoever_wants_it() {
+        let (begin, begun) = oneshot::channel();
+        let (held, released) = oneshot::channel::<Infallible>();
+        let (_end, ended) = oneshot::channel::<Infallible>();
+        let work = apart(async move {
+            let _held = held;
+            begin.send(()).expect("the test waits for it");
+            let _at_the_end_of_the_test = ended.await;
+            Ok(())
+        });
+        let work = tokio::spawn(work);
+        begun.await.unwrap();
+        work.abort();
+        let released = tokio::time::timeout(Duration::from_secs(60), released).await;
+        assert!(released.expect("the work ends").is_err());
+    }
+
+    #[test]
+    fn a_runtime_that_shuts_down_takes_no_work_and_says_so() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let refused = handle.block_on(blocking(|| Ok(()))).unwrap_err();
+        assert!(refused.to_string().contains("shutting down"), "{refused}");
+    }
 }

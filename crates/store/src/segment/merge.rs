@@ -23,9 +23,9 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Compression, open, read::unreadable, tally::numbers, write::SegmentWriter};
+use super::{Compression, check, open, read::unreadable, tally::numbers, write::SegmentWriter};
 use crate::{
-    chosen::{MAX_CHOSEN, frequent},
+    chosen::choose,
     encode,
     error::{Error, Result},
     manifest::{Kinds, Segment},
@@ -106,6 +106,8 @@ impl Merge {
     pub(crate) async fn run(&self, objects: &Objects) -> Result<Vec<Segment>> {
         let mut opened = Vec::with_capacity(self.inputs.len());
         for segment in &self.inputs {
+            // A torn page may well decode, and what is written of it would have a checksum that fits.
+            check(objects, segment).await?;
             opened.push(open(objects, segment).await?);
         }
         let keys = chosen(&self.inputs, &self.always);
@@ -145,7 +147,12 @@ impl Merge {
         rows: &mut SendableRecordBatchStream,
         outputs: &mut [Option<SegmentWriter>],
     ) -> Result<()> {
+        let expected: u64 = self.inputs.iter().map(|segment| segment.rows).sum();
+        let mut read = 0;
         while let Some(batch) = rows.try_next().await.map_err(internal)? {
+            read += batch.num_rows() as u64;
+            // Whoever wanted this may have gone.
+            tokio::task::yield_now().await;
             let batch = self.keep.of(batch)?;
             for (place, batch) in split(batch, &self.splits)? {
                 let writer = match &mut outputs[place] {
@@ -160,6 +167,10 @@ impl Merge {
                 };
                 writer.write(&batch).await?;
             }
+        }
+        if read != expected {
+            let problem = format!("were {read}, and {expected} by the manifest");
+            return Err(Error::Column { column: "rows to be merged".to_owned(), problem });
         }
         Ok(())
     }
@@ -183,23 +194,21 @@ fn split(batch: RecordBatch, splits: &[i64]) -> Result<Vec<(usize, RecordBatch)>
     used.into_iter().map(part).collect()
 }
 
-/// The keys that are columns in any input, those of `always`, and those that are frequent in all inputs together.
+/// The keys that are worth columns in all inputs together.
 fn chosen(inputs: &[Arc<Segment>], always: &[String]) -> BTreeSet<String> {
-    let columns = inputs.iter().flat_map(|segment| &segment.columns);
-    let mut keys: BTreeSet<String> =
-        columns.filter_map(|name| shape::chosen_column(name)).map(|(_, key)| key.to_owned()).collect();
-    let counts = counts(inputs);
-    keys.extend(always.iter().filter(|key| counts.contains_key(key.as_str())).cloned());
+    let columns = columns(inputs);
     let rows: u64 = inputs.iter().map(|segment| segment.rows).sum();
-    let values = |kinds: &Kinds| kinds.text + kinds.number + kinds.boolean;
-    let counted = counts.iter().map(|(key, kinds)| (*key, values(kinds) as usize));
-    for key in frequent(counted, rows as usize) {
-        if keys.len() >= MAX_CHOSEN {
-            break;
-        }
-        keys.insert(key.to_owned());
-    }
-    keys
+    let values = |kinds: Kinds| (kinds.text + kinds.number + kinds.boolean) as usize;
+    // Where a manifest does not say how many values a column has, others have more.
+    let uncounted = columns.iter().map(|key| (*key, 0));
+    let counted = counts(inputs).into_iter().map(|(key, kinds)| (key, values(kinds)));
+    choose(uncounted.chain(counted).collect(), &columns, rows as usize, always)
+}
+
+/// The keys that are columns in any input.
+fn columns(inputs: &[Arc<Segment>]) -> BTreeSet<&str> {
+    let columns = inputs.iter().flat_map(|segment| &segment.columns);
+    columns.filter_map(|name| shape::chosen_column(name)).map(|(_, key)| key).collect()
 }
 
 fn counts(inputs: &[Arc<Segment>]) -> BTreeMap<&str, Kinds> {
@@ -213,8 +222,10 @@ fn counts(inputs: &[Arc<Segment>]) -> BTreeMap<&str, Kinds> {
 /// The columns that any input has, and those of the chosen keys for all kinds that may occur.
 fn merged_schema(schemas: &[&SchemaRef], inputs: &[Arc<Segment>], keys: &BTreeSet<String>) -> SchemaRef {
     let anywhere = |name: &str| schemas.iter().any(|schema| schema.column_with_name(name).is_some());
-    let mut fields: Vec<FieldRef> =
-        schema::schema().fields().iter().filter(|field| anywhere(field.name())).cloned().collect();
+    let back_to_map = columns(inputs).into_iter().any(|key| !keys.contains(key));
+    let is_map = |name: &str| matches!(name, column::PROPERTIES | column::PROPERTY_KINDS);
+    let needed = |field: &&FieldRef| anywhere(field.name()) || back_to_map && is_map(field.name());
+    let mut fields: Vec<FieldRef> = schema::schema().fields().iter().filter(needed).cloned().collect();
     let counts = counts(inputs);
     let uncounted = inputs.iter().any(|segment| segment.more_properties);
     let mut chosen: BTreeMap<String, DataType> = BTreeMap::new();

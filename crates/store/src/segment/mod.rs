@@ -9,7 +9,7 @@ mod tally;
 mod write;
 
 pub(crate) use merge::{Keep, Merge, others};
-pub(crate) use read::{open, open_users, unreadable, verify};
+pub(crate) use read::{FOOTER_HINT, check, open, open_users, unreadable, verify};
 pub(crate) use write::{Compression, write_all};
 
 use object_store::path::Path;

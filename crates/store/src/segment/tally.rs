@@ -10,14 +10,12 @@ use hashbrown::{HashMap, hash_map::EntryRef};
 use uuid::Uuid;
 
 use crate::{
+    chosen::MAX_COUNTED,
     error::{Error, Result},
     manifest::{Kinds, Segment, Span},
     schema::column,
     shape, texts,
 };
-
-/// Keys that are counted at most while the most frequent ones are sought; bounds the memory for keys that never repeat.
-const MAX_COUNTED: usize = 4096;
 
 /// What is known of a segment without its rows.
 #[derive(Debug)]
@@ -81,7 +79,8 @@ impl Tally {
             widen(&mut self.offsets, offset.cast_unsigned());
         }
         self.rows += batch.num_rows() as u64;
-        let late = named(batch, column::LATE)?.as_boolean_opt().ok_or_else(|| wrong_type(column::LATE))?;
+        let late = named(batch, column::LATE)?;
+        let late = late.as_boolean_opt().ok_or_else(|| Error::mistyped(column::LATE, late.data_type()))?;
         self.late += late.true_count() as u64;
         self.count_names(batch)?;
         self.count_properties(batch)
@@ -89,8 +88,9 @@ impl Tally {
 
     fn count_names(&mut self, batch: &RecordBatch) -> Result<()> {
         let Some(names) = &mut self.names else { return Ok(()) };
-        let counts = texts::counts(named(batch, column::EVENT_NAME)?);
-        for (name, count) in counts.ok_or_else(|| wrong_type(column::EVENT_NAME))? {
+        let texts = named(batch, column::EVENT_NAME)?;
+        let mistyped = || Error::mistyped(column::EVENT_NAME, texts.data_type());
+        for (name, count) in texts::counts(texts).ok_or_else(mistyped)? {
             *names.entry_ref(name).or_default() += count;
         }
         if names.len() > Segment::MAX_NAMES {
@@ -157,12 +157,7 @@ fn widen<T: Ord + Copy>(span: &mut Option<Span<T>>, value: T) {
 }
 
 fn named<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b arrow::array::ArrayRef> {
-    let missing = || Error::Column { column: name.to_owned(), problem: "is missing".to_owned() };
-    batch.column_by_name(name).ok_or_else(missing)
-}
-
-fn wrong_type(name: &str) -> Error {
-    Error::Column { column: name.to_owned(), problem: "has another type than the schema says".to_owned() }
+    batch.column_by_name(name).ok_or_else(|| Error::missing(name))
 }
 
 /// The values of a column of numbers without nulls.
@@ -170,6 +165,7 @@ pub(super) fn numbers<'b, T: ArrowPrimitiveType>(
     batch: &'b RecordBatch,
     name: &str,
 ) -> Result<&'b [T::Native]> {
-    let array = named(batch, name)?.as_primitive_opt::<T>().ok_or_else(|| wrong_type(name))?;
-    Ok(array.values())
+    let array = named(batch, name)?;
+    let numbers = array.as_primitive_opt::<T>().ok_or_else(|| Error::mistyped(name, array.data_type()))?;
+    Ok(numbers.values())
 }

@@ -41,7 +41,7 @@ pub(crate) enum Compression {
     Strong,
 }
 
-/// Writes events of several projects, in any order, to one segment a project. What a failure leaves behind are orphans.
+/// Writes events of several projects, in any order, to one segment a project. After a failure there is none.
 ///
 /// Computes for long and may block: to be run on a thread that may.
 ///
@@ -54,6 +54,24 @@ pub(crate) async fn write_all(
     always: &[String],
 ) -> Result<Vec<Segment>> {
     let mut segments = Vec::with_capacity(events.len());
+    let written = write_each(objects, partition, events, always, &mut segments).await;
+    if let Err(error) = written {
+        for segment in segments {
+            // What stays is an orphan.
+            let _ = objects.delete(&segment.path).await;
+        }
+        return Err(error);
+    }
+    Ok(segments)
+}
+
+async fn write_each(
+    objects: &Objects,
+    partition: u32,
+    events: BTreeMap<Arc<str>, Vec<RecordBatch>>,
+    always: &[String],
+    segments: &mut Vec<Segment>,
+) -> Result<()> {
     for (project, batches) in events {
         let keys = shape::choose(&batches, always)?;
         let promoted = batches.iter().map(|batch| shape::promote(batch, &keys));
@@ -73,7 +91,7 @@ pub(crate) async fn write_all(
             }
         }
     }
-    Ok(segments)
+    Ok(())
 }
 
 /// The rows of all batches in the order of segments. One column after the other, so that memory is used again.

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 use weir_store::{Bucket, Location, Settings, Store};
 use weir_tests::s3;
@@ -56,9 +57,21 @@ pub(crate) struct Faulty {
     pub(crate) lose_answer: AtomicBool,
     /// Objects below this name can't be created.
     pub(crate) refuse: Mutex<Option<&'static str>>,
+    /// The object of this name can't be read.
+    pub(crate) unreadable: Mutex<Option<String>>,
+    /// Whole objects that were read.
+    pub(crate) read: AtomicUsize,
+    /// No whole object can be read while there are permits for none.
+    pub(crate) reading: Mutex<Option<Arc<Semaphore>>>,
+    /// Creating an object panics, as a bug in writing would.
+    pub(crate) poisoned: AtomicBool,
 }
 
 impl Faulty {
+    pub(crate) fn spoil(&self, path: &str) {
+        *self.unreadable.lock().unwrap() = Some(path.to_owned());
+    }
+
     pub(crate) fn refuse(&self, below: Option<&'static str>) {
         *self.refuse.lock().unwrap() = below;
     }
@@ -77,6 +90,7 @@ fn broken(what: &str) -> Error {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, at: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
+        assert!(!self.poisoned.load(Ordering::SeqCst), "a planted bug");
         if self.refuse.lock().unwrap().is_some_and(|below| at.as_ref().starts_with(below)) {
             return Err(broken("the disk is full"));
         }
@@ -99,6 +113,16 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.unreadable.lock().unwrap().as_deref() == Some(at.as_ref()) {
+            return Err(broken("the disk has lost a sector"));
+        }
+        if at.as_ref().ends_with(".parquet") && options.range.is_none() && !options.head {
+            self.read.fetch_add(1, Ordering::SeqCst);
+            let reading = self.reading.lock().unwrap().clone();
+            if let Some(reading) = reading {
+                reading.acquire().await.expect("it is never closed").forget();
+            }
+        }
         self.inner.get_opts(at, options).await
     }
 

@@ -1,14 +1,18 @@
 //! Readers: what was accepted is there once, at every moment.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 use weir_store::{Error, EventStore, HotRead, HotSource, Reader};
 
 use crate::{
-    depot::depots,
-    fixture::{PROJECT, assert_whole, batch},
+    depot::{depots, faulty},
+    fixture::{PROJECT, assert_whole, batch, soon},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -137,4 +141,72 @@ async fn segments_that_are_gone_or_torn_are_left_out_and_named_and_the_rest_answ
         assert_eq!(rest.missing.len(), 2);
         assert_eq!(crate::fixture::events(&store, &rest).await.len(), 8);
     }
+}
+
+/// Reading whole files is dear: whoever asks meanwhile waits for what is found.
+#[tokio::test]
+async fn questions_that_fail_together_have_the_files_read_once() {
+    let (faults, store) = faulty(|_| ());
+    for start in [0, 10, 20] {
+        store.append(0, Uuid::now_v7(), batch(start..start + 10)).await.unwrap();
+    }
+    let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
+    let whole = reader.snapshot(PROJECT).await.unwrap();
+    let all = i64::MIN..i64::MAX;
+    // The first begins to read before the others have failed, so that it may have seen what was sound then.
+    let reading = Arc::new(Semaphore::new(0));
+    *faults.reading.lock().unwrap() = Some(Arc::clone(&reading));
+    let isolate = || reader.isolate(&whole, &all);
+    let (first, second, third, ()) =
+        tokio::join!(isolate(), isolate(), isolate(), async { reading.add_permits(100) });
+    assert!([first, second, third].into_iter().all(|found| !found.unwrap()));
+    assert_eq!(faults.read.load(Ordering::SeqCst), 6, "three files by the first, three for the others");
+}
+
+/// A question may have no time to wait until all files are read.
+#[tokio::test]
+async fn what_is_found_damaged_counts_before_the_last_file_is_read() {
+    let (faults, store) = faulty(|_| ());
+    for start in [0, 10, 20] {
+        store.append(0, Uuid::now_v7(), batch(start..start + 10)).await.unwrap();
+    }
+    let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
+    let whole = reader.snapshot(PROJECT).await.unwrap();
+    let torn = &whole.segments[0];
+    let mut bytes = store.objects().get(&torn.path).await.unwrap().unwrap().to_vec();
+    bytes[64] ^= 0x55;
+    store.objects().delete(&torn.path).await.unwrap();
+    let _ = store.objects().create(&torn.path, bytes.into()).await.unwrap();
+
+    // The others are never read to their ends.
+    *faults.reading.lock().unwrap() = Some(Arc::new(Semaphore::new(1)));
+    let found = async {
+        while reader.snapshot(PROJECT).await.unwrap().missing.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = reader.isolate(&whole, &(i64::MIN..i64::MAX)) => panic!("it waits for the other files: {ended:?}"),
+        () = soon("the torn one is left out", found) => {}
+    }
+}
+
+/// Its disk sector is lost, or its permissions are wrong: that is not for waiting.
+#[tokio::test]
+async fn a_segment_that_the_store_does_not_give_is_left_out_while_it_gives_others() {
+    let (faults, store) = faulty(|_| ());
+    for start in [0, 10, 20] {
+        store.append(0, Uuid::now_v7(), batch(start..start + 10)).await.unwrap();
+    }
+    let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
+    let whole = reader.snapshot(PROJECT).await.unwrap();
+    faults.spoil(&whole.segments[1].path);
+    assert!(reader.isolate(&whole, &(i64::MIN..i64::MAX)).await.unwrap());
+    let missing = reader.snapshot(PROJECT).await.unwrap().missing;
+    assert_eq!((missing.len(), &missing[0].path), (1, &whole.segments[1].path));
+    assert!(missing[0].problem.contains("lost a sector"), "{}", missing[0].problem);
+
+    let only = weir_store::Snapshot { segments: vec![Arc::clone(&whole.segments[1])], ..whole };
+    let unknown = Reader::new(store, 1, Arc::new(Unreachable)).isolate(&only, &(i64::MIN..i64::MAX)).await;
+    assert!(unknown.is_err_and(|error| error.is_retryable()), "it may be that the store gives nothing");
 }

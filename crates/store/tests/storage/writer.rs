@@ -1,9 +1,12 @@
 //! Writers: visible at once, durable soon, whatever fails.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use uuid::Uuid;
-use weir_store::{EventStore, HotSource, Reader, Settings, Store, Writer};
+use weir_store::{CleanBatch, Error, EventStore, HotSource, Reader, Settings, Store, Writer};
 
 use crate::{
     depot::{depots, faulty},
@@ -21,7 +24,7 @@ fn never(settings: &mut Settings) {
 async fn durable(writer: &mut Writer, offset: u64) {
     soon("the events are durable", async {
         while writer.status().durable < offset {
-            writer.changed().await;
+            writer.changed().await.unwrap();
         }
     })
     .await;
@@ -97,7 +100,7 @@ async fn a_segment_that_was_not_published_does_not_count() {
     writer.append(batch(0..30));
     soon("the trouble is reported", async {
         while writer.status().trouble.is_none() {
-            writer.changed().await;
+            writer.changed().await.unwrap();
         }
     })
     .await;
@@ -114,6 +117,20 @@ async fn a_segment_that_was_not_published_does_not_count() {
     durable(&mut writer, 30).await;
     assert_reader_sees_all(&store, 30).await;
     assert!(store.objects().list("events").await.unwrap().len() > files, "the first ones are orphans");
+}
+
+/// A flush is tried again and again: what each attempt left behind would fill the disk.
+#[tokio::test]
+async fn a_flush_that_fails_leaves_no_segments() {
+    let (faults, store) = faulty(never);
+    // The other project's segment comes first.
+    faults.refuse(Some("events/project=shop"));
+    let failed = store.append(0, Uuid::now_v7(), batch(0..30)).await;
+    assert!(failed.is_err_and(|error| error.is_retryable()));
+    assert_eq!(store.objects().list("events").await.unwrap(), []);
+    faults.refuse(None);
+    store.append(0, Uuid::now_v7(), batch(0..30)).await.unwrap();
+    assert_eq!(store.objects().list("events").await.unwrap().len(), 2);
 }
 
 /// A crash after the last step but one: the entry is there, the hot events are too.
@@ -179,11 +196,47 @@ async fn a_store_that_takes_nothing_is_back_pressure_and_no_loss() {
     assert!(writer.has_room());
     soon("the trouble is over", async {
         while writer.status().trouble.is_some() {
-            writer.changed().await;
+            writer.changed().await.unwrap();
         }
     })
     .await;
     assert_reader_sees_all(&store, end).await;
+}
+
+/// Whoever holds the writer must learn of it: nothing becomes durable any more.
+#[tokio::test]
+async fn a_writer_whose_work_panicked_says_so() {
+    let (faults, store) = faulty(at_once);
+    let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+    faults.poisoned.store(true, Ordering::SeqCst);
+    writer.append(batch(0..10));
+    let ended = soon("the end is told", async {
+        loop {
+            if let Err(error) = writer.changed().await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(ended, Error::Stopped { partition: 0 }), "{ended}");
+}
+
+/// Trying again would not help: only who reads the log anew has other events.
+#[tokio::test]
+async fn a_writer_whose_events_are_refused_ends_and_says_why() {
+    let (_faults, store) = faulty(at_once);
+    let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+    writer.append(CleanBatch { start: 0, end: 10, ..batch(100..110) });
+    let ended = soon("the end is told", async {
+        loop {
+            if let Err(error) = writer.changed().await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(ended, Error::Refused { partition: 0, .. }), "{ended}");
+    assert!(ended.to_string().contains("offsets 0..10 are not those of its segments"), "{ended}");
 }
 
 #[tokio::test]

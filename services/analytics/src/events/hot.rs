@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arrow::{array::RecordBatch, error::ArrowError, ipc::reader::StreamReader};
+use arrow::{array::RecordBatch, datatypes::DataType, error::ArrowError, ipc::reader::StreamReader};
 use tokio::sync::watch;
 use tonic::{
     Status,
@@ -17,7 +17,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use weir_proto::store::v1::{ReadHotRequest, ReadHotResponse, hot_service_client::HotServiceClient};
-use weir_store::{Error, HotRead, HotSource, Part, Store};
+use weir_store::{Error, HotRead, HotSource, Part, Store, schema::column};
 
 use crate::partition::Progress;
 
@@ -88,11 +88,17 @@ impl Owners {
     }
 }
 
+/// What an owner sends, in which parts can be told by the offsets of their rows.
 fn part(response: ReadHotResponse) -> Result<Part, ArrowError> {
     let mut events = BTreeMap::new();
     for of in response.projects {
         let reader = StreamReader::try_new(Cursor::new(of.arrow_stream), None)?;
         let schema = reader.schema();
+        let offsets = schema.field_with_name(column::LOG_OFFSET)?.data_type();
+        if *offsets != DataType::Int64 {
+            let problem = format!("{} has the type {offsets}", column::LOG_OFFSET);
+            return Err(ArrowError::SchemaError(problem));
+        }
         let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
         events.insert(of.project.into(), arrow::compute::concat_batches(&schema, &batches)?);
     }
@@ -131,5 +137,33 @@ impl HotSource for Owners {
         }
         *mirror = Some(Mirror { from, read: read.clone() });
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{ArrayRef, Int32Array, Int64Array},
+        ipc::writer::StreamWriter,
+    };
+    use weir_proto::store::v1::ProjectEvents;
+
+    use super::*;
+
+    #[test]
+    fn rows_without_offsets_are_refused() {
+        let read = |name: &str, array: ArrayRef| {
+            let rows = RecordBatch::try_from_iter([(name, array)]).unwrap();
+            let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref()).unwrap();
+            writer.write(&rows).unwrap();
+            let arrow_stream = writer.into_inner().unwrap().into();
+            let projects = vec![ProjectEvents { project: "p".to_owned(), arrow_stream }];
+            part(ReadHotResponse { start_offset: 0, end_offset: 3, projects, ..ReadHotResponse::default() })
+        };
+        assert!(read(column::LOG_OFFSET, Arc::new(Int64Array::from(vec![0, 1, 2]))).is_ok());
+        assert!(read(column::LOG_OFFSET, Arc::new(Int32Array::from(vec![0, 1, 2]))).is_err());
+        assert!(read("offset", Arc::new(Int64Array::from(vec![0, 1, 2]))).is_err());
     }
 }

@@ -6,7 +6,7 @@ use weir_log::{EventLog, Offset};
 
 use crate::{dedup::Window, error::Error, settings::Settings, shard::Decider};
 
-/// Rebuilds the window as it was just before `resume`. `progress` is told the offsets read.
+/// Rebuilds the window as it was just before `resume`, which the log has reached. `progress` is told the offsets read.
 pub(crate) async fn rebuild(
     log: &Arc<dyn EventLog>,
     settings: &Settings,
@@ -18,14 +18,6 @@ pub(crate) async fn rebuild(
     let window = Window::new(settings.dedup_window, settings.dedup_max_events);
     let mut decider = Decider::new(settings.plan.clone(), window);
     let bounds = log.bounds(topic, partition).await?;
-    if resume > bounds.end {
-        return Err(Error::SourceBehind {
-            topic: topic.to_owned(),
-            partition,
-            end: bounds.end,
-            counted: resume,
-        });
-    }
     if resume <= bounds.start {
         return Ok(decider);
     }

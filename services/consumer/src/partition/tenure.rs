@@ -93,7 +93,14 @@ async fn prepare<'a>(
     meters.claim.observe(started.elapsed().as_secs_f64());
 
     let state = tail.state().clone();
+    store.bind(&log.identity().await?).await?;
     let writer = store.writer(partition, tail.owner()).await?;
+    let end = log.bounds(&settings.events, partition).await?.end;
+    let sinks =
+        [("the rollups go", state.next_source_offset), ("the event store goes", writer.next_offset())];
+    if let Some((ahead, counted)) = sinks.into_iter().find(|(_, counted)| *counted > end) {
+        return Err(shared.source_behind(partition, end, ahead, counted));
+    }
     let resume = state.next_source_offset.min(writer.next_offset());
     let started = Instant::now();
     outlet.show(|view| {
@@ -219,7 +226,7 @@ impl Running<'_> {
                 landed = self.flight.landed() => landed.map(|landed| self.landed(&landed)).map_err(Error::from),
                 read = self.tail.read(PATIENCE) => read.map(drop),
                 batch = self.events.next(PATIENCE), if reading => self.take(batch).await,
-                () = self.writer.changed(), if !self.writer.has_room() => Ok(()),
+                changed = self.writer.changed() => changed.map_err(Error::from),
                 () = until(cut_at), if cut_at.is_some() => Ok(()),
             };
             if let Err(error) = done {
@@ -312,8 +319,8 @@ impl Running<'_> {
                 let Shared { log, settings, .. } = self.shared;
                 self.events = log.reader(&settings.events, self.partition, start).await?;
             }
-            Err(weir_log::Error::OutOfRange { topic, partition, offset, end, .. }) => {
-                return Err(Error::SourceBehind { topic, partition, end, counted: offset });
+            Err(weir_log::Error::OutOfRange { offset, end, .. }) => {
+                return Err(self.shared.source_behind(self.partition, end, "records were read", offset));
             }
             Err(error) => return Err(error.into()),
         }

@@ -10,6 +10,10 @@ use weir_store::{
 
 use super::{Chunk, Lateness, Outcome, Sink};
 
+/// Projects up to which encoders are kept: finding one means looking at all, and each remembers up to some MB of texts. Beyond that they
+/// begin anew with each batch, without knowing what is frequent.
+const PROJECTS: usize = 64;
+
 /// Turns fresh events into rows, by project.
 #[derive(Debug)]
 pub struct Events {
@@ -18,12 +22,12 @@ pub struct Events {
     start: Offset,
     next: Offset,
     watermark_micros: i64,
-    /// A process has few projects; each keeps its encoder.
+    /// Each keeps its encoder from batch to batch, up to [`PROJECTS`] of them.
     projects: Vec<(Arc<str>, Encoder)>,
 }
 
 impl Events {
-    /// [`Sink::name`].
+    /// Its name in `processing.v1.SinkStatus`.
     pub const NAME: &str = "store";
 
     /// Continues at the source offset `next`. An event that reached the log more than `lateness` after its time is late.
@@ -55,6 +59,9 @@ impl Events {
             events: filled.map(|(project, encoder)| (Arc::clone(project), encoder.finish())).collect(),
         };
         self.start = self.next;
+        if self.projects.len() > PROJECTS {
+            self.projects.clear();
+        }
         Some(batch)
     }
 
@@ -77,10 +84,6 @@ impl Events {
 }
 
 impl Sink for Events {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
     fn next_offset(&self) -> Offset {
         self.next
     }

@@ -18,9 +18,6 @@ use crate::{plan::Slot, reject::Rejection};
 
 /// Takes events in order.
 pub trait Sink {
-    /// Its name in `processing.v1.SinkStatus`.
-    fn name(&self) -> &'static str;
-
     /// The first source offset that it has not taken: earlier records are not its concern any more.
     fn next_offset(&self) -> Offset;
 

@@ -58,7 +58,7 @@ pub struct Rollups {
 }
 
 impl Rollups {
-    /// [`Sink::name`].
+    /// Its name in `processing.v1.SinkStatus`.
     pub const NAME: &str = "rollups";
 
     /// Continues at the source offset `next` with the watermark so far. An event that reached the log more than
@@ -136,10 +136,6 @@ impl Rollups {
 }
 
 impl Sink for Rollups {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
     fn next_offset(&self) -> Offset {
         self.next
     }

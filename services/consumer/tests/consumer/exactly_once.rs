@@ -12,7 +12,7 @@ use weir_proto::{
 };
 
 use crate::{
-    fixture::{Fixture, METRICS, Sent},
+    fixture::{Consumer, Fixture, METRICS, Sent},
     oracle::{Oracle, Totals, dead_letters},
 };
 
@@ -20,13 +20,18 @@ use crate::{
 pub(crate) struct Sender {
     random: StdRng,
     events: Vec<Sent>,
+    /// Where those events are: the offsets of all that is to be stored.
+    offsets: Vec<u64>,
+    /// The offset of the next record.
+    next: u64,
     repeated: u64,
     pub(crate) broken: u64,
 }
 
 impl Sender {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), events: Vec::new(), repeated: 0, broken: 0 }
+        let random = StdRng::seed_from_u64(seed);
+        Self { random, events: Vec::new(), offsets: Vec::new(), next: 0, repeated: 0, broken: 0 }
     }
 
     pub(crate) fn records(&mut self, count: usize) -> Vec<Vec<u8>> {
@@ -46,9 +51,11 @@ impl Sender {
                     let event = Sent::new(self.events.len() as u64);
                     let encoded = event.encode();
                     self.events.push(event);
+                    self.offsets.push(self.next);
                     encoded
                 }
             });
+            self.next += 1;
         }
         records
     }
@@ -59,6 +66,11 @@ impl Sender {
         assert_eq!(oracle.tally.counted, self.events.len() as u64);
         assert_eq!(oracle.tally.duplicates, self.repeated);
         assert_eq!(oracle.tally.dead_lettered, self.broken);
+    }
+
+    /// The other sink has the same events, each once.
+    pub(crate) async fn check_stored(&self, consumer: &Consumer) {
+        assert_eq!(consumer.stored(&[self.next]).await, self.offsets);
     }
 }
 
@@ -84,6 +96,9 @@ async fn results_equal_what_was_sent() {
             && &letter.key[..] == b"key"
             && letter.partition == partition as u32));
     }
+    let mut offsets = senders.each_ref().map(|sender| sender.offsets.clone()).concat();
+    offsets.sort_unstable();
+    assert_eq!(consumer.stored(&senders.each_ref().map(|sender| sender.next)).await, offsets);
     consumer.stop().await;
 }
 
@@ -108,6 +123,7 @@ async fn crashes_at_any_moment_change_nothing() {
         let consumer = fixture.consumer().await;
         oracle.catch_up(&fixture, 0).await;
         sender.check(&oracle);
+        sender.check_stored(&consumer).await;
         let letters = dead_letters(&fixture, 0).await;
         let distinct: BTreeSet<u64> = letters.iter().map(|letter| letter.offset).collect();
         assert_eq!(distinct.len() as u64, sender.broken, "none is missing, though some may be there twice");
@@ -133,6 +149,7 @@ async fn a_stop_leaves_nothing_to_do_again() {
     let consumer = fixture.consumer().await;
     oracle.catch_up(&fixture, 0).await;
     sender.check(&oracle);
+    sender.check_stored(&consumer).await;
     assert_eq!(oracle.void, 0);
     consumer.stop().await;
 }
@@ -159,6 +176,7 @@ async fn two_consumers_of_one_partition_count_once() {
     fixture.append(0, sender.records(1000)).await;
     oracle.catch_up(&fixture, 0).await;
     sender.check(&oracle);
+    sender.check_stored(&second).await;
     assert_eq!(oracle.claims, 2);
     second.stop().await;
     first.stop().await;
@@ -179,6 +197,7 @@ async fn a_fenced_consumer_claims_back_when_the_other_is_silent() {
     fixture.append(0, sender.records(100)).await;
     oracle.catch_up(&fixture, 0).await;
     sender.check(&oracle);
+    sender.check_stored(&consumer).await;
     assert_eq!(oracle.claims, 3);
     consumer.stop().await;
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arrow::{array::AsArray, datatypes::Int64Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use tempfile::TempDir;
@@ -11,7 +13,7 @@ use uuid::Uuid;
 use weir_log::{EmbeddedConfig, EmbeddedLog, EventLog, Record, Retention, TopicPolicy, TopicSpec};
 use weir_proto::{event::v1 as event, processing::v1 as processing};
 use weir_runtime::{Config, Context, Listeners, Shutdown};
-use weir_store::Store;
+use weir_store::{Reader, Store};
 
 pub(crate) const EVENTS: &str = "analytics-events";
 pub(crate) const METRICS: &str = "metrics-data";
@@ -69,6 +71,11 @@ impl Fixture {
         Consumer::start(config, Arc::clone(&self.log)).await
     }
 
+    /// The event store, as a process of its own sees it.
+    pub(crate) async fn store(&self) -> Store {
+        Store::open(weir_store::Settings::folder(self.dir.path().join("store"))).await.unwrap()
+    }
+
     /// The configuration that the oracle expects.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
@@ -80,6 +87,7 @@ impl Fixture {
 
 pub(crate) struct Consumer {
     pub(crate) context: Context,
+    store: Store,
     grpc: std::net::SocketAddr,
     http: std::net::SocketAddr,
     task: JoinHandle<Result<(), weir_consumer::Error>>,
@@ -92,10 +100,41 @@ impl Consumer {
         let (grpc, http) = (listeners.grpc_address().unwrap(), listeners.http_address());
         // Each has its own, as processes have.
         let folder = config.store.location.clone().expect("the fixture sets it");
-        let store = Store::open(weir_store::Settings::folder(folder)).await.unwrap();
+        let mut settings = weir_store::Settings::folder(folder);
+        // So that whatever happens does so between two flushes, and during some.
+        settings.flush_interval = Duration::from_millis(50);
+        let store = Store::open(settings).await.unwrap();
         let context = Context::new(config, Shutdown::new());
-        let task = tokio::spawn(weir_consumer::serve(context.clone(), log, store, listeners));
-        Self { context, grpc, http, task }
+        let task = tokio::spawn(weir_consumer::serve(context.clone(), log, store.clone(), listeners));
+        Self { context, store, grpc, http, task }
+    }
+
+    /// The offsets of the events that questions see, of all partitions, sorted: once all below these ends are there.
+    pub(crate) async fn stored(&self, ends: &[u64]) -> Vec<u64> {
+        let reader = Reader::new(self.store.clone(), ends.len() as u32, Arc::new(self.store.clone()));
+        let reading = async {
+            loop {
+                let snapshot = reader.snapshot("default").await.unwrap();
+                if snapshot.next_offsets.values().zip(ends).all(|(next, end)| next >= end) {
+                    return snapshot;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let snapshot = tokio::time::timeout(TOO_LONG, reading).await.expect("the events are in the store");
+        let mut batches = snapshot.hot.clone();
+        for segment in &snapshot.segments {
+            let file = self.store.objects().get(&segment.path).await.unwrap().expect("it is live");
+            let rows = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+            batches.extend(rows.map(Result::unwrap));
+        }
+        let offsets = batches.iter().flat_map(|batch| {
+            let offsets = batch.column_by_name("log_offset").unwrap().as_primitive::<Int64Type>();
+            offsets.values().iter().map(|offset| offset.cast_unsigned())
+        });
+        let mut offsets: Vec<u64> = offsets.collect();
+        offsets.sort_unstable();
+        offsets
     }
 
     /// Asks `/readyz` until it answers that it is ready, or not, and says `why`; gives the answer.

@@ -134,6 +134,7 @@ async fn appends_that_fail_before_or_after_change_nothing() {
         oracle.catch_up(&fixture, 0).await;
     }
     sender.check(&oracle);
+    sender.check_stored(&consumer).await;
     assert!(oracle.claims > 1, "a failed append ends a claim");
     let mut offsets: Vec<u64> = dead_letters(&fixture, 0).await.iter().map(|letter| letter.offset).collect();
     offsets.sort_unstable();
@@ -159,6 +160,7 @@ async fn a_log_that_is_cut_off_is_waited_for() {
     flaky.blocked.store(false, Ordering::SeqCst);
     oracle.catch_up(&fixture, 0).await;
     sender.check(&oracle);
+    sender.check_stored(&consumer).await;
     consumer.until(|s| s.partitions.iter().any(|p| p.state() == State::Running && p.lag_events == 0)).await;
     let committed = async {
         let end = fixture.log.bounds(EVENTS, 0).await.unwrap().end;

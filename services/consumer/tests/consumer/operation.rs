@@ -1,12 +1,14 @@
 //! What operators and users see: late events, lost events, status, errors.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use uuid::Uuid;
 use weir_log::{Committed, Retention, TopicPolicy, TopicSpec};
 use weir_proto::processing::v1::partition_status::State;
+use weir_store::{CleanBatch, EventStore as _};
 
 use crate::{
-    fixture::{EVENTS, Fixture, METRICS, Sent, now_micros},
+    fixture::{Consumer, EVENTS, Fixture, METRICS, Sent, now_micros},
     oracle::{Oracle, Totals},
 };
 
@@ -64,7 +66,8 @@ async fn the_status_shows_how_far_it_is() {
     assert_eq!(partition.state(), State::Running);
     assert_eq!((partition.position, partition.end_offset, partition.lag_events), (105, 105, 0));
     assert_eq!(partition.duplicates, 5);
-    assert_eq!((partition.sinks[0].sink.as_str(), partition.sinks[0].next_offset), ("rollups", 105));
+    let sinks: Vec<_> = partition.sinks.iter().map(|s| (s.sink.as_str(), s.next_offset)).collect();
+    assert_eq!(sinks, [("rollups", 105), ("store", 105)]);
     assert_eq!(status.instance, consumer.context.instance);
 
     let metrics = consumer.context.metrics.render();
@@ -112,7 +115,7 @@ async fn a_wrong_hint_is_not_believed() {
     oracle.catch_up(&fixture, 0).await;
     consumer.stop().await;
     // A position from another life of the topics.
-    let owner = uuid::Uuid::from_u128(9);
+    let owner = Uuid::from_u128(9);
     for metadata in [format!("weir/1 2 50 0 {owner} host:1"), "of no meaning".to_owned()] {
         let mut member = fixture.log.join(EVENTS, "weir-consumer").await.unwrap();
         member.next().await.unwrap();
@@ -128,6 +131,47 @@ async fn a_wrong_hint_is_not_believed() {
     }
 }
 
+/// Waits until the partition is given up, and gives the reason.
+async fn blocked(consumer: &Consumer) -> String {
+    let status = consumer.until(|s| s.partitions.iter().any(|p| p.state() == State::Blocked)).await;
+    status.partitions[0].detail.clone()
+}
+
+/// As when the topics were recreated and the store was not: its events would be taken for those of the new topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_ahead_of_the_log_is_named_and_nothing_is_passed_over() {
+    let fixture = Fixture::new(1).await;
+    let ahead = CleanBatch { start: 0, end: 1000, watermark_micros: 0, events: vec![] };
+    fixture.store().await.append(0, Uuid::now_v7(), ahead).await.unwrap();
+    fixture.append(0, (0..10).map(|n| Sent::new(n).encode())).await;
+    let consumer = fixture.consumer().await;
+    let said = blocked(&consumer).await;
+    assert!(said.contains("ends at offset 10, but the event store goes up to 1000"), "{said}");
+    let store = fixture.config().store.location.unwrap();
+    assert!(said.contains(&store), "it says what to move away: {said}");
+    let mut oracle = Oracle::new(&fixture, 0).await;
+    oracle.until(|oracle| oracle.claims > 0).await;
+    assert_eq!(oracle.accepted, 0, "nothing is counted that is not stored");
+    consumer.stop().await;
+}
+
+/// Offsets say nothing once another log has grown beyond those of the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_another_log_is_refused() {
+    let (before, after) = (Fixture::new(1).await, Fixture::new(1).await);
+    before.append(0, [Sent::new(1).encode()]).await;
+    let consumer = before.consumer().await;
+    Oracle::new(&before, 0).await.catch_up(&before, 0).await;
+    consumer.stop().await;
+
+    after.append(0, (0..10).map(|n| Sent::new(n).encode())).await;
+    let consumer = Consumer::start(before.config(), Arc::clone(&after.log)).await;
+    let said = blocked(&consumer).await;
+    let identity = before.log.identity().await.unwrap();
+    assert!(said.contains(&format!("holds the events of the log {identity}")), "{said}");
+    consumer.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_that_do_not_fit_are_refused() {
     let fixture = Fixture::new(2).await;
@@ -135,7 +179,7 @@ async fn topics_that_do_not_fit_are_refused() {
     fixture.log.ensure_topics(&[odd], TopicPolicy::Create).await.unwrap();
     let mut config = fixture.config();
     config.topics.metrics = "odd".to_owned();
-    let consumer = crate::fixture::Consumer::start(config, std::sync::Arc::clone(&fixture.log)).await;
+    let consumer = Consumer::start(config, Arc::clone(&fixture.log)).await;
     let error = consumer.error().await.to_string();
     assert!(error.contains("analytics-events has 2 partitions and odd has 3"), "{error}");
     assert_eq!(fixture.partitions, fixture.log.partitions(METRICS).await.unwrap());
