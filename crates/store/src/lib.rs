@@ -13,7 +13,8 @@
 //!   `shape` which properties have columns of their own
 //! - from a batch to a segment: `writer`, `hot` what is in memory, `segment`, `manifest`
 //! - behind the writer: `upkeep` calls `compact`, `retain` and `gc`; `delete_user`
-//! - from a question to rows: `reader`, `damage` when that fails, `view` one form of all shapes, `table`
+//! - from a question to rows: `reader`, `damage` when that fails, `view` one form of all shapes, `table`, `numbered` tests of
+//!   texts by their numbers
 //! - `error` and `clock`
 
 mod chosen;
