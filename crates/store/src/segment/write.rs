@@ -224,12 +224,6 @@ fn properties(compression: Compression, schema: &Schema) -> WriterProperties {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
-    // Which look random: Zstandard would save 4 % of the bytes of packed times and 6 % of those of hashes, and cost readers a third of
-    // a count by day.
-    for name in [column::USER_HASH, column::TIME, column::CLIENT_TIME, column::RECEIVE_TIME] {
-        properties = properties
-            .set_column_compression(ColumnPath::from(name), parquet::basic::Compression::UNCOMPRESSED);
-    }
     // Many, and repeated by the event before: cheaper than a dictionary to write, dearer to read.
     if let Compression::Light = compression {
         for name in [column::USER_ID, column::ANONYMOUS_ID, column::SESSION_ID, column::INSTALL_ID] {
