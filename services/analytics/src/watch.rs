@@ -85,7 +85,6 @@ pub(crate) fn answers(
         seen: Pulse::default(),
         evaluated: Instant::now(),
         partial: false,
-        source: Source::Unspecified,
         pause: Duration::ZERO,
         update: 0,
     };
@@ -114,8 +113,6 @@ struct Watcher {
     evaluated: Instant,
     /// Whether events were missing in the last answer, which will be there again without being counted anew.
     partial: bool,
-    /// What the last answer was made from.
-    source: Source,
     /// Time that must pass between two evaluations.
     pause: Duration,
     update: u64,
@@ -129,7 +126,7 @@ impl Watcher {
                 sleep_until(self.evaluated + self.pause).await;
                 self.change(sent + REFRESH).await;
             }
-            let Some(answer) = self.evaluate().await? else { continue };
+            let Some(mut answer) = self.evaluate().await? else { continue };
             let essence = essence(&answer);
             let worth_sending = match &self.last {
                 None => true,
@@ -141,7 +138,7 @@ impl Watcher {
                 self.sent_pulse = self.seen;
                 self.update += 1;
                 return Ok(WatchQueryResponse {
-                    upkeep: upkeep(self.source).into(),
+                    upkeep: upkeep(question::info(&mut answer).source()).into(),
                     result: Some(answer),
                     update: self.update,
                 });
@@ -195,8 +192,7 @@ impl Watcher {
         let cost = self.evaluated.elapsed();
         let info = question::info(&mut answer);
         self.partial = !info.missing_parts.is_empty();
-        self.source = info.source();
-        let threads = match self.source {
+        let threads = match info.source() {
             Source::Rollup => 1,
             Source::Unspecified | Source::Store => planner.events.engine.threads(),
         };
