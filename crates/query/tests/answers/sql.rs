@@ -134,24 +134,33 @@ fn chains_are_refused_before_they_overflow_a_stack() {
 
 #[test]
 fn common_table_expressions_that_double_are_refused() {
-    let mut text = "with t0 as (select user_hash x from events)".to_owned();
-    for level in 1..=40 {
-        let before = level - 1;
-        text.push_str(&format!(", t{level} as (select p.x from t{before} p, t{before} q)"));
-    }
-    match ask(&format!("{text} select * from t40")) {
-        Err(Error::Sql(message)) => assert!(message.contains("at most 1000 tables"), "{message}"),
-        other => panic!("{other:?}"),
-    }
-    // In expressions, planning spells out what a column is.
-    let mut text = "with t0 as (select log_offset x from events)".to_owned();
-    for level in 1..=40 {
-        let before = level - 1;
-        text.push_str(&format!(", t{level} as (select x+x x from t{before})"));
-    }
-    match ask(&format!("{text} select * from t40 where x > 3")) {
-        Err(Error::Sql(message)) => assert!(message.contains("at most 1000 of `events`"), "{message}"),
-        other => panic!("{other:?}"),
+    // Forty, of which each uses the one before twice.
+    let doubled = |first: &str, next: &str, last: &str| {
+        let nexts = (1..=40).map(|level| {
+            let of = next.replace("{}", &format!("t{}", level - 1));
+            format!(", t{level} as ({of})")
+        });
+        format!("with t0 as ({first}){} {last}", nexts.collect::<String>())
+    };
+    for (text, told) in [
+        (
+            doubled("select user_hash x from events", "select p.x from {} p, {} q", "select * from t40"),
+            "at most 1000 tables",
+        ),
+        // In expressions, planning spells out what a column is.
+        (
+            doubled(
+                "select log_offset x from events",
+                "select x+x x from {}",
+                "select * from t40 where x > 3",
+            ),
+            "at most 1000 of `events`",
+        ),
+    ] {
+        match ask(&text) {
+            Err(Error::Sql(message)) => assert!(message.contains(told), "{message}"),
+            other => panic!("{text}: {other:?}"),
+        }
     }
     let used = "with a as (select 1 x from events) select count(*) from a natural join a b";
     assert_eq!(shown(used), "36");
