@@ -24,11 +24,24 @@ use crate::{Error, Result, Retention, TopicSpec};
 /// The format that this build writes.
 const FORMAT: u32 = 1;
 
-/// Takes the directory for this process, creating it when it is missing. It is given back when the file is dropped.
+/// A directory that is this process's until this is dropped.
+#[derive(Debug)]
+pub(super) struct Taken(File);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that is just being started still has it open.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "giving back the log's directory failed");
+        }
+    }
+}
+
+/// Takes the directory for this process, creating it when it is missing.
 ///
 /// # Errors
 /// [`Error::Locked`], [`Error::NewerVersion`].
-pub(super) fn take(dir: &Path) -> Result<File> {
+pub(super) fn take(dir: &Path) -> Result<Taken> {
     let opening = |e| Error::io(format!("opening {}", dir.display()), e);
     create(&topics(dir))?;
     let mut lock = OpenOptions::new()
@@ -50,8 +63,9 @@ pub(super) fn take(dir: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(e)) => return Err(opening(e)),
     }
-    lock.set_len(0).and_then(|()| lock.rewind()).map_err(opening)?;
-    writeln!(lock, "{}", process::id()).map_err(opening)?;
+    let mut lock = Taken(lock);
+    lock.0.set_len(0).and_then(|()| lock.0.rewind()).map_err(opening)?;
+    writeln!(lock.0, "{}", process::id()).map_err(opening)?;
     check_format(dir)?;
     Ok(lock)
 }
@@ -174,4 +188,19 @@ pub(super) fn write_topic(dir: &Path, topic: &TopicSpec) -> Result<()> {
     };
     let bytes = serde_json::to_vec_pretty(&content).expect("plain values make JSON");
     replace(&topics(dir).join(&topic.name).join("topic.json"), &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_given_back_is_free_though_a_child_that_is_being_started_has_its_lock_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = take(dir.path()).unwrap();
+        let _inherited = taken.0.try_clone().unwrap();
+        assert!(matches!(take(dir.path()), Err(Error::Locked { .. })), "it is taken");
+        drop(taken);
+        take(dir.path()).unwrap();
+    }
 }

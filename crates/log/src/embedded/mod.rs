@@ -30,7 +30,6 @@ pub use disk::{Disk, RealDisk};
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    fs::File,
     mem,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -66,7 +65,7 @@ struct Inner {
     groups: Arc<Groups>,
     positions: Arc<Positions>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    lock: Mutex<Option<File>>,
+    taken: Mutex<Option<directory::Taken>>,
     identity: Uuid,
     closed: AtomicBool,
 }
@@ -85,7 +84,7 @@ impl EmbeddedLog {
     /// records are damaged, [`Error::Config`], [`Error::Io`].
     pub fn open(config: EmbeddedConfig) -> Result<Arc<Self>> {
         config.check()?;
-        let lock = directory::take(&config.dir)?;
+        let taken = directory::take(&config.dir)?;
         let identity = directory::identity(&config.dir)?;
         let (positions, flusher) = Positions::open(&config.dir)?;
         let log = Self {
@@ -96,7 +95,7 @@ impl EmbeddedLog {
                 groups: Groups::new(Arc::clone(&positions)),
                 positions,
                 threads: Mutex::new(vec![flusher]),
-                lock: Mutex::new(Some(lock)),
+                taken: Mutex::new(Some(taken)),
                 identity,
                 closed: AtomicBool::new(false),
                 config,
@@ -207,7 +206,7 @@ impl Inner {
             topics.values().flat_map(|t| &t.partitions).for_each(|p| p.publish_closed())
         });
         let flushed = self.positions.flush();
-        drop(locked(&self.lock).take());
+        drop(locked(&self.taken).take());
         flushed
     }
 
