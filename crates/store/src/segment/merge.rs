@@ -129,7 +129,7 @@ impl Merge {
         }
         let mut rows = merged(streams, &schema)?;
         let mut outputs: Vec<Option<SegmentWriter>> = (0..=self.splits.len()).map(|_| None).collect();
-        let written = self.distribute(objects, &schema, &mut rows, &mut outputs).await;
+        let written = self.distribute(objects, &mut rows, &mut outputs).await;
         let mut segments = Vec::with_capacity(outputs.len());
         for writer in outputs.into_iter().flatten() {
             match &written {
@@ -143,7 +143,6 @@ impl Merge {
     async fn distribute(
         &self,
         objects: &Objects,
-        schema: &SchemaRef,
         rows: &mut SendableRecordBatchStream,
         outputs: &mut [Option<SegmentWriter>],
     ) -> Result<()> {
@@ -158,9 +157,9 @@ impl Merge {
                 let writer = match &mut outputs[place] {
                     Some(writer) => writer,
                     empty => {
-                        let (schema, strong) = (Arc::clone(schema), Compression::Strong);
+                        let strong = Compression::Strong;
                         let begun =
-                            SegmentWriter::begin(objects, &self.project, self.partition, schema, strong)
+                            SegmentWriter::begin(objects, &self.project, self.partition, &batch, strong)
                                 .await?;
                         empty.insert(begun)
                     }

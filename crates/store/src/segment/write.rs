@@ -1,24 +1,35 @@
 //! Writing segments.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, UInt32Array},
+    array::{Array as _, ArrayRef, RecordBatch, UInt32Array},
     compute::take,
-    datatypes::{Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
+    datatypes::{DataType, Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
 };
+use bytes::Bytes;
 use parquet::{
-    arrow::{ARROW_SCHEMA_META_KEY, AsyncArrowWriter, arrow_writer::ArrowWriterOptions, encode_arrow_schema},
+    arrow::{
+        ARROW_SCHEMA_META_KEY, ArrowSchemaConverter,
+        arrow_writer::{ArrowWriter, ArrowWriterOptions},
+        async_writer::AsyncFileWriter as _,
+        encode_arrow_schema,
+    },
     basic::{Encoding, ZstdLevel},
+    errors::ParquetError,
     file::{
         metadata::{KeyValue, SortingColumn},
         properties::{EnabledStatistics, WriterProperties},
+        writer::SerializedFileWriter,
     },
     schema::types::ColumnPath,
 };
 use uuid::Uuid;
 
-use super::tally::{File, Tally, numbers};
+use super::{
+    checksums,
+    tally::{File, Tally, numbers},
+};
 use crate::{
     error::{Error, Result},
     manifest::Segment,
@@ -31,6 +42,9 @@ use crate::{
 const ROW_GROUP: usize = 128 << 10;
 /// Rows of a page: what a reader skips at a time.
 const PAGE: usize = 8 << 10;
+
+/// Columns with as many different texts as there are people, of which the first rows of a segment have few.
+const IDS: [&str; 4] = [column::USER_ID, column::ANONYMOUS_ID, column::SESSION_ID, column::INSTALL_ID];
 
 /// How hard a segment is compressed.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +96,7 @@ async fn write_each(
             continue;
         }
         let mut writer =
-            SegmentWriter::begin(objects, &project, partition, batch.schema(), Compression::Light).await?;
+            SegmentWriter::begin(objects, &project, partition, &batch, Compression::Light).await?;
         match writer.write(&batch).await {
             Ok(()) => segments.extend(writer.finish().await?),
             Err(error) => {
@@ -127,7 +141,13 @@ fn order(batches: &[RecordBatch]) -> Result<UInt32Array> {
 
 /// A segment that is being written.
 pub(super) struct SegmentWriter {
-    writer: AsyncArrowWriter<Upload>,
+    upload: Upload,
+    /// What of the file is not uploaded yet.
+    file: SerializedFileWriter<Vec<u8>>,
+    /// The row group that is being written is a file of its own until it has all its rows.
+    row_group: Option<ArrowWriter<Vec<u8>>>,
+    schema: SchemaRef,
+    options: ArrowWriterOptions,
     tally: Tally,
     id: Uuid,
     project: String,
@@ -136,23 +156,29 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
+    /// Begins a segment with columns like those of the first rows, which are to be written then.
     pub(super) async fn begin(
         objects: &Objects,
         project: &str,
         partition: u32,
-        schema: SchemaRef,
+        first: &RecordBatch,
         compression: Compression,
     ) -> Result<Self> {
+        let schema = first.schema();
         let id = Uuid::now_v7();
         let path = super::path(project, partition, id);
         let columns = schema.fields().iter().map(|field| field.name());
         let columns = columns.filter(|name| shape::chosen_column(name).is_some()).cloned().collect();
+        let failed = |error| Error::unavailable(format!("write {path}"), error);
+        let properties = properties(compression, first);
+        let types = ArrowSchemaConverter::new().convert(&schema).map_err(failed)?;
+        let file =
+            SerializedFileWriter::new(Vec::new(), types.root_schema_ptr(), Arc::new(properties.clone()));
+        let file = file.map_err(failed)?;
+        let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true).with_properties(properties);
         let upload = objects.upload(&path).await?;
-        let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true);
-        let options = options.with_properties(properties(compression, &schema));
-        let writer = AsyncArrowWriter::try_new_with_options(upload, schema, options);
-        let writer = writer.map_err(|error| Error::unavailable(format!("write {path}"), error))?;
-        Ok(Self { writer, tally: Tally::default(), id, project: project.to_owned(), path, columns })
+        let (row_group, tally, project) = (None, Tally::default(), project.to_owned());
+        Ok(Self { upload, file, row_group, schema, options, tally, id, project, path, columns })
     }
 
     /// Adds rows; they come after those before in the order of segments.
@@ -162,32 +188,72 @@ impl SegmentWriter {
             let problem = format!("is not ascending within user and time, or twice in {}", self.path);
             return Err(Error::Column { column: column::LOG_OFFSET.to_owned(), problem });
         }
-        self.writer
-            .write(batch)
-            .await
-            .map_err(|error| Error::unavailable(format!("write {}", self.path), error))
+        self.add(batch).await.map_err(|error| Error::unavailable(format!("write {}", self.path), error))
+    }
+
+    async fn add(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+        let mut start = 0;
+        while start < batch.num_rows() {
+            let row_group = match &mut self.row_group {
+                Some(row_group) => row_group,
+                none => none.insert(ArrowWriter::try_new_with_options(
+                    Vec::new(),
+                    Arc::clone(&self.schema),
+                    self.options.clone(),
+                )?),
+            };
+            let rows = (batch.num_rows() - start).min(ROW_GROUP - row_group.in_progress_rows());
+            row_group.write(&batch.slice(start, rows))?;
+            start += rows;
+            if row_group.in_progress_rows() == ROW_GROUP {
+                self.end_row_group().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_row_group(&mut self) -> Result<(), ParquetError> {
+        if let Some(mut row_group) = self.row_group.take() {
+            let metadata = row_group.finish()?;
+            let bytes = Bytes::from(mem::take(row_group.inner_mut()));
+            checksums::add_row_group(&mut self.file, &bytes, &metadata)?;
+            self.upload_written().await?;
+        }
+        Ok(())
+    }
+
+    async fn upload_written(&mut self) -> Result<(), ParquetError> {
+        self.file.flush()?;
+        self.upload.write(Bytes::from(mem::take(self.file.inner_mut()))).await
     }
 
     /// Makes the segment durable; `None` if it has no rows.
     pub(super) async fn finish(mut self) -> Result<Option<Segment>> {
-        if let Err(error) = self.writer.finish().await {
+        if let Err(error) = self.complete().await {
             let error = Error::unavailable(format!("write {}", self.path), error);
             self.abort().await;
             return Err(error);
         }
-        let Self { writer, tally, id, project, path, columns } = self;
-        let bytes = writer.bytes_written() as u64;
-        let checksum = writer.into_inner().checksum();
+        let Self { upload, file, tally, id, project, path, columns, .. } = self;
+        let (bytes, checksum) = (file.bytes_written() as u64, upload.checksum());
         Ok(tally.finish(File { id, project, path, bytes, checksum, columns }))
+    }
+
+    async fn complete(&mut self) -> Result<(), ParquetError> {
+        self.end_row_group().await?;
+        self.file.finish()?;
+        self.upload_written().await?;
+        self.upload.complete().await
     }
 
     /// Leaves nothing of the segment.
     pub(super) async fn abort(self) {
-        self.writer.into_inner().abort().await;
+        self.upload.abort().await;
     }
 }
 
-fn properties(compression: Compression, schema: &Schema) -> WriterProperties {
+fn properties(compression: Compression, first: &RecordBatch) -> WriterProperties {
+    let schema = first.schema_ref();
     let level = match compression {
         Compression::Light => 1,
         Compression::Strong => 3,
@@ -200,7 +266,7 @@ fn properties(compression: Compression, schema: &Schema) -> WriterProperties {
         KeyValue::new(ARROW_SCHEMA_META_KEY.to_owned(), encode_arrow_schema(&texts::plain_schema(schema)));
     let mut properties = WriterProperties::builder()
         .set_compression(parquet::basic::Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_max_row_group_row_count(None)
         .set_data_page_row_count_limit(PAGE)
         // Of texts they would cost much and exclude nothing: by users, every page has all of them.
         .set_statistics_enabled(EnabledStatistics::None)
@@ -224,9 +290,18 @@ fn properties(compression: Compression, schema: &Schema) -> WriterProperties {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
+    // Of packed times and of hashes, which look random, Zstandard would save one byte in twenty. Few texts take some bits a row, of
+    // which it would save a quarter. To read either would cost twice the time.
+    let random = [column::USER_HASH, column::TIME, column::CLIENT_TIME, column::RECEIVE_TIME];
+    let small = schema.fields().iter().zip(first.columns()).filter(|(_, column)| takes_bits(column));
+    let small = small.map(|(field, _)| field.name().as_str()).filter(|name| !IDS.contains(name));
+    for name in random.into_iter().chain(small) {
+        properties = properties
+            .set_column_compression(ColumnPath::from(name), parquet::basic::Compression::UNCOMPRESSED);
+    }
     // Many, and repeated by the event before: cheaper than a dictionary to write, dearer to read.
     if let Compression::Light = compression {
-        for name in [column::USER_ID, column::ANONYMOUS_ID, column::SESSION_ID, column::INSTALL_ID] {
+        for name in IDS {
             let path = ColumnPath::from(name);
             properties = properties
                 .set_column_dictionary_enabled(path.clone(), false)
@@ -235,4 +310,15 @@ fn properties(compression: Compression, schema: &Schema) -> WriterProperties {
     }
     // Random and never repeated.
     properties.set_column_dictionary_enabled(ColumnPath::from(column::EVENT_ID), false).build()
+}
+
+/// Rows of a column that are looked at, and bytes of different texts among them, up to which it is one of few texts.
+const SAMPLE: usize = 8 << 10;
+const FEW_TEXTS: usize = 2 << 10;
+
+/// Whether a column takes only some bits a row: booleans, or texts of which few are different.
+fn takes_bits(column: &ArrayRef) -> bool {
+    let sample = column.slice(0, column.len().min(SAMPLE));
+    let texts = || texts::counts(&sample).map(|texts| texts.keys().map(|text| text.len()).sum::<usize>());
+    matches!(column.data_type(), DataType::Boolean) || texts().is_some_and(|bytes| bytes <= FEW_TEXTS)
 }
