@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::gather::each_row;
+
 /// Buckets that follow each other without gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
@@ -46,7 +48,7 @@ impl Buckets {
     }
 
     /// The bucket of a moment. `near` is where to look first, and is left at what was found: events come in runs.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, time: i64, near: &mut usize) -> Option<usize> {
         if let [start, end, ..] = self.edges[*near..]
             && start <= time
@@ -54,15 +56,35 @@ impl Buckets {
         {
             return Some(*near);
         }
-        let range = self.range();
-        if !range.contains(&time) {
-            return None;
+        *near = self.find_anywhere(time)?;
+        Some(*near)
+    }
+
+    /// The buckets of the moments in these places (`None`: of all), each of which must lie in one.
+    pub(crate) fn find_all(&self, times: &[i64], wanted: Option<&[u32]>, found: &mut [u32]) {
+        let (Some(width), None) = (self.width, wanted) else {
+            let mut near = 0;
+            return each_row(times.len(), wanted, |row| {
+                found[row] = self.find(times[row], &mut near).expect("moments lie in buckets") as u32;
+            });
+        };
+        // Where events come in no order, branches are guessed wrong. Dividing by multiplying: this is the quotient or one less.
+        let (start, width) = (self.edges[0], width as u64);
+        let (inverse, last) = (u64::MAX / width, self.len() as u64 - 1);
+        for (found, time) in found.iter_mut().zip(times) {
+            let since = (time - start) as u64;
+            let near = ((u128::from(since) * u128::from(inverse)) >> 64) as u64;
+            *found = (near + u64::from((near + 1) * width <= since)).min(last) as u32;
         }
-        *near = match self.width {
+    }
+
+    #[inline(never)]
+    fn find_anywhere(&self, time: i64) -> Option<usize> {
+        let range = self.range();
+        range.contains(&time).then(|| match self.width {
             Some(width) => ((time - range.start) / width) as usize,
             None => self.edges.partition_point(|edge| *edge <= time) - 1,
-        };
-        Some(*near)
+        })
     }
 }
 
@@ -85,11 +107,17 @@ mod tests {
             let buckets = Zone::parse(zone).unwrap().buckets(interval, range, 20_000).unwrap();
             let found = Buckets::new(&buckets);
             prop_assert_eq!(found.len(), buckets.len());
-            let mut near = 0;
-            for moment in moments {
+            let (mut near, mut all) = (0, [0]);
+            for moment in moments.into_iter().chain([0.0]) {
                 let time = start * 1_000_000 + (length as f64 * moment * 1e6) as i64;
                 let expected = buckets.iter().position(|bucket| bucket.contains(&time));
                 prop_assert_eq!(found.find(time, &mut near), expected);
+                if let Some(expected) = expected {
+                    for wanted in [None, Some(&[0][..])] {
+                        found.find_all(&[time], wanted, &mut all);
+                        prop_assert_eq!(all, [expected as u32]);
+                    }
+                }
             }
         }
     }

@@ -150,6 +150,15 @@ pub(crate) fn holds(condition: &BooleanArray) -> arrow::buffer::BooleanBuffer {
     }
 }
 
+/// Those of so many rows that are wanted; `None`: all.
+#[inline]
+pub(crate) fn each_row(rows: usize, wanted: Option<&[u32]>, mut take: impl FnMut(usize)) {
+    match wanted {
+        None => (0..rows).for_each(take),
+        Some(wanted) => wanted.iter().for_each(|row| take(*row as usize)),
+    }
+}
+
 /// What folds actors, one after the other.
 pub(crate) trait Fold: Send + 'static {
     /// Adds an actor.

@@ -34,6 +34,8 @@ pub(crate) struct Scan {
     columns: Vec<Column>,
     keep: Vec<Expr>,
     select: Vec<Expr>,
+    /// Where it says of a row whether it is to be kept, if others may come, too.
+    holds: Option<usize>,
     /// By what rows are sorted, and how many of them are wanted.
     top: Option<(Vec<SortExpr>, usize)>,
 }
@@ -91,6 +93,14 @@ impl Scan {
         self.select.push(expr);
     }
 
+    /// Selects whether a row is to be kept; its position in the batches. Others come, too: leaving rows out is dearer than passing
+    /// over them.
+    pub(crate) fn select_holds(&mut self) -> usize {
+        let at = self.select_column(Column::Holds);
+        self.holds = Some(at);
+        at
+    }
+
     /// Only the first rows in this order.
     pub(crate) fn top(&mut self, order: Vec<SortExpr>, rows: usize) {
         self.top = Some((order, rows));
@@ -123,7 +133,7 @@ impl Scan {
         events: &dyn Events,
         sink: impl Fn() -> S,
     ) -> Result<(Vec<S>, Read), Error> {
-        let late_at = self.select_column(Column::Core(name::LATE));
+        let (late_at, holds_at) = (self.select_column(Column::Core(name::LATE)), self.holds);
         let plan = self.plan(engine, events).await?;
         let task_context = engine.context().task_ctx();
         let streams = execute_stream_partitioned(Arc::clone(&plan), task_context)
@@ -136,7 +146,11 @@ impl Scan {
                 let mut late = 0;
                 while let Some(batch) = stream.next().await {
                     let batch = batch.map_err(|error| engine.failure(error))?;
-                    late += holds(batch.column(late_at).as_boolean()).count_set_bits() as u64;
+                    let mut late_rows = holds(batch.column(late_at).as_boolean());
+                    if let Some(at) = holds_at {
+                        late_rows = &late_rows & &holds(batch.column(at).as_boolean());
+                    }
+                    late += late_rows.count_set_bits() as u64;
                     sink.take(&batch)?;
                     memory.try_resize(sink.bytes()).map_err(|error| engine.failure(error))?;
                     // A stream that is always ready would never let a cancelled question stop.

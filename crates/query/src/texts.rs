@@ -11,6 +11,8 @@ use crate::recent::Recent;
 const WITHIN_VIEW: u32 = 12;
 /// Stands for the view of a missing text: none is that long.
 const NULL: u128 = u128::MAX;
+/// The key of a single missing text.
+const MISSING: &[u8] = &[0];
 
 /// The values of a group, `None` where an event has none.
 pub type Values = Vec<Option<String>>;
@@ -140,6 +142,62 @@ impl Texts {
     }
 }
 
+/// Says that a number is not known yet.
+const UNKNOWN: u32 = u32::MAX;
+
+/// The numbers of a dictionary's texts, for as long as batch after batch has the same.
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    dictionary: Option<StringViewArray>,
+    /// By entry, and last that of a missing text. Found when first asked for: there may be entries that no row has.
+    numbers: Vec<u32>,
+}
+
+impl Entries {
+    /// What follows is asked of a batch with this dictionary.
+    pub(crate) fn begin_batch(&mut self, dictionary: &StringViewArray, texts: &mut Texts) {
+        if self.dictionary.as_ref().is_some_and(|known| is_same(known, dictionary)) {
+            return;
+        }
+        texts.begin_batch();
+        self.numbers.clear();
+        self.numbers.resize(dictionary.len() + 1, UNKNOWN);
+        self.dictionary = Some(dictionary.clone());
+    }
+
+    /// The number of a row that has this entry, or none.
+    #[inline]
+    pub(crate) fn number(&mut self, entry: Option<usize>, texts: &mut Texts) -> u32 {
+        let at = entry.unwrap_or(self.numbers.len() - 1);
+        match self.numbers[at] {
+            UNKNOWN => self.find(at, texts),
+            known => known,
+        }
+    }
+
+    #[inline(never)]
+    fn find(&mut self, at: usize, texts: &mut Texts) -> u32 {
+        let number = match &self.dictionary {
+            Some(dictionary) if at < dictionary.len() => texts.number(&[dictionary], at),
+            _ => texts.number_of(MISSING),
+        };
+        self.numbers[at] = number;
+        number
+    }
+
+    /// Memory it uses, bytes: a view and a number for each entry.
+    pub(crate) fn bytes(&self) -> usize {
+        20 * self.numbers.capacity()
+    }
+}
+
+/// Whether two dictionaries have the same texts: their views are equal, and what views of long texts point to lies in the same place.
+fn is_same(one: &StringViewArray, other: &StringViewArray) -> bool {
+    let places =
+        |array: &StringViewArray| array.data_buffers().iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>();
+    one.views() == other.views() && places(one) == places(other) && one.nulls() == other.nulls()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +217,22 @@ mod tests {
         other.number(&[&first, &second], 3);
         assert_eq!(other.absorb(&texts), [1, 2, 3, 0]);
         assert_eq!(other.values(0), texts.values(3));
+    }
+
+    #[test]
+    fn entries_have_the_numbers_of_their_texts_whichever_dictionary_they_are_in() {
+        let long = "a text that is too long to be kept in its view";
+        let texts_of = |all: [&str; 3]| StringViewArray::from_iter_values(all);
+        let (one, other) = (texts_of(["a", long, "never asked for"]), texts_of([long, "b", "a"]));
+        let (mut entries, mut texts) = (Entries::default(), Texts::default());
+        let mut numbers = Vec::new();
+        for dictionary in [&one, &one.clone(), &other, &one] {
+            entries.begin_batch(dictionary, &mut texts);
+            numbers.extend([Some(1), None, Some(0), Some(1)].map(|entry| entries.number(entry, &mut texts)));
+        }
+        assert_eq!(numbers, [0, 1, 2, 0, 0, 1, 2, 0, 3, 1, 0, 3, 0, 1, 2, 0]);
+        assert_eq!(texts.values(1), [None]);
+        assert_eq!(texts.len(), 4, "entries that no row has are no texts");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{texts, view::external};
 /// Entries up to which truths fit into a word.
 const WORD: usize = 64;
 /// Bytes of a dictionary in a file up to which it is kept: some thousand texts, fewer than a batch has rows.
-const DICTIONARY: i64 = 16 << 10;
+const DICTIONARY: i64 = 64 << 10;
 
 /// What files are read as, where some columns are to keep their dictionaries.
 #[derive(Debug)]
@@ -152,10 +152,12 @@ impl OfNumbered {
             Some(found) => {
                 let by_row = |entries: &BooleanBuffer| {
                     let bits = entries.set_indices().fold(0, |bits, entry| bits | 1u64 << entry);
-                    let numbers = numbers.values();
-                    BooleanBuffer::collect_bool(numbers.len(), |row| {
-                        bits >> (numbers[row] as usize % WORD) & 1 != 0
-                    })
+                    let word = |numbers: &[i32]| {
+                        let bit = |number: &i32| bits >> (*number as usize % WORD) & 1;
+                        numbers.iter().rev().fold(0, |word, number| word << 1 | bit(number))
+                    };
+                    let words: Vec<u64> = numbers.values().chunks(WORD).map(word).collect();
+                    BooleanBuffer::new(words.into(), 0, numbers.len())
                 };
                 let nulls = found.nulls().map(|nulls| NullBuffer::new(by_row(nulls.inner())));
                 Arc::new(BooleanArray::new(by_row(found.values()), nulls))

@@ -1,6 +1,10 @@
 //! The table of a project's events, for DataFusion: segments and the hot part as one [`View`].
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use arrow::{
     array::{
@@ -61,7 +65,7 @@ const FOOTERS: usize = 32;
 /// Files up to which it is worth to look at their footers before they are read: more of them are small, and not all footers are
 /// remembered until then.
 const LOOKED_AT: usize = 256;
-/// Says of a row whether the filters hold. No column of a view is named so.
+/// Says of a row whether the filters hold, where no column of the view does.
 const HOLDS: &str = "holds";
 
 /// A segment, as far as reading it needs to know.
@@ -183,17 +187,21 @@ impl Table {
                 .any(|index| files.iter().any(|file| self.view.reads_map(*index, &file.columns)))
     }
 
-    /// What to open of files, with dictionaries kept of those columns that a predicate looks at.
+    /// What to open of files, with dictionaries kept of those columns that a predicate looks at, and of those that are to have some.
     async fn open(
         &self,
         state: &dyn Session,
         files: &[&File],
+        projection: &[usize],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
     ) -> Vec<PartitionedFile> {
         let files: Vec<_> = files.iter().map(|file| file.of_table()).collect();
-        let columns = predicate.into_iter().flat_map(collect_columns);
-        let tested: Vec<_> = columns.filter_map(|column| self.view.text_place(column.index())).collect();
-        if tested.is_empty() || files.len() > LOOKED_AT {
+        let numbered = projection.iter().copied().filter(|index| self.view.is_numbered(*index));
+        let tested = predicate.into_iter().flat_map(collect_columns).map(|column| column.index());
+        let places: BTreeSet<_> =
+            numbered.chain(tested).filter_map(|index| self.view.text_place(index)).collect();
+        let places: Vec<_> = places.into_iter().collect();
+        if places.is_empty() || files.len() > LOOKED_AT {
             return files;
         }
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
@@ -209,7 +217,7 @@ impl Table {
                 (file, found)
             }
         };
-        let mut schemas = numbered::Schemas::new(&tested);
+        let mut schemas = numbered::Schemas::new(&places);
         let opened =
             stream::iter(files).map(metadata).buffered(FOOTERS).map(|(file, metadata)| {
                 match metadata.and_then(|metadata| schemas.of(&metadata)) {
@@ -220,10 +228,11 @@ impl Table {
         opened.collect().await
     }
 
-    /// The columns of a projection and, with a predicate, whether it holds, of all segments that can matter.
+    /// Columns of all segments that can matter, computed from those of a projection.
     async fn segments(
         &self,
         state: &dyn Session,
+        columns: &[ProjectionExpr],
         projection: &[usize],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
@@ -243,16 +252,13 @@ impl Table {
                 .with_reorder_filters(true)
                 .with_predicate(Arc::clone(predicate));
         }
-        let group = FileGroup::new(self.open(state, &files, predicate).await);
+        let group = FileGroup::new(self.open(state, &files, projection, predicate).await);
         let groups = FileGroupPartitioner::new()
             .with_target_partitions(threads)
             .with_repartition_file_min_size(SPLIT_FROM)
             .repartition_file_groups(std::slice::from_ref(&group));
         let groups = groups.unwrap_or_else(|| group.split_files(threads));
-        let columns = ProjectionExprs::from_indices(projection, self.view.schema());
-        let holds = predicate.map(|predicate| ProjectionExpr::new(Arc::clone(predicate), HOLDS));
-        let Some(source) = source.try_pushdown_projection(&columns.iter().cloned().chain(holds).collect())?
-        else {
+        let Some(source) = source.try_pushdown_projection(&columns.iter().cloned().collect())? else {
             return Err(DataFusionError::Internal("Parquet is read with projections".to_owned()));
         };
         let config = FileScanConfigBuilder::new(self.url.clone(), source)
@@ -266,8 +272,7 @@ impl Table {
     fn hot(
         &self,
         state: &dyn Session,
-        projection: &[usize],
-        predicate: Option<&Arc<dyn PhysicalExpr>>,
+        columns: &[ProjectionExpr],
     ) -> Result<Vec<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let mut plans = Vec::new();
         let mut by_schema: Vec<(SchemaRef, Vec<&RecordBatch>)> = Vec::new();
@@ -285,14 +290,12 @@ impl Table {
                 shares[index % threads].push(batch.clone());
             }
             let source = MemorySourceConfig::try_new_exec(&shares, Arc::clone(&schema), None)?;
-            let mut expressions: Vec<_> = projection
-                .iter()
-                .map(|index| self.view.expression(*index, &schema))
-                .collect::<Result<_, _>>()?;
-            if let Some(predicate) = predicate {
-                let adapter = Adapter { view: self.view.clone(), file: schema };
-                expressions.push((adapter.rewrite(Arc::clone(predicate))?, HOLDS.to_owned()));
-            }
+            let adapter = Adapter { view: self.view.clone(), file: schema };
+            let expressions = columns.iter().map(|column| {
+                let expr = adapter.rewrite(Arc::clone(&column.expr))?;
+                Ok(ProjectionExpr { expr, alias: column.alias.clone() })
+            });
+            let expressions: Vec<_> = expressions.collect::<Result<_, DataFusionError>>()?;
             plans.push(Arc::new(ProjectionExec::try_new(expressions, source)?) as Arc<dyn ExecutionPlan>);
         }
         Ok(plans)
@@ -331,14 +334,25 @@ impl TableProvider for Table {
         let predicate = predicate.transpose()?;
         let all: Vec<usize> = (0..self.view.schema().fields().len()).collect();
         let projection = projection.unwrap_or(&all);
-        let segments = self.segments(state, projection, predicate.as_ref()).await?;
-        let parts: Vec<_> =
-            segments.into_iter().chain(self.hot(state, projection, predicate.as_ref())?).collect();
+        let mut columns: Vec<ProjectionExpr> =
+            ProjectionExprs::from_indices(projection, self.view.schema()).iter().cloned().collect();
+        let mut filter_by = None;
+        if let Some(predicate) = &predicate {
+            match projection.iter().position(|index| self.view.is_holds(*index)) {
+                Some(at) => columns[at].expr = Arc::clone(predicate),
+                None => {
+                    filter_by = Some(columns.len());
+                    columns.push(ProjectionExpr::new(Arc::clone(predicate), HOLDS));
+                }
+            }
+        }
+        let segments = self.segments(state, &columns, projection, predicate.as_ref()).await?;
+        let parts: Vec<_> = segments.into_iter().chain(self.hot(state, &columns)?).collect();
         if parts.is_empty() {
             let schema = Arc::new(self.view.schema().project(projection)?);
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        Ok(Arc::new(Scan::of(parts, predicate.map(|_| projection.len()))?))
+        Ok(Arc::new(Scan::of(parts, filter_by)?))
     }
 }
 

@@ -6,8 +6,12 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringViewArray, StringViewBuilder},
-    compute::{and_kleene, is_not_null, kernels::zip::zip, or_kleene},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float64Array, Int32Array, RecordBatch,
+        StringViewArray, StringViewBuilder,
+    },
+    buffer::ScalarBuffer,
+    compute::{and_kleene, cast, is_not_null, kernels::zip::zip, or_kleene},
     datatypes::{DataType, Field as ArrowField, FieldRef, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
@@ -47,6 +51,12 @@ pub enum Column {
     Text(String),
     /// A property's number; null for any other value.
     Number(String),
+    /// A column of texts as a dictionary: numbers, and what they stand for. What depends on a text alone is then found once for each
+    /// entry. Where a file or batch has no dictionary, each row has an entry of its own; there may be entries that no row has.
+    Numbered(Box<Self>),
+    /// Whether the filters of a scan hold of a row. Rows of which they don't hold then come, too: leaving rows out is dearer than passing
+    /// over them.
+    Holds,
 }
 
 impl Column {
@@ -84,6 +94,8 @@ impl Column {
             Self::Core(name) => (*name).to_owned(),
             Self::Text(key) => format!("properties.{key}"),
             Self::Number(key) => format!("numbers.{key}"),
+            Self::Numbered(texts) => format!("numbered.{}", texts.name()),
+            Self::Holds => "holds".to_owned(),
         }
     }
 
@@ -94,6 +106,8 @@ impl Column {
             }
             Self::Text(_) => ArrowField::new(self.name(), DataType::Utf8View, true),
             Self::Number(_) => ArrowField::new(self.name(), DataType::Float64, true),
+            Self::Numbered(_) => ArrowField::new(self.name(), dictionary_type(), true),
+            Self::Holds => ArrowField::new(self.name(), DataType::Boolean, true),
         }
     }
 
@@ -158,8 +172,34 @@ impl Column {
                 }
             }
             Self::Text(key) => of_map(&PROPERTY_TEXT, key),
+            Self::Numbered(texts) => {
+                let texts = texts.expression(file)?;
+                let numbers = numbers_of(&texts, file)?.unwrap_or(texts);
+                call(&AS_DICTIONARY, vec![numbers], file)
+            }
+            // Without filters they hold.
+            Self::Holds => Ok(Arc::new(Literal::new(ScalarValue::Boolean(Some(true))))),
         }
     }
+}
+
+/// The type of a column of texts as a dictionary.
+fn dictionary_type() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8View))
+}
+
+/// The numbers of which these are the texts, if a file or batch has them numbered.
+fn numbers_of(
+    texts: &Arc<dyn PhysicalExpr>,
+    file: &Schema,
+) -> Result<Option<Arc<dyn PhysicalExpr>>, DataFusionError> {
+    let Some(call) = texts.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
+    Ok(match call.args() {
+        [numbers] if matches!(numbers.data_type(file)?, DataType::Dictionary(..)) => {
+            Some(Arc::clone(numbers))
+        }
+        _ => None,
+    })
 }
 
 /// Whether a property has columns of its own, so that the map holds no text, number or boolean of it.
@@ -212,19 +252,38 @@ impl View {
 
     /// The file's column with the texts of a column, where it has one of its own.
     pub(crate) fn text_place(&self, index: usize) -> Option<String> {
-        match &self.columns[index] {
-            Column::Core(name) => Some((*name).to_owned()),
-            Column::Text(key) => Some(format!("{}{key}", Kind::Text.prefix()?)),
-            Column::Number(_) => None,
+        fn place(column: &Column) -> Option<String> {
+            match column {
+                Column::Core(name) => Some((*name).to_owned()),
+                Column::Text(key) => Some(format!("{}{key}", Kind::Text.prefix()?)),
+                Column::Numbered(texts) => place(texts),
+                Column::Number(_) | Column::Holds => None,
+            }
         }
+        place(&self.columns[index])
+    }
+
+    /// Whether a column is a dictionary.
+    pub(crate) fn is_numbered(&self, index: usize) -> bool {
+        matches!(self.columns[index], Column::Numbered(_))
+    }
+
+    /// Whether a column says if filters hold.
+    pub(crate) fn is_holds(&self, index: usize) -> bool {
+        self.columns[index] == Column::Holds
     }
 
     /// Whether the map of properties is read for a column, in a file with these columns of chosen properties.
     pub(crate) fn reads_map(&self, index: usize, chosen: &[String]) -> bool {
-        match &self.columns[index] {
-            Column::Core(name) => matches!(*name, column::PROPERTIES | column::PROPERTY_KINDS),
-            Column::Text(key) | Column::Number(key) => !is_among(chosen, key),
+        fn reads_map(column: &Column, chosen: &[String]) -> bool {
+            match column {
+                Column::Core(name) => matches!(*name, column::PROPERTIES | column::PROPERTY_KINDS),
+                Column::Text(key) | Column::Number(key) => !is_among(chosen, key),
+                Column::Numbered(texts) => reads_map(texts, chosen),
+                Column::Holds => false,
+            }
         }
+        reads_map(&self.columns[index], chosen)
     }
 
     /// The view of a batch.
@@ -286,16 +345,9 @@ impl Adapter {
             return both.transpose();
         };
         let text = self.column(only.name())?;
-        let Some(call) = text.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
-        match call.args() {
-            [numbers]
-                if matches!(numbers.data_type(&self.file)?, DataType::Dictionary(..))
-                    && !is_volatile(expr) =>
-            {
-                Ok(Some(Arc::new(OfNumbered::new(Arc::clone(expr), Arc::clone(numbers))?)))
-            }
-            _ => Ok(None),
-        }
+        let numbers = numbers_of(&text, &self.file)?.filter(|_| !is_volatile(expr));
+        let of_numbered = numbers.map(|numbers| OfNumbered::new(Arc::clone(expr), numbers));
+        Ok(of_numbered.transpose()?.map(|of_numbered| Arc::new(of_numbered) as _))
     }
 }
 
@@ -338,6 +390,8 @@ static PROPERTY_TEXT: LazyLock<Arc<ScalarUDF>> =
 static PROPERTY_NUMBER: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(Function::udf(Does::PropertyNumber, 3)));
 static AS_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::AsText, 1)));
+static AS_DICTIONARY: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(Function::udf(Does::AsDictionary, 1)));
 static BOTH: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::Both, 2)));
 static EITHER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::Either, 2)));
 
@@ -350,6 +404,8 @@ enum Does {
     PropertyNumber,
     /// A number, a boolean or a numbered text as a text.
     AsText,
+    /// Texts, numbered or not, as a dictionary.
+    AsDictionary,
     /// The first of some texts that is not null.
     FirstText,
     /// Whether both hold. DataFusion's own `and` copies the rows of which the first one holds before it looks at the second, which
@@ -381,6 +437,7 @@ impl ScalarUDFImpl for Function {
             Does::PropertyText => "property_text",
             Does::PropertyNumber => "property_number",
             Does::AsText => "as_text",
+            Does::AsDictionary => "as_dictionary",
             Does::FirstText => "first_text",
             Does::Both => "both",
             Does::Either => "either",
@@ -396,6 +453,7 @@ impl ScalarUDFImpl for Function {
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
         Ok(match self.does {
             Does::PropertyText | Does::AsText | Does::FirstText | Does::AllKinds(_) => DataType::Utf8View,
+            Does::AsDictionary => dictionary_type(),
             Does::Both | Does::Either => DataType::Boolean,
             Does::AllProperties(_) => schema::map_type(),
             Does::PropertyNumber => DataType::Float64,
@@ -409,7 +467,7 @@ impl ScalarUDFImpl for Function {
                 arguments.arg_fields.iter().any(|field| field.is_nullable())
             }
             Does::AllProperties(_) | Does::AllKinds(_) => false,
-            Does::PropertyText | Does::PropertyNumber | Does::FirstText => true,
+            Does::PropertyText | Does::PropertyNumber | Does::FirstText | Does::AsDictionary => true,
         };
         Ok(Arc::new(ArrowField::new(self.name(), self.return_type(&[])?, nullable)))
     }
@@ -418,6 +476,7 @@ impl ScalarUDFImpl for Function {
         let rows = arguments.number_rows;
         let array: ArrayRef = match (&self.does, arguments.args.as_slice()) {
             (Does::AsText, [values]) => as_text(&values.to_array(rows)?)?,
+            (Does::AsDictionary, [texts]) => as_dictionary(&texts.to_array(rows)?)?,
             (Does::FirstText, [first, others @ ..]) => {
                 let mut texts = first.to_array(rows)?;
                 for other in others {
@@ -452,6 +511,7 @@ impl ScalarUDFImpl for Function {
             }
             (
                 Does::AsText
+                | Does::AsDictionary
                 | Does::FirstText
                 | Does::Both
                 | Does::Either
@@ -492,6 +552,15 @@ fn property_number(entries: &Entries<'_>, key: &str) -> Float64Array {
         (Kind::Text | Kind::Boolean | Kind::Json | Kind::Null, _) => None,
     });
     values.collect()
+}
+
+fn as_dictionary(texts: &ArrayRef) -> Result<ArrayRef, DataFusionError> {
+    if texts.as_any_dictionary_opt().is_some() {
+        return Ok(cast(texts, &dictionary_type())?);
+    }
+    let entries: ScalarBuffer<i32> = (0..texts.len() as i32).collect();
+    let entries = Int32Array::new(entries, texts.nulls().cloned());
+    Ok(Arc::new(DictionaryArray::try_new(entries, Arc::clone(texts))?))
 }
 
 fn as_text(values: &ArrayRef) -> Result<ArrayRef, DataFusionError> {

@@ -394,11 +394,20 @@ async fn filters_find_the_same_rows_with_dictionaries_and_without() {
     let lacking = put_as(objects.as_ref(), "lacking", &without, groups().build()).await;
 
     let fields = ["plan", "note"].map(|name| Column::text(&Field::parse(name).unwrap()));
-    let view = View::new(fields.into_iter().chain([Column::Core("event_name"), Column::Core("user_id")]));
+    let name = Column::Core("event_name");
+    let others = [name.clone(), Column::Core("user_id"), Column::Numbered(Box::new(name)), Column::Holds];
+    let view = View::new(fields.into_iter().chain(others));
     let count_in = async |files: Vec<File>, hot: Vec<RecordBatch>, filter: &str| {
-        let table = Table::new(view.clone(), files, hot, table_url(), OBJECTS.with(Arc::clone));
-        count(table, &format!("select event_name, count(*) from events where {filter} group by 1 order by 1"))
-            .await
+        let table =
+            || Table::new(view.clone(), files.clone(), hot.clone(), table_url(), OBJECTS.with(Arc::clone));
+        let query = format!("select event_name, count(*) from events where {filter} group by 1 order by 1");
+        let left_out = count(table(), &query).await;
+        let query = format!(
+            r#"select cast("numbered.event_name" as varchar), sum(case when holds then 1 else 0 end) as wanted
+               from events where {filter} group by 1 having wanted > 0 order by 1"#
+        );
+        assert_eq!(count(table(), &query).await, left_out, "rows that are passed over: {filter}");
+        left_out
     };
     for filter in [
         r#"event_name = 'event 1'"#,

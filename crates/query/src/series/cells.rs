@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, AsArray, PrimitiveArray, RecordBatch, StringViewArray},
     buffer::BooleanBuffer,
-    datatypes::{ArrowPrimitiveType, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType},
+    datatypes::{
+        ArrowPrimitiveType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+    },
 };
 use datafusion::{common::ScalarValue, logical_expr::lit};
 use foldhash::fast::FixedState;
@@ -23,11 +25,11 @@ use crate::{
     Error,
     buckets::Buckets,
     fold::active::Sighting,
-    gather::{PARTS, holds, part},
+    gather::{PARTS, each_row, holds, part},
     measure::{Measure, Statistic},
     pile::Pile,
     scan::{Scan, Sink},
-    texts::Texts,
+    texts::{Entries, Texts},
 };
 
 /// Groups times buckets up to which cells are found in a table, of 4 MB, instead of by hashing.
@@ -62,10 +64,22 @@ enum Kind {
 
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
-    time: usize,
-    groups: Vec<usize>,
+    holds: usize,
+    /// `None` where there is one bucket.
+    time: Option<usize>,
+    by: By,
     buckets: Arc<Buckets>,
     specs: Vec<Spec>,
+}
+
+/// Columns of what events are grouped by.
+#[derive(Debug, Clone)]
+enum By {
+    Nothing,
+    /// A dictionary.
+    Text(usize),
+    /// Texts.
+    Texts(Vec<usize>),
 }
 
 /// What to read for a question.
@@ -75,8 +89,13 @@ pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
         let condition = scan.filter(&question.filter);
         scan.keep(condition);
     }
-    let time = scan.select_column(Column::Core(name::TIME));
-    let groups = question.by.iter().map(|field| scan.select_column(Column::text(field))).collect();
+    let holds = scan.select_holds();
+    let time = (grid.read().len() > 1).then(|| scan.select_column(Column::Core(name::TIME)));
+    let by = match question.by.as_slice() {
+        [] => By::Nothing,
+        [field] => By::Text(scan.select_column(Column::Numbered(Box::new(Column::text(field))))),
+        fields => By::Texts(fields.iter().map(|field| scan.select_column(Column::text(field))).collect()),
+    };
     let specs = question
         .measures
         .iter()
@@ -89,7 +108,7 @@ pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
         })
         .collect();
     let buckets = Arc::new(Buckets::new(grid.read()));
-    (scan, Layout { time, groups, buckets, specs })
+    (scan, Layout { holds, time, by, buckets, specs })
 }
 
 fn kind(measure: &Measure, scan: &mut Scan) -> Kind {
@@ -197,68 +216,122 @@ impl Measurements {
 pub(super) struct Cells {
     layout: Layout,
     pub(super) texts: Texts,
-    /// By group and bucket.
-    pub(super) index: HashMap<(u32, u32), u32, FixedState>,
-    /// The same where there are few groups and buckets: by group, the cells of all buckets.
-    table: Vec<u32>,
+    entries: Entries,
+    pub(super) index: Index,
     pub(super) columns: Vec<Measurements>,
     /// Numbers kept, bytes.
     kept: usize,
+    /// Of the batch at hand, the rows that are wanted; `None`: all.
+    wanted: Option<Vec<u32>>,
+    /// And by row: its group, its bucket, and its cell.
+    groups: Vec<u32>,
+    buckets: Vec<u32>,
+    places: Vec<u32>,
+}
+
+/// Which groups and buckets have cells, and which.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub(super) cells: HashMap<(u32, u32), u32, FixedState>,
+    /// The same where there are few groups and buckets: by group, the cells of all buckets.
+    table: Vec<u32>,
     /// By cell: its group and bucket.
     keys: Vec<(u32, u32)>,
-    /// Of the batch at hand: the cell of each row.
-    places: Vec<u32>,
-    near: usize,
+}
+
+impl Index {
+    /// The cell of a group and one of so many buckets.
+    #[inline]
+    fn cell(&mut self, group: u32, bucket: u32, buckets: usize) -> u32 {
+        let at = group as usize * buckets + bucket as usize;
+        match self.table.get(at) {
+            Some(cell) if *cell != NO_CELL => *cell,
+            Some(_) | None => self.find(group, bucket, at),
+        }
+    }
+
+    #[inline(never)]
+    fn find(&mut self, group: u32, bucket: u32, at: usize) -> u32 {
+        let Self { cells, table, keys } = self;
+        let (key, next) = ((group, bucket), keys.len() as u32);
+        let cell = *cells.entry(key).or_insert_with(|| {
+            keys.push(key);
+            next
+        });
+        if at < TABLE {
+            table.resize(table.len().max((at + 1).next_power_of_two()), NO_CELL);
+            table[at] = cell;
+        }
+        cell
+    }
 }
 
 impl Cells {
     pub(super) fn new(layout: Layout) -> Self {
         let columns = layout.specs.iter().map(|spec| Measurements::new(spec.kind)).collect();
-        let (texts, index, table) = (Texts::default(), HashMap::default(), Vec::new());
-        let (keys, places) = (Vec::new(), Vec::new());
-        Self { layout, texts, index, table, columns, kept: 0, keys, places, near: 0 }
+        let (texts, entries, index) = (Texts::default(), Entries::default(), Index::default());
+        let (groups, buckets, places) = (Vec::new(), Vec::new(), Vec::new());
+        Self { layout, texts, entries, index, columns, kept: 0, wanted: None, groups, buckets, places }
     }
 
+    /// Finds the rows that are wanted and their cells. One thing after the other of all rows, so that each is a short loop.
     fn place(&mut self, batch: &RecordBatch) {
-        let Self { layout, texts, index, table, keys, places, near, .. } = self;
-        let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
-        let groups: Vec<&StringViewArray> =
-            layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
-        let buckets = layout.buckets.len();
-        texts.begin_batch();
-        places.clear();
-        places.extend(times.iter().enumerate().map(|(row, time)| {
-            let group = if groups.is_empty() { 0 } else { texts.number(&groups, row) };
-            let bucket = layout.buckets.find(*time, near).expect("the scan keeps to the buckets");
-            let at = group as usize * buckets + bucket;
-            match table.get(at) {
-                Some(cell) if *cell != NO_CELL => *cell,
-                Some(_) | None => {
-                    let (key, next) = ((group, bucket as u32), keys.len() as u32);
-                    let cell = *index.entry(key).or_insert_with(|| {
-                        keys.push(key);
-                        next
-                    });
-                    if at < TABLE {
-                        table.resize(table.len().max((at + 1).next_power_of_two()), NO_CELL);
-                        table[at] = cell;
-                    }
-                    cell
+        let wanted = holds(batch.column(self.layout.holds).as_boolean());
+        self.wanted = (wanted.count_set_bits() < wanted.len())
+            .then(|| wanted.set_indices().map(|row| row as u32).collect());
+        for of_rows in [&mut self.groups, &mut self.buckets, &mut self.places] {
+            of_rows.resize(batch.num_rows(), 0);
+        }
+        self.group(batch);
+        let Self { layout, wanted, groups, buckets, index, places, .. } = self;
+        if let Some(at) = layout.time {
+            let times = batch.column(at).as_primitive::<TimestampMicrosecondType>().values();
+            layout.buckets.find_all(times, wanted.as_deref(), buckets);
+        }
+        let count = layout.buckets.len();
+        each_row(places.len(), wanted.as_deref(), |row| {
+            places[row] = index.cell(groups[row], buckets[row], count);
+        });
+    }
+
+    fn group(&mut self, batch: &RecordBatch) {
+        let Self { layout, texts, entries, wanted, groups, .. } = self;
+        let wanted = wanted.as_deref();
+        match &layout.by {
+            By::Nothing => {}
+            By::Text(at) => {
+                let column = batch.column(*at).as_dictionary::<Int32Type>();
+                entries.begin_batch(column.values().as_string_view(), texts);
+                let keys = column.keys().values();
+                match column.nulls() {
+                    None => each_row(groups.len(), wanted, |row| {
+                        groups[row] = entries.number(Some(keys[row] as usize), texts);
+                    }),
+                    Some(nulls) => each_row(groups.len(), wanted, |row| {
+                        let entry = nulls.is_valid(row).then(|| keys[row] as usize);
+                        groups[row] = entries.number(entry, texts);
+                    }),
                 }
             }
-        }));
+            By::Texts(columns) => {
+                texts.begin_batch();
+                let columns: Vec<&StringViewArray> =
+                    columns.iter().map(|at| batch.column(*at).as_string_view()).collect();
+                each_row(groups.len(), wanted, |row| groups[row] = texts.number(&columns, row));
+            }
+        }
     }
 }
 
 impl Sink for Cells {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         self.place(batch);
-        let cells = self.keys.len();
-        let Self { layout, columns, keys, places, kept, .. } = self;
+        let cells = self.index.keys.len();
+        let Self { layout, columns, index: Index { keys, .. }, wanted, places, kept, .. } = self;
         for (spec, column) in layout.specs.iter().zip(columns) {
             column.resize(cells);
             let filter = spec.filter.map(|at| holds(batch.column(at).as_boolean()));
-            let rows = Rows { places, filter: filter.as_ref() };
+            let rows = Rows { places, wanted: wanted.as_deref(), filter: filter.as_ref() };
             match (spec.kind, column) {
                 (Kind::Events, Measurements::Events(counts)) => {
                     rows.each(|_, cell| counts[cell as usize] += 1)
@@ -310,7 +383,7 @@ impl Sink for Cells {
     }
 
     fn bytes(&self) -> usize {
-        let cells = self.index.capacity();
+        let cells = self.index.cells.capacity();
         let columns: usize = self
             .columns
             .iter()
@@ -324,7 +397,12 @@ impl Sink for Cells {
                 Measurements::Sightings(parts) => parts.iter().map(Pile::bytes).sum(),
             })
             .sum();
-        self.texts.bytes() + 4 * self.table.capacity() + 24 * cells + columns + self.kept
+        self.texts.bytes()
+            + self.entries.bytes()
+            + 4 * self.index.table.capacity()
+            + 24 * cells
+            + columns
+            + self.kept
     }
 }
 
@@ -360,6 +438,9 @@ impl Measurements {
 /// The rows of a batch that a measure is about.
 struct Rows<'b> {
     places: &'b [u32],
+    /// `None`: all.
+    wanted: Option<&'b [u32]>,
+    /// Of the measure itself.
     filter: Option<&'b BooleanBuffer>,
 }
 
@@ -367,8 +448,12 @@ impl Rows<'_> {
     #[inline]
     fn each(&self, mut take: impl FnMut(usize, u32)) {
         match self.filter {
-            None => self.places.iter().enumerate().for_each(|(row, cell)| take(row, *cell)),
-            Some(filter) => filter.set_indices().for_each(|row| take(row, self.places[row])),
+            None => each_row(self.places.len(), self.wanted, |row| take(row, self.places[row])),
+            Some(filter) => each_row(self.places.len(), self.wanted, |row| {
+                if filter.value(row) {
+                    take(row, self.places[row]);
+                }
+            }),
         }
     }
 

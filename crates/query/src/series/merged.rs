@@ -56,8 +56,8 @@ impl Merged {
             memory.try_grow(bytes).map_err(|error| engine.failure(error))?;
             let numbers = merged.texts.absorb(&stream.texts);
             let number = |group: u32| numbers.get(group as usize).copied().unwrap_or(0);
-            let mut places = vec![0; stream.index.len()];
-            for ((group, bucket), cell) in &stream.index {
+            let mut places = vec![0; stream.index.cells.len()];
+            for ((group, bucket), cell) in &stream.index.cells {
                 merged.groups = merged.groups.max(number(*group) + 1);
                 let next = merged.index.len() as u32;
                 places[*cell as usize] = *merged.index.entry((number(*group), *bucket)).or_insert(next);
