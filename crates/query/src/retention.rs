@@ -189,8 +189,13 @@ struct Layout {
     periods: Arc<Buckets>,
     user: usize,
     time: usize,
-    /// Left out where events at the same time need no order.
-    offset: Option<usize>,
+    /// What is to be known of each event; `None` where every one both starts and returns.
+    event: Option<EventLayout>,
+}
+
+#[derive(Debug, Clone)]
+struct EventLayout {
+    offset: usize,
     /// Whether it starts; left out where every event does.
     start: Option<usize>,
     /// Likewise, whether it returns.
@@ -201,71 +206,93 @@ struct Layout {
 fn scan(question: &Question, periods: Buckets) -> (Scan, Layout) {
     let mut scan = Scan::of(&question.range);
     let (start, returns) = (scan.filter(&question.start), scan.filter(&question.returns));
-    // Where what starts returns as well, the first start is a return.
-    let ordered = start != returns || !question.by.is_empty();
     scan.keep(start.clone().or(returns.clone()));
-    let mut condition = |condition: Expr| (condition != lit(true)).then(|| scan.select(condition));
-    let (start, returns) = (condition(start), condition(returns));
-    let layout = Layout {
-        periods: Arc::new(periods),
-        user: scan.select_column(Column::Core(name::USER_HASH)),
-        time: scan.select_column(Column::Core(name::TIME)),
-        offset: ordered.then(|| scan.select_column(Column::Core(name::LOG_OFFSET))),
-        start,
-        returns,
-        groups: question.by.iter().map(|field| scan.select_column(Column::text(field))).collect(),
-    };
-    (scan, layout)
+    let (user, time) = (Column::Core(name::USER_HASH), Column::Core(name::TIME));
+    let (user, time) = (scan.select_column(user), scan.select_column(time));
+    let has_one_kind = start == returns && question.by.is_empty();
+    let event = (!has_one_kind).then(|| {
+        let mut condition = |condition: Expr| (condition != lit(true)).then(|| scan.select(condition));
+        let (start, returns) = (condition(start), condition(returns));
+        let groups = question.by.iter().map(|field| scan.select_column(Column::text(field))).collect();
+        EventLayout { offset: scan.select_column(Column::Core(name::LOG_OFFSET)), start, returns, groups }
+    });
+    (scan, Layout { periods: Arc::new(periods), user, time, event })
 }
 
 /// What the users of one stream did.
 #[derive(Debug)]
 struct Stays {
     layout: Layout,
-    parts: Vec<Pile<Stay>>,
+    done: Done,
     texts: Texts,
-    /// The stay at hand. Stored events are sorted by user and time: most rows belong to the same as the row before.
+    /// Of the batch at hand: the period of each row.
+    periods: Vec<u32>,
+}
+
+/// Stays, by part, and the one at hand. Stored events are sorted by user and time: most rows belong to the same as the row before.
+#[derive(Debug)]
+struct Done {
+    parts: Vec<Pile<Stay>>,
     open: Option<Stay>,
-    near: usize,
+}
+
+impl Done {
+    /// The stay of a row, and what to do if it is new.
+    #[inline]
+    fn at(&mut self, actor: i64, period: u32, begin: impl FnOnce(&mut Stay)) -> &mut Stay {
+        if self.open.is_none_or(|stay| !stay.is_of(actor, period)) {
+            self.end();
+            begin(self.open.insert(Stay::new(actor, period)));
+        }
+        self.open.as_mut().expect("there is one now")
+    }
+
+    fn end(&mut self) {
+        if let Some(stay) = self.open.take() {
+            self.parts[part(stay.actor)].push(stay);
+        }
+    }
 }
 
 impl Stays {
     fn new(layout: Layout) -> Self {
-        let parts = (0..PARTS).map(|_| Pile::default()).collect();
-        Self { layout, parts, texts: Texts::default(), open: None, near: 0 }
+        let done = Done { parts: (0..PARTS).map(|_| Pile::default()).collect(), open: None };
+        Self { layout, done, texts: Texts::default(), periods: Vec::new() }
     }
 
     fn into_parts(mut self) -> Vec<Pile<Stay>> {
-        if let Some(stay) = self.open {
-            self.parts[part(stay.actor)].push(stay);
-        }
-        self.parts
+        self.done.end();
+        self.done.parts
     }
 }
 
 impl Sink for Stays {
     fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        let Self { layout, parts, texts, open, near } = self;
-        texts.begin_batch();
+        let Self { layout, done, texts, periods } = self;
         let users = batch.column(layout.user).as_primitive::<Int64Type>().values();
         let times = batch.column(layout.time).as_primitive::<TimestampMicrosecondType>().values();
-        let offsets = layout.offset.map(|at| batch.column(at).as_primitive::<Int64Type>().values());
+        periods.resize(times.len(), 0);
+        layout.periods.find_all(times, None, periods);
+        let rows = users.iter().zip(&*periods);
+        let Some(event) = &layout.event else {
+            // Each one is a start and a return.
+            rows.for_each(|(actor, period)| {
+                done.at(*actor, *period, |stay| {
+                    stay.start((0, 0), || 0);
+                    stay.come_back((0, 0));
+                });
+            });
+            return Ok(());
+        };
+        texts.begin_batch();
+        let offsets = batch.column(event.offset).as_primitive::<Int64Type>().values();
         let condition = |at: Option<usize>| at.map(|at| holds(batch.column(at).as_boolean()));
-        let (starts, returns) = (condition(layout.start), condition(layout.returns));
+        let (starts, returns) = (condition(event.start), condition(event.returns));
         let groups: Vec<&StringViewArray> =
-            layout.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
-        for (row, (actor, time)) in users.iter().zip(times).enumerate() {
-            let period = layout.periods.find(*time, near).expect("the scan keeps to the periods") as u32;
-            let stay = match open {
-                Some(stay) if stay.is_of(*actor, period) => stay,
-                _ => {
-                    if let Some(done) = open.take() {
-                        parts[part(done.actor)].push(done);
-                    }
-                    open.insert(Stay::new(*actor, period))
-                }
-            };
-            let at = (*time, offsets.map_or(0, |offsets| offsets[row]));
+            event.groups.iter().map(|at| batch.column(*at).as_string_view()).collect();
+        for (row, (actor, period)) in rows.enumerate() {
+            let stay = done.at(*actor, *period, |_| {});
+            let at = (times[row], offsets[row]);
             if starts.as_ref().is_none_or(|starts| starts.value(row)) {
                 stay.start(at, || if groups.is_empty() { 0 } else { texts.number(&groups, row) });
             }
@@ -277,6 +304,6 @@ impl Sink for Stays {
     }
 
     fn bytes(&self) -> usize {
-        self.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
+        self.done.parts.iter().map(Pile::bytes).sum::<usize>() + self.texts.bytes()
     }
 }
