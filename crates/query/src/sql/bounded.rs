@@ -12,14 +12,17 @@ use datafusion::{
     logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature},
 };
 
-/// Their names. Nested, they would grow without end, and none of it is accounted for.
-const NAMES: [&str; 3] = ["replace", "regexp_replace", "array_to_string"];
+/// Those that put texts in the place of each byte. Nested, they would grow without end, and none of it is accounted for.
+const REPLACING: [&str; 3] = ["replace", "regexp_replace", "array_to_string"];
+/// Those that put all of their arguments together, as often as they are given.
+const JOINING: [&str; 5] = ["concat", "concat_ws", "make_array", "struct", "named_struct"];
 /// What one may make of a batch of rows at most, bytes.
 const LIMIT: usize = 256 << 20;
 
 /// The function, held to the limit if it is one of these.
 pub(super) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    if NAMES.contains(&function.name()) { Arc::new(Bounded { inner: function }.into()) } else { function }
+    let is_one = [&REPLACING[..], &JOINING].concat().contains(&function.name());
+    if is_one { Arc::new(Bounded { inner: function }.into()) } else { function }
 }
 
 /// Refuses to evaluate what may become too long. It is not simplified: that would put the function itself in its place.
@@ -54,12 +57,18 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let [text, others @ ..] = arguments.args.as_slice() {
-            // Each byte of the first can become one of the others at most.
-            let times = others.iter().map(longest).max().unwrap_or_default().saturating_add(1);
-            if total(text, arguments.number_rows).saturating_mul(times) > LIMIT {
-                return resources_err!("{} may make more than {LIMIT} bytes of a batch of rows", self.name());
+        let total = |value| total(value, arguments.number_rows);
+        let bytes = match arguments.args.as_slice() {
+            all if JOINING.contains(&self.name()) => all.iter().map(total).fold(0, usize::saturating_add),
+            [text, others @ ..] => {
+                // Each byte of the first can become one of the others at most.
+                let times = others.iter().map(longest).max().unwrap_or_default().saturating_add(1);
+                total(text).saturating_mul(times)
             }
+            [] => 0,
+        };
+        if bytes > LIMIT {
+            return resources_err!("{} may make more than {LIMIT} bytes of a batch of rows", self.name());
         }
         self.inner.invoke_with_args(arguments)
     }

@@ -52,6 +52,8 @@ const MAX_LINKS: usize = 1000;
 const MAX_TABLES: u64 = 1000;
 /// Columns of `events` that one of a statement comes to, see [`Size`].
 const MAX_WIDTH: u64 = 1000;
+/// Columns of `events` that the conditions of a query come to. They are in no column, so that nothing multiplies them further.
+const MAX_CONDITION: u64 = 100_000;
 /// Properties that one statement can use.
 const MAX_PROPERTIES: usize = 200;
 
@@ -183,11 +185,21 @@ fn parse(text: &str) -> Result<(Statement, Vec<Column>), Error> {
     };
     let mut growth = Growth::default();
     let _ = query.visit(&mut growth);
+    if growth.has_pipe {
+        return Err(Error::Sql("instead of `|>`, use a subquery or `with … as (…)`".to_owned()));
+    }
     let Size { tables, width } = growth.size();
     if tables > MAX_TABLES || width > MAX_WIDTH {
         let problem = format!(
             "a statement reads at most {MAX_TABLES} tables, and a column comes to at most {MAX_WIDTH} of `events`: what subqueries \
              and common table expressions have counts as often as it is used"
+        );
+        return Err(Error::Sql(problem));
+    }
+    if growth.condition > MAX_CONDITION {
+        let problem = format!(
+            "conditions, groups and orders of a query come to at most {MAX_CONDITION} columns of `events`: what common table \
+             expressions and subqueries have counts as often as it is used"
         );
         return Err(Error::Sql(problem));
     }

@@ -142,11 +142,28 @@ fn common_table_expressions_that_double_are_refused() {
         });
         format!("with t0 as ({first}){} {last}", nexts.collect::<String>())
     };
+    let conditions = |mentions: usize| {
+        let wide = format!("select concat(late{}) x from events", ", late".repeat(mentions));
+        format!("select count(*) from ({wide}) where 'x' in (x{})", ", x".repeat(mentions))
+    };
     for (text, told) in [
         (
             doubled("select user_hash x from events", "select p.x from {} p, {} q", "select * from t40"),
             "at most 1000 tables",
         ),
+        (
+            doubled(
+                "select user_hash x from events",
+                "select p.x from `{}` p, `{}` q",
+                "select * from `t40`",
+            ),
+            "at most 1000 tables",
+        ),
+        (
+            format!("select log_offset x from events {} |> where x > 3", "|> select x+x as x ".repeat(40)),
+            "instead of `|>`",
+        ),
+        (conditions(900), "at most 100000 columns"),
         // In expressions, planning spells out what a column is.
         (
             doubled(
@@ -164,6 +181,7 @@ fn common_table_expressions_that_double_are_refused() {
     }
     let used = "with a as (select 1 x from events) select count(*) from a natural join a b";
     assert_eq!(shown(used), "36");
+    assert_eq!(shown(&conditions(100)), "0");
 }
 
 #[test]
@@ -178,6 +196,11 @@ fn texts_do_not_grow_without_end() {
             other => panic!("{growing}: {other:?}"),
         }
     }
+    let joined = |times: usize| {
+        let wide = format!("select concat(event_name{}) x from events", ", event_name".repeat(times));
+        format!("select max(length(concat(x{}))) from ({wide})", ", x".repeat(times))
+    };
+    assert!(shown(&joined(20)).parse::<u64>().unwrap() >= 441 * 3);
     let long = "x".repeat(30_000);
     let squared = format!("select max(length(replace('{long}', 'x', '{long}'))) from events");
     assert!(matches!(ask(&squared), Err(Error::OutOfMemory { .. })), "of literals, too");
