@@ -32,7 +32,7 @@ use crate::{texts, view::external};
 /// Entries up to which truths fit into a word.
 const WORD: usize = 64;
 /// Bytes of a dictionary in a file up to which it is kept: some thousand texts, fewer than a batch has rows.
-const DICTIONARY: i64 = 64 << 10;
+const DICTIONARY: i64 = 16 << 10;
 
 /// What files are read as, where some columns are to keep their dictionaries.
 #[derive(Debug)]

@@ -55,7 +55,7 @@ pub enum Column {
     /// entry. Where a file or batch has no dictionary, each row has an entry of its own; there may be entries that no row has.
     Numbered(Box<Self>),
     /// Whether the filters of a scan hold of a row. Rows of which they don't hold then come, too: leaving rows out is dearer than passing
-    /// over them.
+    /// over them. Only for whoever reads the scan itself: DataFusion believes that its filters hold of all rows.
     Holds,
 }
 

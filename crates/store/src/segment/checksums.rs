@@ -1,5 +1,6 @@
 //! Checksums of pages: CRC-32 in each page's header, as the format has it ([Parquet, "Checksumming"]). Readers that check them
-//! find damage in what they read, whether it would still decode or not; parquet-rs does, but does not write them.
+//! find damage in what they read, whether it would still decode or not; parquet-rs does, but does not write them. They are of what a
+//! page holds, not of its header: that one is wrong about its rows shows when another column is read, too, or by the file's checksum.
 //!
 //! [Parquet, "Checksumming"]: https://parquet.apache.org/docs/file-format/data-pages/checksumming/
 
@@ -39,8 +40,7 @@ pub(super) fn add_row_group<W: Write + Send>(
             let start = page.offset as usize;
             start..start + page.compressed_page_size as usize
         }));
-        let (mut chunk_bytes, mut written) =
-            (Vec::with_capacity(bytes.len()), Vec::with_capacity(pages.len()));
+        let (mut chunk_bytes, mut written) = (Vec::new(), Vec::with_capacity(pages.len()));
         for page in pages {
             let start = chunk_bytes.len();
             add_page(&mut chunk_bytes, &bytes[page])?;
@@ -92,23 +92,27 @@ const NEXT_IS_I32: u8 = FIELD | 5;
 /// checksum, then what only pages of its type have.
 fn add_page(to: &mut Vec<u8>, page: &[u8]) -> Result<()> {
     let unexpected = || ParquetError::General("a page's header is not as parquet-rs writes it".to_owned());
-    let mut rest = page;
-    let mut size = 0;
-    for _ in 0..3 {
-        rest = rest.strip_prefix(&[NEXT_IS_I32]).ok_or_else(unexpected)?;
-        size = unzigzag(decode_varint(&mut rest).map_err(|_| unexpected())?);
-    }
-    let header = page.len() - rest.len();
-    let of_type = *rest.first().filter(|next| **next >= 2 * FIELD).ok_or_else(unexpected)?;
-    let data =
-        usize::try_from(size).ok().and_then(|size| page.len().checked_sub(size)).ok_or_else(unexpected)?;
-    let checksum = crc32fast::hash(&page[data..]);
-    to.extend_from_slice(&page[..header]);
+    let (sizes, content) = parts(page).ok_or_else(unexpected)?;
+    let of_type = *page.get(sizes).filter(|next| **next >= 2 * FIELD).ok_or_else(unexpected)?;
+    let checksum = crc32fast::hash(&page[content..]);
+    to.extend_from_slice(&page[..sizes]);
     to.push(NEXT_IS_I32);
     encode_varint(zigzag(checksum as i32), to);
     to.push(of_type - FIELD);
-    to.extend_from_slice(&page[header + 1..]);
+    to.extend_from_slice(&page[sizes + 1..]);
     Ok(())
+}
+
+/// Where in a page type and sizes end, and where the header does.
+fn parts(page: &[u8]) -> Option<(usize, usize)> {
+    let mut rest = page;
+    let mut size = 0;
+    for _ in 0..3 {
+        rest = rest.strip_prefix(&[NEXT_IS_I32])?;
+        size = unzigzag(decode_varint(&mut rest).ok()?);
+    }
+    let content = page.len().checked_sub(usize::try_from(size).ok()?)?;
+    Some((page.len() - rest.len(), content))
 }
 
 fn zigzag(number: i32) -> u64 {
@@ -123,30 +127,50 @@ fn unzigzag(number: u64) -> i64 {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use super::*;
+    use arrow::{
+        array::{ArrayRef, Int64Array, MapBuilder, RecordBatch, StringArray, StringBuilder, new_null_array},
+        datatypes::DataType,
+    };
     use parquet::{
-        arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+        arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
         basic::{Compression, Encoding},
-        file::properties::WriterProperties,
+        file::{
+            metadata::{PageIndexPolicy, ParquetMetaDataReader},
+            properties::WriterProperties,
+        },
         schema::types::ColumnPath,
     };
-    use proptest::prelude::*;
-
-    use super::*;
 
     fn rows() -> RecordBatch {
         let times = Int64Array::from_iter_values((0..1000).map(|row: i64| row * 7919 % 5000));
         let names: StringArray =
             (0..1000).map(|row| (row % 7 > 0).then(|| format!("name {}", row % 9))).collect();
         let ids: StringArray = (0..1000).map(|row| Some(format!("id {row}"))).collect();
-        let columns: [(&str, ArrayRef); 3] =
-            [("time", Arc::new(times)), ("name", Arc::new(names)), ("id", Arc::new(ids))];
+        let mut more = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        for row in 0..1000 {
+            for entry in 0..row % 4 {
+                more.keys().append_value(format!("key {entry}"));
+                more.values().append_option((row % 3 > 0).then(|| format!("value {row}")));
+            }
+            more.append(row % 5 > 0).unwrap();
+        }
+        let columns: [(&str, ArrayRef); 6] = [
+            ("time", Arc::new(times)),
+            ("name", Arc::new(names)),
+            ("id", Arc::new(ids.clone())),
+            // With a dictionary for its first rows only.
+            ("page", Arc::new(ids)),
+            ("nothing", new_null_array(&DataType::Utf8, 1000)),
+            ("more", Arc::new(more.finish())),
+        ];
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
     fn file() -> Bytes {
         let properties = WriterProperties::builder()
             .set_data_page_row_count_limit(100)
+            .set_dictionary_page_size_limit(500)
             .set_write_batch_size(50)
             .set_column_dictionary_enabled(ColumnPath::from("time"), false)
             .set_column_encoding(ColumnPath::from("time"), Encoding::DELTA_BINARY_PACKED)
@@ -166,34 +190,61 @@ mod tests {
         file.into_inner().unwrap().into()
     }
 
-    fn read(file: Bytes) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error>> {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(1000).build()?;
+    /// Each column for itself: others don't show what is wrong with it.
+    fn read(file: &Bytes, column: usize) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error>> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone())?;
+        let columns = ProjectionMask::roots(builder.parquet_schema(), [column]);
+        let reader = builder.with_projection(columns).with_batch_size(1000).build()?;
         Ok(reader.collect::<Result<_, _>>()?)
     }
 
     #[test]
     fn rows_are_read_as_they_were_written() {
-        assert_eq!(read(file()).unwrap(), [rows(), rows()]);
+        let file = file();
+        for column in 0..rows().num_columns() {
+            let written = rows().project(&[column]).unwrap();
+            assert_eq!(read(&file, column).unwrap(), [written.clone(), written]);
+        }
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+        let page =
+            metadata.row_group(1).columns().iter().find(|column| column.column_path().string() == "page");
+        let encodings: Vec<_> = page.unwrap().encodings().collect();
+        assert!(encodings.contains(&Encoding::PLAIN) && encodings.contains(&Encoding::RLE_DICTIONARY));
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        #[test]
-        fn no_bit_of_a_page_changes_unnoticed(place in any::<prop::sample::Index>(), bit in 0..8u8) {
-            let file = file();
-            let metadata = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
-            let ends = metadata.row_groups().iter().flat_map(|group| group.columns()).map(|column| {
-                let (start, length) = column.byte_range();
-                start + length
-            });
-            let end = ends.max().unwrap() as usize;
-            let mut damaged = file.to_vec();
-            let place = 4 + place.index(end - 4);
-            damaged[place] ^= 1 << bit;
-            if let Ok(found) = read(damaged.into()) {
-                prop_assert_eq!(found, [rows(), rows()], "bit {} of byte {}", bit, place);
+    /// Where the contents of pages are, and of which column.
+    fn contents(file: &Bytes) -> Vec<(usize, usize)> {
+        let policy = PageIndexPolicy::Required;
+        let metadata =
+            ParquetMetaDataReader::new().with_page_index_policy(policy).parse_and_finish(file).unwrap();
+        let places = &metadata.offset_index().unwrap();
+        let mut found = Vec::new();
+        for (group, places) in metadata.row_groups().iter().zip(*places) {
+            for (leaf, (chunk, places)) in group.columns().iter().zip(places).enumerate() {
+                let column = metadata.file_metadata().schema_descr().get_column_root_idx(leaf);
+                let dictionary = chunk.dictionary_page_offset().map(|start| start..chunk.data_page_offset());
+                let pages = places.page_locations().iter();
+                let pages = pages.map(|page| page.offset..page.offset + i64::from(page.compressed_page_size));
+                for page in dictionary.into_iter().chain(pages) {
+                    let page = page.start as usize..page.end as usize;
+                    let (_, content) = parts(&file[page.clone()]).unwrap();
+                    found.extend((page.start + content..page.end).map(|place| (place, column)));
+                }
             }
+        }
+        found
+    }
+
+    #[test]
+    fn no_bit_of_a_page_changes_unnoticed() {
+        let file = file();
+        let contents = contents(&file);
+        assert!(contents.len() > file.len() / 2);
+        for (nth, (place, column)) in contents.into_iter().enumerate() {
+            let mut damaged = file.to_vec();
+            damaged[place] ^= 1 << (nth % 8);
+            let found = read(&damaged.into(), column);
+            assert!(found.is_err(), "bit {} of byte {place}: {found:?}", nth % 8);
         }
     }
 }

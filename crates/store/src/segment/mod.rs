@@ -1,7 +1,7 @@
 //! Segments: immutable Parquet files with the events of one project and partition, in the order (user hash, time, log offset).
 //!
-//! [`mod@write`] makes them of batches, [`merge`] of other segments, [`checksums`] go into their pages, [`read`] opens and verifies them, [`tally`] collects what the
-//! manifest says about them. Which ones count is the [manifest](crate::manifest)'s matter.
+//! [`mod@write`] makes them of batches, [`merge`] of other segments, [`checksums`] go into their pages, [`read`] opens and verifies
+//! them, [`tally`] collects what the manifest says about them. Which ones count is the [manifest](crate::manifest)'s matter.
 
 mod checksums;
 mod merge;

@@ -312,13 +312,39 @@ fn properties(compression: Compression, first: &RecordBatch) -> WriterProperties
     properties.set_column_dictionary_enabled(ColumnPath::from(column::EVENT_ID), false).build()
 }
 
-/// Rows of a column that are looked at, and bytes of different texts among them, up to which it is one of few texts.
+/// Rows of a column that are looked at.
 const SAMPLE: usize = 8 << 10;
-const FEW_TEXTS: usize = 2 << 10;
+/// Values for each byte of different texts among them from which a column is one of few texts.
+const FEW_TEXTS: usize = 4;
 
 /// Whether a column takes only some bits a row: booleans, or texts of which few are different.
 fn takes_bits(column: &ArrayRef) -> bool {
     let sample = column.slice(0, column.len().min(SAMPLE));
+    let values = sample.len() - sample.null_count();
     let texts = || texts::counts(&sample).map(|texts| texts.keys().map(|text| text.len()).sum::<usize>());
-    matches!(column.data_type(), DataType::Boolean) || texts().is_some_and(|bytes| bytes <= FEW_TEXTS)
+    matches!(column.data_type(), DataType::Boolean)
+        || values > 0 && texts().is_some_and(|bytes| bytes * FEW_TEXTS <= values)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BooleanArray, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn columns_of_few_texts_are_told_by_their_values() {
+        let texts = |text: fn(usize) -> Option<String>, rows| {
+            Arc::new((0..rows).map(text).collect::<StringViewArray>()) as ArrayRef
+        };
+        let platform = |row: usize| Some(["web", "android", "ios"][row % 3].to_owned());
+        let page = |row: usize| Some(format!("/products/{row}"));
+        // Those with the first user hashes need not be like the others.
+        let page_of_some = |row: usize| (row > 8000).then(|| format!("/products/{row}"));
+        assert!(takes_bits(&texts(platform, 8192)) && takes_bits(&texts(platform, 100)));
+        assert!(!takes_bits(&texts(platform, 5)), "too few to tell");
+        assert!(!takes_bits(&texts(page, 8192)) && !takes_bits(&texts(page, 1)));
+        assert!(!takes_bits(&texts(page_of_some, 8000)) && !takes_bits(&texts(page_of_some, 8192)));
+        assert!(takes_bits(&(Arc::new(BooleanArray::from(vec![true])) as ArrayRef)));
+    }
 }
