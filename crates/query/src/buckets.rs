@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use crate::gather::each_row;
 
+/// What the moments of a question's rows do.
+const WITHIN: &str = "a scan keeps to its range of time";
+
 /// Buckets that follow each other without gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
@@ -65,17 +68,20 @@ impl Buckets {
         let (Some(width), None) = (self.width, wanted) else {
             let mut near = 0;
             return each_row(times.len(), wanted, |row| {
-                found[row] = self.find(times[row], &mut near).expect("moments lie in buckets") as u32;
+                found[row] = self.find(times[row], &mut near).expect(WITHIN) as u32;
             });
         };
         // Where events come in no order, branches are guessed wrong. Dividing by multiplying: this is the quotient or one less.
         let (start, width) = (self.edges[0], width as u64);
-        let (inverse, last) = (u64::MAX / width, self.len() as u64 - 1);
+        let (inverse, mut last) = (u64::MAX / width, 0);
         for (found, time) in found.iter_mut().zip(times) {
-            let since = (time - start) as u64;
+            let since = time.wrapping_sub(start) as u64;
             let near = ((u128::from(since) * u128::from(inverse)) >> 64) as u64;
-            *found = (near + u64::from((near + 1) * width <= since)).min(last) as u32;
+            let bucket = near + u64::from(since - near * width >= width);
+            last = last.max(bucket);
+            *found = bucket as u32;
         }
+        assert!(last < self.len() as u64, "{WITHIN}");
     }
 
     #[inline(never)]
@@ -107,17 +113,24 @@ mod tests {
             let buckets = Zone::parse(zone).unwrap().buckets(interval, range, 20_000).unwrap();
             let found = Buckets::new(&buckets);
             prop_assert_eq!(found.len(), buckets.len());
-            let (mut near, mut all) = (0, [0]);
+            let (mut near, mut within) = (0, Vec::new());
             for moment in moments.into_iter().chain([0.0]) {
                 let time = start * 1_000_000 + (length as f64 * moment * 1e6) as i64;
                 let expected = buckets.iter().position(|bucket| bucket.contains(&time));
                 prop_assert_eq!(found.find(time, &mut near), expected);
                 if let Some(expected) = expected {
-                    for wanted in [None, Some(&[0][..])] {
-                        found.find_all(&[time], wanted, &mut all);
-                        prop_assert_eq!(all, [expected as u32]);
-                    }
+                    within.push((time, expected as u32));
                 }
+            }
+            let (times, expected): (Vec<_>, Vec<_>) = within.into_iter().unzip();
+            let mut all = vec![0; times.len()];
+            found.find_all(&times, None, &mut all);
+            prop_assert_eq!(&all, &expected);
+            let others: Vec<u32> = (0..times.len() as u32).filter(|row| row % 3 != 1).collect();
+            all.fill(0);
+            found.find_all(&times, Some(&others), &mut all);
+            for row in others {
+                prop_assert_eq!(all[row as usize], expected[row as usize]);
             }
         }
     }

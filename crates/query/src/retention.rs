@@ -237,7 +237,7 @@ struct Done {
 }
 
 impl Done {
-    /// The stay of a row, and what to do if it is new.
+    /// The stay of a row; a new one is begun with `begin`.
     #[inline]
     fn at(&mut self, actor: i64, period: u32, begin: impl FnOnce(&mut Stay)) -> &mut Stay {
         if self.open.is_none_or(|stay| !stay.is_of(actor, period)) {

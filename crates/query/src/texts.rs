@@ -185,9 +185,10 @@ impl Entries {
         number
     }
 
-    /// Memory it uses, bytes: a view and a number for each entry.
+    /// Memory it uses, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        20 * self.numbers.capacity()
+        4 * self.numbers.capacity()
+            + self.dictionary.as_ref().map_or(0, StringViewArray::get_array_memory_size)
     }
 }
 

@@ -101,7 +101,8 @@ pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
         .iter()
         .map(|measured| {
             let filter = (!measured.filter.is_empty()).then(|| {
-                let condition = scan.filter(&measured.filter);
+                // Where few rows are wanted, only those are tested.
+                let condition = scan.column(Column::Holds).and(scan.filter(&measured.filter));
                 scan.select(condition)
             });
             Spec { filter, kind: kind(&measured.measure, &mut scan) }
