@@ -247,7 +247,8 @@ pub trait EventStore: Send + Sync {
     /// The durable events of a project in the partitions below a number, as they are now.
     async fn scan(&self, project: &str, partitions: u32) -> Result<Snapshot>;
 
-    /// Removes all durable events of a user in a partition.
+    /// Removes all durable events of a user in a partition. [`Error::NotErased`] when some segments are damaged; all others lose him
+    /// nevertheless.
     async fn delete_user(&self, partition: u32, project: &str, user: &str) -> Result<Erased>;
 
     /// Compacts what is worth it in a partition; returns how many segments fewer there are.

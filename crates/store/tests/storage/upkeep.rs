@@ -139,10 +139,31 @@ async fn what_is_damaged_is_not_written_anew() {
         let _ = store.objects().create(&torn.path, altered(&whole)).await.unwrap();
         store.compact(0).await.unwrap();
         let erased = store.delete_user(0, PROJECT, &user(torn.offsets.min)).await;
-        assert!(matches!(&erased, Err(Error::Segment { path, .. }) if *path == torn.path), "{erased:?}");
+        assert!(matches!(erased, Err(Error::NotErased { left: 1, .. })), "{erased:?}");
         let after = store.scan(PROJECT, 1).await.unwrap();
         assert!(after.segments.iter().any(|segment| segment.id == torn.id), "it can be put back");
     }
+}
+
+#[tokio::test]
+async fn a_user_is_erased_from_all_segments_but_a_damaged_one() {
+    let (_faults, store) = faulty(|_| ());
+    filled(&store, 3).await;
+    let torn = Arc::clone(&store.scan(PROJECT, 1).await.unwrap().segments[1]);
+    let whole = store.objects().get(&torn.path).await.unwrap().unwrap();
+    store.objects().delete(&torn.path).await.unwrap();
+    let error = store.delete_user(0, PROJECT, &user(3)).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&torn.path) && error.contains("missing") && error.contains("all segments but 1"),
+        "{error}"
+    );
+
+    let _ = store.objects().create(&torn.path, whole).await.unwrap();
+    let left = events(&store, &store.scan(PROJECT, 1).await.unwrap()).await.into_iter();
+    let left: Vec<u64> = left.map(|(offset, _)| offset).filter(|offset| user(*offset) == user(3)).collect();
+    assert!(!left.is_empty() && left.iter().all(|offset| torn.offsets.holds(*offset)), "{left:?}");
+    let erased = store.delete_user(0, PROJECT, &user(3)).await.unwrap();
+    assert_eq!((erased.segments, erased.events), (1, left.len() as u64));
 }
 
 /// Whatever is wrong with a segment, the others are compacted.
