@@ -43,17 +43,18 @@ pub(crate) struct Choice {
 }
 
 /// What is most worth merging: the largest group of at least `files` segments of a project that are of similar size. Where there is
-/// none, a segment of which much is older than what is kept.
+/// none, a segment of which much is older than what is kept, unless it is soon to be merged, which drops that, too.
 pub(crate) fn choose<'s>(
     live: impl Iterator<Item = &'s Arc<Segment>> + Clone,
     files: usize,
     kept_from: Option<i64>,
+    now_micros: i64,
     except: &HashSet<Uuid>,
 ) -> Option<Choice> {
     let live = live.filter(|segment| !except.contains(&segment.id));
     group(live.clone(), files).or_else(|| {
         let kept_from = kept_from?;
-        let mut live = live;
+        let mut live = live.filter(|segment| is_settled(segment, now_micros));
         let expired = live.find(|segment| is_much_expired(segment, kept_from))?;
         let inputs = vec![Arc::clone(expired)];
         Some(Choice { project: expired.project.clone(), splits: splits(&inputs), inputs })
@@ -65,6 +66,13 @@ pub(crate) fn choose<'s>(
 fn is_much_expired(segment: &Segment, kept_from: i64) -> bool {
     let (min, max) = (i128::from(segment.times.min), i128::from(segment.times.max));
     segment.times.min < kept_from && i128::from(kept_from) - min >= max - i128::from(kept_from)
+}
+
+/// Whether it is full, or was written more than a day ago and has found no others to be merged with. An event may come late by more
+/// than events are kept, and then each fresh segment has a few that are too old.
+fn is_settled(segment: &Segment, now_micros: i64) -> bool {
+    let seconds = segment.id.get_timestamp().map_or(0, |written| written.to_unix().0.cast_signed());
+    segment.bytes >= FULL || now_micros.saturating_sub(seconds.saturating_mul(1_000_000)) > DAY_MICROS
 }
 
 fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize) -> Option<Choice> {
@@ -146,7 +154,8 @@ pub(crate) async fn once(
     chain.follow().await?;
     let settings = store.settings();
     let live = chain.state().live.values();
-    let Some(choice) = choose(live, settings.compact_files, kept_from, passed_over) else {
+    let Some(choice) = choose(live, settings.compact_files, kept_from, clock::now_micros(), passed_over)
+    else {
         return Ok(None);
     };
     let merge = Merge {
@@ -216,7 +225,7 @@ mod tests {
     }
 
     fn choice(live: &[Arc<Segment>], files: usize) -> Option<Choice> {
-        choose(live.iter(), files, None, &HashSet::new())
+        choose(live.iter(), files, None, 0, &HashSet::new())
     }
 
     #[test]
@@ -228,7 +237,7 @@ mod tests {
         assert_eq!((chosen.project.as_str(), chosen.inputs.as_slice()), ("a", &live[..4]));
         assert_eq!(choice(&live, 5), None);
         let except = HashSet::from([live[0].id]);
-        assert_eq!(choose(live.iter(), 4, None, &except), None, "what can't be read is left out");
+        assert_eq!(choose(live.iter(), 4, None, 0, &except), None, "what can't be read is left out");
     }
 
     #[test]
@@ -241,7 +250,7 @@ mod tests {
     fn a_segment_of_which_half_is_too_old_is_written_anew() {
         let live = [segment("a", 64, 0..=9), segment("a", 200, 0..=3)];
         let chosen = |days: i64| {
-            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), &HashSet::new());
+            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), 0, &HashSet::new());
             choice.map(|choice| choice.inputs)
         };
         assert_eq!(chosen(1), None);
@@ -249,6 +258,15 @@ mod tests {
         assert_eq!(chosen(5), Some(vec![Arc::clone(&live[0])]), "full ones, too");
         let forever = Segment { times: Span { min: i64::MIN, max: i64::MAX }, ..(*live[0]).clone() };
         assert!(is_much_expired(&forever, 0) && !is_much_expired(&forever, -1));
+    }
+
+    #[test]
+    fn a_segment_that_is_soon_to_be_merged_is_not_written_anew_for_what_is_too_old_in_it() {
+        let live = [segment("a", 2, 0..=9)];
+        let now = clock::now_micros();
+        let chosen = |now| choose(live.iter(), 2, Some(8 * DAY_MICROS), now, &HashSet::new());
+        assert_eq!(chosen(now), None);
+        assert_eq!(chosen(now + 2 * DAY_MICROS).map(|choice| choice.inputs), Some(live.to_vec()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 use weir_proto::record::{self, Value};
 use weir_store::{
     CleanBatch, Error, EventStore, Reader, Settings, Store,
@@ -328,7 +328,9 @@ async fn segments_that_are_too_old_are_dropped_whole() {
 #[tokio::test]
 async fn a_segment_of_which_half_is_too_old_loses_that() {
     for depot in depots() {
-        filled(&depot.store(|_| ()).await, 2).await;
+        let store = depot.store(|_| ()).await;
+        filled(&store, 2).await;
+        seem_old(&store).await;
         let from = START_MICROS + 16_000_000;
         let store = depot
             .store(|settings| {
@@ -343,6 +345,20 @@ async fn a_segment_of_which_half_is_too_old_loses_that() {
         let expected: Vec<u64> = (first + 1..60).filter(|offset| project(*offset) == PROJECT).collect();
         assert_eq!(offsets.collect::<Vec<_>>(), expected);
     }
+}
+
+/// The store with its segments as if they had been written two days ago, which their ids tell.
+async fn seem_old(store: &Store) {
+    let mut chain = store.chain(0).await.unwrap();
+    let removed: Vec<Uuid> = chain.state().live.keys().copied().collect();
+    let written = now_micros().cast_unsigned() / 1_000_000 - 2 * 86_400;
+    let old = |segment: &Arc<Segment>| {
+        let id = Uuid::new_v7(Timestamp::from_unix(NoContext, written, 0));
+        Segment { id, ..(**segment).clone() }
+    };
+    let added = chain.state().live.values().map(old).collect();
+    let change = Change::Replace { removed, added, reason: Reason::Compaction };
+    assert_eq!(chain.publish(Uuid::now_v7(), &change).await.unwrap(), Published::Done);
 }
 
 #[tokio::test]
