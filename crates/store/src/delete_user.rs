@@ -1,5 +1,5 @@
-//! Forgetting a user: the segments that hold events of his are replaced by ones without them. The old files go after the grace
-//! period, as always.
+//! Forgetting a user: the segments that hold events of his are replaced by ones without them. The old files go when no
+//! snapshot may need them any more, as always.
 
 use std::{collections::BTreeSet, sync::Arc};
 

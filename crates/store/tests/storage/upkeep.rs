@@ -210,7 +210,7 @@ async fn what_nobody_needs_is_deleted_though_nothing_can_be_compacted() {
         format: FORMAT,
         version: chain.state().version + 1,
         writer: Uuid::nil(),
-        time_micros: now_micros() - 2_000_000_000,
+        time_micros: now_micros() - 5_000_000_000,
         change: Change::Replace { removed: vec![old.id], added: Vec::new(), reason: Reason::Retention },
     };
     let path = format!("manifest/0/{:020}.json", entry.version);
