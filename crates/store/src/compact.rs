@@ -3,20 +3,19 @@
 //! Segments of similar size are merged, so that an event is written again only a logarithmic number of times. Anybody may compact
 //! at any time: whose inputs are no longer live when he publishes has worked in vain, and his files are orphans.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
     clock,
     damage::look,
-    error::Result,
+    error::{Error, Result},
     gc,
     manifest::{Chain, Change, Published, Reason, Segment, Span},
     objects::{Objects, apart},
+    passed_over::{DAMAGED, PassedOver, REFUSED},
     segment::{self, Keep, Merge},
     store::Store,
 };
@@ -32,6 +31,15 @@ const SIMILAR: u64 = 4;
 /// Days, or spans of as many days each, that are told apart when looking where to part events.
 const DAYS: i64 = 1000;
 const DAY_MICROS: i64 = 86_400 * 1_000_000;
+
+/// What was compacted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Segments fewer.
+    pub fewer: usize,
+    /// Why some could not be read or merged; all others are compacted.
+    pub passed_over: Vec<String>,
+}
 
 /// What to merge next.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,9 +57,7 @@ pub(crate) fn choose<'s>(
     files: usize,
     kept_from: Option<i64>,
     now_micros: i64,
-    except: &HashSet<Uuid>,
 ) -> Option<Choice> {
-    let live = live.filter(|segment| !except.contains(&segment.id));
     group(live.clone(), files).or_else(|| {
         let kept_from = kept_from?;
         let mut live = live.filter(|segment| is_settled(segment, now_micros));
@@ -130,13 +136,15 @@ fn splits(inputs: &[Arc<Segment>]) -> Vec<i64> {
     splits
 }
 
-/// The segments among these that can't be read, or are not what their manifests say.
-async fn damaged(objects: &Objects, segments: &[Arc<Segment>]) -> Result<Vec<Uuid>> {
-    let mut damaged = Vec::new();
+/// The segments among these that can't be read, or are not what their manifests say, and why.
+async fn unreadable(objects: &Objects, segments: &[Arc<Segment>]) -> Result<Vec<(Uuid, Error)>> {
+    let mut unreadable = Vec::new();
     let check = |segment: Arc<Segment>| async move { segment::check(objects, &segment).await };
-    let found = |segment: &Segment, looked: Result<()>| damaged.extend(looked.is_err().then_some(segment.id));
+    let found = |segment: &Segment, looked: Result<()>| {
+        unreadable.extend(looked.err().map(|error| (segment.id, error)))
+    };
     look(segments, 1, check, found).await?;
-    Ok(damaged)
+    Ok(unreadable)
 }
 
 /// Merges what is most worth it; returns how many segments fewer there are, `None` when nothing is worth it.
@@ -148,14 +156,15 @@ pub(crate) async fn once(
     chain: &mut Chain,
     writer: Uuid,
     kept_from: Option<i64>,
-    passed_over: &mut HashSet<Uuid>,
+    passed_over: &mut PassedOver,
 ) -> Result<Option<usize>> {
     let turn = store.turn_to_compact().await;
     chain.follow().await?;
     let settings = store.settings();
-    let live = chain.state().live.values();
-    let Some(choice) = choose(live, settings.compact_files, kept_from, clock::now_micros(), passed_over)
-    else {
+    let live = &chain.state().live;
+    passed_over.forget(Instant::now(), |id| live.contains_key(id));
+    let wanted = live.values().filter(|segment| !passed_over.holds(segment.id));
+    let Some(choice) = choose(wanted, settings.compact_files, kept_from, clock::now_micros()) else {
         return Ok(None);
     };
     let merge = Merge {
@@ -171,6 +180,19 @@ pub(crate) async fn once(
     let begun = clock::now_micros();
     let objects = store.objects().clone();
     // The turn is over when the work is, which may be later than that anybody waits for it.
+    let (turn, merge, unreadable) = apart(async move {
+        let unreadable = unreadable(&objects, &merge.inputs).await?;
+        Ok((turn, merge, unreadable))
+    })
+    .await?;
+    if !unreadable.is_empty() {
+        for (id, error) in unreadable {
+            let wait = if error.is_retryable() { REFUSED } else { DAMAGED };
+            passed_over.add(id, error.to_string(), Instant::now() + wait);
+        }
+        return Ok(Some(0));
+    }
+    let objects = store.objects().clone();
     let (_turn, merge, merged) = apart(async move {
         let merged = merge.run(&objects).await;
         Ok((turn, merge, merged))
@@ -178,14 +200,17 @@ pub(crate) async fn once(
     .await?;
     let added = match merged {
         Ok(added) => added,
+        // They are as they should be: there may be no room for what is made of them.
+        Err(error) if error.is_retryable() => return Err(error),
+        // One that is amiss is named; else they don't fit together, and would not the next time.
         Err(error) => {
-            let damaged = damaged(store.objects(), &merge.inputs).await?;
-            if damaged.is_empty() && error.is_retryable() {
-                return Err(error);
+            let named =
+                |segment: &Segment| matches!(&error, Error::Segment { path, .. } if *path == segment.path);
+            let any = merge.inputs.iter().any(|segment| named(segment));
+            for segment in merge.inputs.iter().filter(|segment| !any || named(segment)) {
+                let problem = format!("{} can't be merged with others: {error}", segment.path);
+                passed_over.add(segment.id, problem, Instant::now() + DAMAGED);
             }
-            tracing::warn!(%error, ?damaged, "segments are left out of compaction");
-            // Where none is damaged they don't fit together, and would not the next time.
-            passed_over.extend(if damaged.is_empty() { removed } else { damaged });
             return Ok(Some(0));
         }
     };
@@ -225,7 +250,7 @@ mod tests {
     }
 
     fn choice(live: &[Arc<Segment>], files: usize) -> Option<Choice> {
-        choose(live.iter(), files, None, 0, &HashSet::new())
+        choose(live.iter(), files, None, 0)
     }
 
     #[test]
@@ -236,8 +261,6 @@ mod tests {
         let chosen = choice(&live, 4).unwrap();
         assert_eq!((chosen.project.as_str(), chosen.inputs.as_slice()), ("a", &live[..4]));
         assert_eq!(choice(&live, 5), None);
-        let except = HashSet::from([live[0].id]);
-        assert_eq!(choose(live.iter(), 4, None, 0, &except), None, "what can't be read is left out");
     }
 
     #[test]
@@ -250,7 +273,7 @@ mod tests {
     fn a_segment_of_which_half_is_too_old_is_written_anew() {
         let live = [segment("a", 64, 0..=9), segment("a", 200, 0..=3)];
         let chosen = |days: i64| {
-            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), 0, &HashSet::new());
+            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), 0);
             choice.map(|choice| choice.inputs)
         };
         assert_eq!(chosen(1), None);
@@ -264,7 +287,7 @@ mod tests {
     fn a_segment_that_is_soon_to_be_merged_is_not_written_anew_for_what_is_too_old_in_it() {
         let live = [segment("a", 2, 0..=9)];
         let now = clock::now_micros();
-        let chosen = |now| choose(live.iter(), 2, Some(8 * DAY_MICROS), now, &HashSet::new());
+        let chosen = |now| choose(live.iter(), 2, Some(8 * DAY_MICROS), now);
         assert_eq!(chosen(now), None);
         assert_eq!(chosen(now + 2 * DAY_MICROS).map(|choice| choice.inputs), Some(live.to_vec()));
     }

@@ -55,7 +55,7 @@ async fn compaction_keeps_every_event_under_concurrent_readers() {
         // Two compactors at a time: the work of one may be in vain, but nothing else.
         let others = depot.store(|settings| settings.compact_files = 4).await;
         let (some, more) = tokio::join!(store.compact(0), others.compact(0));
-        assert!(some.unwrap() + more.unwrap() > 0);
+        assert!(some.unwrap().fewer + more.unwrap().fewer > 0);
         done.send(true).unwrap();
         reading.await.unwrap();
 
@@ -193,6 +193,28 @@ async fn compaction_goes_on_without_what_it_can_not_read_or_merge() {
     let pairs = Store::over(store.objects().clone(), settings);
     pairs.compact(0).await.unwrap();
     assert_eq!(store.scan(PROJECT, 1).await.unwrap().segments.len(), 3, "they stay as they are");
+}
+
+#[tokio::test]
+async fn the_status_names_what_compaction_passes_over() {
+    let (_faults, store) = faulty(|settings| {
+        settings.compact_files = 2;
+        settings.flush_interval = Duration::from_millis(5);
+    });
+    filled(&store, 2).await;
+    let lost = Arc::clone(&store.scan(PROJECT, 1).await.unwrap().segments[0]);
+    store.objects().delete(&lost.path).await.unwrap();
+    let problems = store.compact(0).await.unwrap().passed_over;
+    assert!(matches!(&problems[..], [problem] if problem.contains(&lost.path)), "{problems:?}");
+
+    let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+    writer.append(batch(60..90));
+    soon("the trouble is reported", async {
+        while !writer.status().trouble.is_some_and(|trouble| trouble.contains(&lost.path)) {
+            writer.changed().await.unwrap();
+        }
+    })
+    .await;
 }
 
 /// A disk that takes nothing more: deleting what nobody needs must not wait for what can't be written.
