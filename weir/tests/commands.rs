@@ -2,6 +2,13 @@
 
 use std::process::{Command, Output, Stdio};
 
+use uuid::Uuid;
+use weir_proto::record;
+use weir_store::{
+    CleanBatch, EventStore as _, Settings, Store,
+    encode::{Encoder, Row},
+};
+
 /// Runs `weir` without a terminal and without the caller's settings.
 fn weir(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weir"))
@@ -116,4 +123,25 @@ fn errors_say_what_to_do() {
     // Standard input is empty.
     let said = failure(&["query", "sql"]);
     assert!(said.contains("empty"), "{said}");
+}
+
+#[tokio::test]
+async fn compaction_names_what_it_passes_over_and_fails() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let folder = data.path().join("store");
+    let store = Store::open(Settings::folder(&folder)).await.expect("an empty store");
+    for start in 0..2 {
+        let mut encoder = Encoder::default();
+        let event = record::Event { event_name: "view", ..Default::default() };
+        encoder.push(&Row { offset: start, event, ..Row::default() });
+        let events = vec![("shop".into(), encoder.finish())];
+        let batch = CleanBatch { start, end: start + 1, watermark_micros: 0, events };
+        store.append(0, Uuid::now_v7(), batch).await.expect("there is room");
+    }
+    let snapshot = store.scan("shop", 1).await.expect("it can be read");
+    let lost = &snapshot.segments[0].path;
+    std::fs::remove_file(folder.join(lost)).expect("it was there");
+    let data_dir = data.path().to_str().expect("its path is text");
+    let said = failure(&["store", "compact", "--data-dir", data_dir, "--set", "store.compact_files=2"]);
+    assert!(said.contains(lost), "{said}");
 }

@@ -3,20 +3,19 @@
 //! Segments of similar size are merged, so that an event is written again only a logarithmic number of times. Anybody may compact
 //! at any time: whose inputs are no longer live when he publishes has worked in vain, and his files are orphans.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
     clock,
     damage::look,
-    error::Result,
+    error::{Error, Result},
     gc,
     manifest::{Chain, Change, Published, Reason, Segment, Span},
     objects::{Objects, apart},
+    passed_over::{DAMAGED, PassedOver, REFUSED},
     segment::{self, Keep, Merge},
     store::Store,
 };
@@ -33,6 +32,15 @@ const SIMILAR: u64 = 4;
 const DAYS: i64 = 1000;
 const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
+/// What was compacted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Segments fewer.
+    pub fewer: usize,
+    /// Why some could not be read or merged; all others are compacted.
+    pub passed_over: Vec<String>,
+}
+
 /// What to merge next.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Choice {
@@ -43,17 +51,16 @@ pub(crate) struct Choice {
 }
 
 /// What is most worth merging: the largest group of at least `files` segments of a project that are of similar size. Where there is
-/// none, a segment of which much is older than what is kept.
+/// none, a segment of which much is older than what is kept, unless it is soon to be merged, which drops that, too.
 pub(crate) fn choose<'s>(
     live: impl Iterator<Item = &'s Arc<Segment>> + Clone,
     files: usize,
     kept_from: Option<i64>,
-    except: &HashSet<Uuid>,
+    now_micros: i64,
 ) -> Option<Choice> {
-    let live = live.filter(|segment| !except.contains(&segment.id));
     group(live.clone(), files).or_else(|| {
         let kept_from = kept_from?;
-        let mut live = live;
+        let mut live = live.filter(|segment| is_settled(segment, now_micros));
         let expired = live.find(|segment| is_much_expired(segment, kept_from))?;
         let inputs = vec![Arc::clone(expired)];
         Some(Choice { project: expired.project.clone(), splits: splits(&inputs), inputs })
@@ -65,6 +72,13 @@ pub(crate) fn choose<'s>(
 fn is_much_expired(segment: &Segment, kept_from: i64) -> bool {
     let (min, max) = (i128::from(segment.times.min), i128::from(segment.times.max));
     segment.times.min < kept_from && i128::from(kept_from) - min >= max - i128::from(kept_from)
+}
+
+/// Whether it is full, or was written more than a day ago and has found no others to be merged with. An event may come late by more
+/// than events are kept, and then each fresh segment has a few that are too old.
+fn is_settled(segment: &Segment, now_micros: i64) -> bool {
+    let seconds = segment.id.get_timestamp().map_or(0, |written| written.to_unix().0.cast_signed());
+    segment.bytes >= FULL || now_micros.saturating_sub(seconds.saturating_mul(1_000_000)) > DAY_MICROS
 }
 
 fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize) -> Option<Choice> {
@@ -122,13 +136,15 @@ fn splits(inputs: &[Arc<Segment>]) -> Vec<i64> {
     splits
 }
 
-/// The segments among these that can't be read, or are not what their manifests say.
-async fn damaged(objects: &Objects, segments: &[Arc<Segment>]) -> Result<Vec<Uuid>> {
-    let mut damaged = Vec::new();
+/// The segments among these that can't be read, or are not what their manifests say, and why.
+async fn unreadable(objects: &Objects, segments: &[Arc<Segment>]) -> Result<Vec<(Uuid, Error)>> {
+    let mut unreadable = Vec::new();
     let check = |segment: Arc<Segment>| async move { segment::check(objects, &segment).await };
-    let found = |segment: &Segment, looked: Result<()>| damaged.extend(looked.is_err().then_some(segment.id));
+    let found = |segment: &Segment, looked: Result<()>| {
+        unreadable.extend(looked.err().map(|error| (segment.id, error)))
+    };
     look(segments, 1, check, found).await?;
-    Ok(damaged)
+    Ok(unreadable)
 }
 
 /// Merges what is most worth it; returns how many segments fewer there are, `None` when nothing is worth it.
@@ -140,13 +156,15 @@ pub(crate) async fn once(
     chain: &mut Chain,
     writer: Uuid,
     kept_from: Option<i64>,
-    passed_over: &mut HashSet<Uuid>,
+    passed_over: &mut PassedOver,
 ) -> Result<Option<usize>> {
     let turn = store.turn_to_compact().await;
     chain.follow().await?;
     let settings = store.settings();
-    let live = chain.state().live.values();
-    let Some(choice) = choose(live, settings.compact_files, kept_from, passed_over) else {
+    let live = &chain.state().live;
+    passed_over.forget(Instant::now(), |id| live.contains_key(id));
+    let wanted = live.values().filter(|segment| !passed_over.holds(segment.id));
+    let Some(choice) = choose(wanted, settings.compact_files, kept_from, clock::now_micros()) else {
         return Ok(None);
     };
     let merge = Merge {
@@ -162,6 +180,19 @@ pub(crate) async fn once(
     let begun = clock::now_micros();
     let objects = store.objects().clone();
     // The turn is over when the work is, which may be later than that anybody waits for it.
+    let (turn, merge, unreadable) = apart(async move {
+        let unreadable = unreadable(&objects, &merge.inputs).await?;
+        Ok((turn, merge, unreadable))
+    })
+    .await?;
+    if !unreadable.is_empty() {
+        for (id, error) in unreadable {
+            let wait = if error.is_retryable() { REFUSED } else { DAMAGED };
+            passed_over.add(id, error.to_string(), Instant::now() + wait);
+        }
+        return Ok(Some(0));
+    }
+    let objects = store.objects().clone();
     let (_turn, merge, merged) = apart(async move {
         let merged = merge.run(&objects).await;
         Ok((turn, merge, merged))
@@ -169,14 +200,17 @@ pub(crate) async fn once(
     .await?;
     let added = match merged {
         Ok(added) => added,
+        // They are as they should be: there may be no room for what is made of them.
+        Err(error) if error.is_retryable() => return Err(error),
+        // One that is amiss is named; else they don't fit together, and would not the next time.
         Err(error) => {
-            let damaged = damaged(store.objects(), &merge.inputs).await?;
-            if damaged.is_empty() && error.is_retryable() {
-                return Err(error);
+            let named =
+                |segment: &Segment| matches!(&error, Error::Segment { path, .. } if *path == segment.path);
+            let any = merge.inputs.iter().any(|segment| named(segment));
+            for segment in merge.inputs.iter().filter(|segment| !any || named(segment)) {
+                let problem = format!("{} can't be merged with others: {error}", segment.path);
+                passed_over.add(segment.id, problem, Instant::now() + DAMAGED);
             }
-            tracing::warn!(%error, ?damaged, "segments are left out of compaction");
-            // Where none is damaged they don't fit together, and would not the next time.
-            passed_over.extend(if damaged.is_empty() { removed } else { damaged });
             return Ok(Some(0));
         }
     };
@@ -216,7 +250,7 @@ mod tests {
     }
 
     fn choice(live: &[Arc<Segment>], files: usize) -> Option<Choice> {
-        choose(live.iter(), files, None, &HashSet::new())
+        choose(live.iter(), files, None, 0)
     }
 
     #[test]
@@ -227,8 +261,6 @@ mod tests {
         let chosen = choice(&live, 4).unwrap();
         assert_eq!((chosen.project.as_str(), chosen.inputs.as_slice()), ("a", &live[..4]));
         assert_eq!(choice(&live, 5), None);
-        let except = HashSet::from([live[0].id]);
-        assert_eq!(choose(live.iter(), 4, None, &except), None, "what can't be read is left out");
     }
 
     #[test]
@@ -241,7 +273,7 @@ mod tests {
     fn a_segment_of_which_half_is_too_old_is_written_anew() {
         let live = [segment("a", 64, 0..=9), segment("a", 200, 0..=3)];
         let chosen = |days: i64| {
-            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), &HashSet::new());
+            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), 0);
             choice.map(|choice| choice.inputs)
         };
         assert_eq!(chosen(1), None);
@@ -249,6 +281,15 @@ mod tests {
         assert_eq!(chosen(5), Some(vec![Arc::clone(&live[0])]), "full ones, too");
         let forever = Segment { times: Span { min: i64::MIN, max: i64::MAX }, ..(*live[0]).clone() };
         assert!(is_much_expired(&forever, 0) && !is_much_expired(&forever, -1));
+    }
+
+    #[test]
+    fn a_segment_that_is_soon_to_be_merged_is_not_written_anew_for_what_is_too_old_in_it() {
+        let live = [segment("a", 2, 0..=9)];
+        let now = clock::now_micros();
+        let chosen = |now| choose(live.iter(), 2, Some(8 * DAY_MICROS), now);
+        assert_eq!(chosen(now), None);
+        assert_eq!(chosen(now + 2 * DAY_MICROS).map(|choice| choice.inputs), Some(live.to_vec()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Forgetting a user: the segments that hold events of his are replaced by ones without them. The old files go after the grace
-//! period, as always.
+//! Forgetting a user: the segments that hold events of his are replaced by ones without them. The old files go when no
+//! snapshot may need them any more, as always.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     clock, encode,
-    error::Result,
+    error::{Error, Result},
     gc,
     manifest::{Change, Published, Reason, Segment},
     objects::{Objects, apart},
@@ -27,7 +27,8 @@ pub struct Erased {
     pub next_offset: u64,
 }
 
-/// Rewrites the live segments that hold the user: his `user_id`, or his `anonymous_id` in events without a `user_id`.
+/// Rewrites the live segments that hold the user: his `user_id`, or his `anonymous_id` in events without a `user_id`. One that is
+/// damaged keeps him; all others lose him nevertheless.
 pub(crate) async fn run(store: &Store, partition: u32, project: &str, user: &str) -> Result<Erased> {
     let mut chain = store.chain(partition).await?;
     if let Some(damage) = chain.damage() {
@@ -36,16 +37,31 @@ pub(crate) async fn run(store: &Store, partition: u32, project: &str, user: &str
     let hash = encode::user_hash(user);
     let writer = Uuid::now_v7();
     let mut erased = Erased { next_offset: chain.state().next_offset, ..Erased::default() };
-    let mut without: BTreeSet<Uuid> = BTreeSet::new();
+    // Without the user, or damaged.
+    let mut done: BTreeSet<Uuid> = BTreeSet::new();
+    let mut damaged: Vec<Error> = Vec::new();
     loop {
-        let suspect = |segment: &&Arc<Segment>| segment.users.holds(hash) && !without.contains(&segment.id);
+        let suspect = |segment: &&Arc<Segment>| segment.users.holds(hash) && !done.contains(&segment.id);
         let Some(segment) = chain.state().of_project(project).find(suspect).cloned() else {
-            return Ok(erased);
+            let left = damaged.len();
+            return match damaged.into_iter().next() {
+                Some(first) => Err(Error::NotErased { left, first: Box::new(first) }),
+                None => Ok(erased),
+            };
         };
         let begun = clock::now_micros();
-        let Some((events, added)) = rewrite(store, partition, &segment, user).await? else {
-            without.insert(segment.id);
-            continue;
+        let (events, added) = match rewrite(store, partition, &segment, user).await {
+            Ok(Some(rewritten)) => rewritten,
+            Ok(None) => {
+                done.insert(segment.id);
+                continue;
+            }
+            Err(damage @ Error::Segment { .. }) => {
+                done.insert(segment.id);
+                damaged.push(damage);
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         gc::may_publish("an erasure", begun)?;
         let rewritten: Vec<Uuid> = added.iter().map(|segment| segment.id).collect();
@@ -54,7 +70,7 @@ pub(crate) async fn run(store: &Store, partition: u32, project: &str, user: &str
             Published::Done => {
                 erased.events += events;
                 erased.segments += 1;
-                without.extend(rewritten);
+                done.extend(rewritten);
             }
             // It was compacted meanwhile: the segment in its place is a suspect now.
             Published::Refused(_) => {}

@@ -84,6 +84,16 @@ pub enum Error {
         /// Events in it.
         rows: u64,
     },
+    /// A user is erased from all segments but some that are damaged.
+    #[error(
+        "the user is erased from all segments but {left}, which may still hold him: {first}; when it is back, erase him again"
+    )]
+    NotErased {
+        /// Segments that are damaged.
+        left: usize,
+        /// What is wrong with the first of them.
+        first: Box<Error>,
+    },
     /// This process does not own the partition, so it has no recent events of it.
     #[error("partition {partition} has no owner in this process: ask the process whose claim is the last")]
     NotOwner {
@@ -142,6 +152,7 @@ impl Error {
             | Error::Manifest { .. }
             | Error::Refused { .. }
             | Error::Segment { .. }
+            | Error::NotErased { .. }
             | Error::NotOwner { .. }
             | Error::Stopped { .. } => false,
         }

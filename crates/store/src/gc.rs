@@ -8,7 +8,7 @@ use std::{
 use crate::{
     clock,
     error::{Error, Result},
-    manifest::{self, Chain, GRACE, State},
+    manifest::{self, Chain, KEPT, State},
     objects::{Object, Objects},
     segment,
 };
@@ -43,7 +43,7 @@ pub(crate) fn needless<'o>(files: &'o [Object], state: &State, now_micros: i64) 
         let older = |since: i64, age| now_micros.saturating_sub(since) > clock::micros(age);
         !live.contains(path)
             && match removed.get(path) {
-                Some(since) => older(*since, GRACE),
+                Some(since) => older(*since, KEPT),
                 None => older(file.modified_micros, ORPHAN),
             }
     };
@@ -125,7 +125,7 @@ mod tests {
                     }
                     1 => {
                         state.removed.push(Removed { path: path.clone(), time_micros: removed * second });
-                        now - removed > 600
+                        now - removed > 4200
                     }
                     _ => now - written > 3600,
                 };

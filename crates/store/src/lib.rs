@@ -12,7 +12,7 @@
 //! - events as rows: `schema` the columns, `encode` and `decode`, `texts` and `map` two kinds of columns, `chosen` and
 //!   `shape` which properties have columns of their own
 //! - from a batch to a segment: `writer`, `hot` what is in memory, `segment`, `manifest`
-//! - behind the writer: `upkeep` calls `compact`, `retain` and `gc`; `delete_user`
+//! - behind the writer: `upkeep` calls `compact`, `retain` and `gc`; `passed_over` what is not compacted; `delete_user`
 //! - from a question to rows: `reader`, `damage` when that fails, `view` one form of all shapes, `table`, `numbered` tests of
 //!   texts by their numbers
 //! - `error` and `clock`
@@ -31,6 +31,7 @@ pub mod manifest;
 mod map;
 mod numbered;
 mod objects;
+mod passed_over;
 mod reader;
 mod retain;
 pub mod schema;
@@ -44,6 +45,7 @@ pub mod view;
 mod writer;
 
 pub use chosen::json;
+pub use compact::Compacted;
 pub use decode::{Decoder, property};
 pub use delete_user::Erased;
 pub use error::{Error, Result};

@@ -1,5 +1,5 @@
 //! Retention: segments whose events are all too old are dropped. Mixed ones lose theirs when they are compacted, which those are, too,
-//! of which half is too old.
+//! of which half is too old, a day after they were written at the latest.
 
 use uuid::Uuid;
 

@@ -15,12 +15,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::{
-    clock, compact,
+    clock,
+    compact::{self, Compacted},
     delete_user::{self, Erased},
     error::{Error, Result},
     hot::{CleanBatch, Hot, HotRead, Part},
     manifest::{self, Chain, Change, Published, Refusal, Segment},
     objects::{Bucket, Created, Location, Objects, apart},
+    passed_over::PassedOver,
     reader::{HotSource, Isolated, Snapshot},
     retain, segment,
     writer::Writer,
@@ -247,11 +249,12 @@ pub trait EventStore: Send + Sync {
     /// The durable events of a project in the partitions below a number, as they are now.
     async fn scan(&self, project: &str, partitions: u32) -> Result<Snapshot>;
 
-    /// Removes all durable events of a user in a partition.
+    /// Removes all durable events of a user in a partition. [`Error::NotErased`] when some segments are damaged; all others lose him
+    /// nevertheless.
     async fn delete_user(&self, partition: u32, project: &str, user: &str) -> Result<Erased>;
 
-    /// Compacts what is worth it in a partition; returns how many segments fewer there are.
-    async fn compact(&self, partition: u32) -> Result<usize>;
+    /// Compacts what is worth it in a partition.
+    async fn compact(&self, partition: u32) -> Result<Compacted>;
 
     /// Drops the segments of a partition whose events are all before a moment (microseconds since the Unix epoch); returns how
     /// many those were.
@@ -306,16 +309,17 @@ impl EventStore for Store {
         delete_user::run(self, partition, project, user).await
     }
 
-    async fn compact(&self, partition: u32) -> Result<usize> {
+    async fn compact(&self, partition: u32) -> Result<Compacted> {
         let mut chain = self.chain(partition).await?;
         let writer = Uuid::now_v7();
         let mut fewer = 0;
-        let mut passed_over = Default::default();
+        let mut passed_over = PassedOver::default();
         let kept_from = self.kept_from();
         while let Some(one) = compact::once(self, &mut chain, writer, kept_from, &mut passed_over).await? {
             fewer += one;
         }
-        Ok(fewer)
+        let passed_over = passed_over.problems().map(str::to_owned).collect();
+        Ok(Compacted { fewer, passed_over })
     }
 
     async fn retain(&self, partition: u32, from_micros: i64) -> Result<usize> {

@@ -1,6 +1,6 @@
 //! What is done for a partition behind its writer: deleting files that nobody needs, retention, compaction, checkpoints.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -14,6 +14,7 @@ use crate::{
     gc,
     hot::Hot,
     manifest::Chain,
+    passed_over::PassedOver,
     retain,
     store::Store,
     writer::Progress,
@@ -31,7 +32,7 @@ pub(crate) struct Upkeep {
     hot: Arc<watch::Sender<Hot>>,
     reports: Arc<watch::Sender<Progress>>,
     /// Segments that can't be read or merged; compaction goes on without them.
-    passed_over: HashSet<Uuid>,
+    passed_over: PassedOver,
     next_gc: Instant,
 }
 
@@ -51,7 +52,7 @@ impl Upkeep {
         hot: Arc<watch::Sender<Hot>>,
         reports: Arc<watch::Sender<Progress>>,
     ) -> Self {
-        let (store, passed_over, next_gc) = (store.clone(), HashSet::new(), Instant::now());
+        let (store, passed_over, next_gc) = (store.clone(), PassedOver::default(), Instant::now());
         Self { store, owner, chain, hot, reports, passed_over, next_gc }
     }
 
@@ -63,7 +64,7 @@ impl Upkeep {
             if let Err(error) = &tended {
                 tracing::warn!(partition = self.chain.partition(), %error, "segments can't be tended; trying again");
             }
-            let trouble = tended.err().map(|error| error.to_string());
+            let trouble = tended.err().map(|error| error.to_string()).or_else(|| self.passed_over.trouble());
             self.reports.send_if_modified(|progress| {
                 let news = progress.upkeep_trouble != trouble;
                 progress.upkeep_trouble = trouble;

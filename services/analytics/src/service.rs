@@ -20,6 +20,7 @@ use weir_proto::{
 };
 use weir_rollup::field::Field;
 use weir_runtime::{Metrics, Shutdown, server::Deadline};
+use weir_store::manifest::READABLE;
 
 use crate::{
     SERVICE,
@@ -36,8 +37,8 @@ const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
 /// Left of a call's time to tell that it was not enough.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// The longest that an export may take: what is read has no bound but what is kept.
-const EXPORT: Duration = Duration::from_secs(3600);
+/// The longest that an export may take: what is read has no bound but what is kept, and how long the store keeps it readable.
+const EXPORT: Duration = READABLE;
 
 /// The service, as tonic serves it.
 #[derive(Debug)]
@@ -153,6 +154,7 @@ impl Analytics {
         let asked = request.get_ref();
         let mut wish = export::Wish::parse(asked)?;
         let (mut seen, _) = self.seen(request, &asked.min_consistency_token).await?;
+        let deadline = Instant::now() + EXPORT;
         let range = resolve(wish.range);
         let engine = self.computing();
         if wish.needs_properties() {
@@ -160,8 +162,8 @@ impl Analytics {
                 Some(keys) => keys.into_iter().map(|key| Field::Property(key.to_owned())).collect(),
                 None => {
                     let all = Listing::properties(&ListPropertiesRequest::default())?.of(range.clone());
-                    let find =
-                        async |seen: Arc<Seen>| Ok(engine.properties(seen, all.clone(), EXPORT).await?);
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let find = async |seen: Arc<Seen>| Ok(engine.properties(seen, all.clone(), left).await?);
                     let ((found, _), whole) = self.planner.events.ask(seen, &range, find).await?;
                     seen = whole;
                     found.into_iter().map(|property| property.field).collect()
@@ -169,7 +171,8 @@ impl Analytics {
             };
             wish = wish.with_properties(keys);
         }
-        let rows = engine.export(seen.clone(), wish.of(range.clone()), EXPORT).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let rows = engine.export(seen.clone(), wish.of(range.clone()), left).await?;
         Ok(self.streamed(wish.pieces(rows, range.clone(), seen.clone()), range, seen))
     }
 

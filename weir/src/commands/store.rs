@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use weir_proto::time::timestamp;
-use weir_store::{EventStore as _, Store, manifest::Segment};
+use weir_store::{Compacted, EventStore as _, Store, manifest::Segment};
 
 use crate::{
     launch,
@@ -144,12 +144,18 @@ async fn list(store: &Store, long: bool) -> Result<()> {
 }
 
 async fn compact(store: &Store) -> Result<()> {
+    let mut bad = 0;
     for partition in partitions(store).await? {
-        let fewer = store
+        let Compacted { fewer, passed_over } = store
             .compact(partition)
             .await
             .with_context(|| format!("cannot compact partition {partition}"))?;
         output::line(format_args!("partition {partition}: {fewer} segments fewer"))?;
+        bad += passed_over.len();
+        passed_over.into_iter().for_each(output::note);
+    }
+    if bad > 0 {
+        bail!("{bad} segments could not be compacted; the others are");
     }
     Ok(())
 }

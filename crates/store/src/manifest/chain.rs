@@ -16,9 +16,8 @@ use crate::{
     objects::{Created, Objects},
 };
 
-/// How long after a checkpoint the entries that it covers are kept, and removed segments after their removal: longer than any
-/// query runs, and than any mirror goes without following.
-pub(crate) const GRACE: Duration = Duration::from_secs(600);
+/// How long after a checkpoint the entries that it covers are kept: longer than any mirror goes without following.
+pub(super) const GRACE: Duration = Duration::from_secs(600);
 /// A mirror that has not seen the chain's end for so long may have missed entries that are deleted by now, and begins anew.
 const STALE: Duration = Duration::from_secs(GRACE.as_secs() / 2);
 /// A checkpoint is written after so many entries: at one entry a minute about every hour; a start reads as many at most.

@@ -11,10 +11,18 @@ mod chain;
 mod entry;
 mod state;
 
-pub(crate) use chain::GRACE;
+use std::time::Duration;
+
 pub use chain::{Chain, Published};
 pub use entry::{Change, Entry, Kinds, Reason, Segment, Span};
 pub use state::{Refusal, Removed, State};
+
+/// How long the segments of a snapshot can be read, whatever becomes of them meanwhile. Whoever reads for longer, as no export may,
+/// finds files missing.
+pub const READABLE: Duration = Duration::from_secs(3600);
+/// How long after its removal a segment's file is deleted: a mirror may not have seen the removal yet when it gives a snapshot, and
+/// clocks differ.
+pub(crate) const KEPT: Duration = READABLE.saturating_add(chain::GRACE);
 
 /// The identity of the log whose offsets the chains speak of.
 pub(crate) const LOG: &str = "manifest/log";

@@ -3,19 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Change, Entry, FORMAT, Segment,
+    Change, Entry, FORMAT, KEPT, Segment,
     entry::{always, is_always},
 };
+use crate::clock;
 
-/// How long a removed segment is remembered, by the time in the entries. Longer than the grace period after which its file is
-/// deleted; a file that outlives even this is an orphan like any other.
-const REMEMBERED_MICROS: i64 = 3600 * 1_000_000;
+/// How long a removed segment is remembered, by the time in the entries: longer than its file is kept. A file that outlives even this
+/// is an orphan like any other.
+const REMEMBERED: Duration = KEPT.saturating_mul(2);
 
 /// A partition's chain up to one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -145,8 +147,8 @@ impl State {
         }
         self.check(&entry.change)?;
         self.version = entry.version;
-        self.removed
-            .retain(|removed| entry.time_micros.saturating_sub(removed.time_micros) < REMEMBERED_MICROS);
+        let age = |removed: &Removed| entry.time_micros.saturating_sub(removed.time_micros);
+        self.removed.retain(|removed| age(removed) < clock::micros(REMEMBERED));
         match &entry.change {
             Change::Append { end, watermark_micros, complete_since_micros, segments, .. } => {
                 self.next_offset = *end;

@@ -8,7 +8,7 @@ use std::{
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 use weir_proto::record::{self, Value};
 use weir_store::{
     CleanBatch, Error, EventStore, Reader, Settings, Store,
@@ -55,7 +55,7 @@ async fn compaction_keeps_every_event_under_concurrent_readers() {
         // Two compactors at a time: the work of one may be in vain, but nothing else.
         let others = depot.store(|settings| settings.compact_files = 4).await;
         let (some, more) = tokio::join!(store.compact(0), others.compact(0));
-        assert!(some.unwrap() + more.unwrap() > 0);
+        assert!(some.unwrap().fewer + more.unwrap().fewer > 0);
         done.send(true).unwrap();
         reading.await.unwrap();
 
@@ -139,10 +139,31 @@ async fn what_is_damaged_is_not_written_anew() {
         let _ = store.objects().create(&torn.path, altered(&whole)).await.unwrap();
         store.compact(0).await.unwrap();
         let erased = store.delete_user(0, PROJECT, &user(torn.offsets.min)).await;
-        assert!(matches!(&erased, Err(Error::Segment { path, .. }) if *path == torn.path), "{erased:?}");
+        assert!(matches!(erased, Err(Error::NotErased { left: 1, .. })), "{erased:?}");
         let after = store.scan(PROJECT, 1).await.unwrap();
         assert!(after.segments.iter().any(|segment| segment.id == torn.id), "it can be put back");
     }
+}
+
+#[tokio::test]
+async fn a_user_is_erased_from_all_segments_but_a_damaged_one() {
+    let (_faults, store) = faulty(|_| ());
+    filled(&store, 3).await;
+    let torn = Arc::clone(&store.scan(PROJECT, 1).await.unwrap().segments[1]);
+    let whole = store.objects().get(&torn.path).await.unwrap().unwrap();
+    store.objects().delete(&torn.path).await.unwrap();
+    let error = store.delete_user(0, PROJECT, &user(3)).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&torn.path) && error.contains("missing") && error.contains("all segments but 1"),
+        "{error}"
+    );
+
+    let _ = store.objects().create(&torn.path, whole).await.unwrap();
+    let left = events(&store, &store.scan(PROJECT, 1).await.unwrap()).await.into_iter();
+    let left: Vec<u64> = left.map(|(offset, _)| offset).filter(|offset| user(*offset) == user(3)).collect();
+    assert!(!left.is_empty() && left.iter().all(|offset| torn.offsets.holds(*offset)), "{left:?}");
+    let erased = store.delete_user(0, PROJECT, &user(3)).await.unwrap();
+    assert_eq!((erased.segments, erased.events), (1, left.len() as u64));
 }
 
 /// Whatever is wrong with a segment, the others are compacted.
@@ -174,6 +195,28 @@ async fn compaction_goes_on_without_what_it_can_not_read_or_merge() {
     assert_eq!(store.scan(PROJECT, 1).await.unwrap().segments.len(), 3, "they stay as they are");
 }
 
+#[tokio::test]
+async fn the_status_names_what_compaction_passes_over() {
+    let (_faults, store) = faulty(|settings| {
+        settings.compact_files = 2;
+        settings.flush_interval = Duration::from_millis(5);
+    });
+    filled(&store, 2).await;
+    let lost = Arc::clone(&store.scan(PROJECT, 1).await.unwrap().segments[0]);
+    store.objects().delete(&lost.path).await.unwrap();
+    let problems = store.compact(0).await.unwrap().passed_over;
+    assert!(matches!(&problems[..], [problem] if problem.contains(&lost.path)), "{problems:?}");
+
+    let mut writer = store.writer(0, Uuid::now_v7()).await.unwrap();
+    writer.append(batch(60..90));
+    soon("the trouble is reported", async {
+        while !writer.status().trouble.is_some_and(|trouble| trouble.contains(&lost.path)) {
+            writer.changed().await.unwrap();
+        }
+    })
+    .await;
+}
+
 /// A disk that takes nothing more: deleting what nobody needs must not wait for what can't be written.
 #[tokio::test]
 async fn what_nobody_needs_is_deleted_though_nothing_can_be_compacted() {
@@ -189,7 +232,7 @@ async fn what_nobody_needs_is_deleted_though_nothing_can_be_compacted() {
         format: FORMAT,
         version: chain.state().version + 1,
         writer: Uuid::nil(),
-        time_micros: now_micros() - 2_000_000_000,
+        time_micros: now_micros() - 5_000_000_000,
         change: Change::Replace { removed: vec![old.id], added: Vec::new(), reason: Reason::Retention },
     };
     let path = format!("manifest/0/{:020}.json", entry.version);
@@ -307,7 +350,9 @@ async fn segments_that_are_too_old_are_dropped_whole() {
 #[tokio::test]
 async fn a_segment_of_which_half_is_too_old_loses_that() {
     for depot in depots() {
-        filled(&depot.store(|_| ()).await, 2).await;
+        let store = depot.store(|_| ()).await;
+        filled(&store, 2).await;
+        seem_old(&store).await;
         let from = START_MICROS + 16_000_000;
         let store = depot
             .store(|settings| {
@@ -322,6 +367,20 @@ async fn a_segment_of_which_half_is_too_old_loses_that() {
         let expected: Vec<u64> = (first + 1..60).filter(|offset| project(*offset) == PROJECT).collect();
         assert_eq!(offsets.collect::<Vec<_>>(), expected);
     }
+}
+
+/// The store with its segments as if they had been written two days ago, which their ids tell.
+async fn seem_old(store: &Store) {
+    let mut chain = store.chain(0).await.unwrap();
+    let removed: Vec<Uuid> = chain.state().live.keys().copied().collect();
+    let written = now_micros().cast_unsigned() / 1_000_000 - 2 * 86_400;
+    let old = |segment: &Arc<Segment>| {
+        let id = Uuid::new_v7(Timestamp::from_unix(NoContext, written, 0));
+        Segment { id, ..(**segment).clone() }
+    };
+    let added = chain.state().live.values().map(old).collect();
+    let change = Change::Replace { removed, added, reason: Reason::Compaction };
+    assert_eq!(chain.publish(Uuid::now_v7(), &change).await.unwrap(), Published::Done);
 }
 
 #[tokio::test]
