@@ -167,7 +167,7 @@ impl Planner {
                 self.answered.events.inc();
                 let (kind, limit) = (&question.kind, self.query_timeout);
                 let answer = |seen| self.events.answer(kind, range.clone(), seen, limit);
-                let (mut answer, seen) = self.events.ask(seen, &range, answer).await?;
+                let (mut answer, seen) = self.events.ask(seen, &kind.reads(&range)?, answer).await?;
                 question::info(&mut answer).notes = seen.notes(&question.named);
                 Ok(answer)
             }
