@@ -25,11 +25,11 @@ pub(crate) async fn look<L: Future<Output = Result<()>>>(
     look: impl Fn(Arc<Segment>) -> L,
     mut found: impl FnMut(&Segment, Result<()>),
 ) -> Result<()> {
-    let looks = segments.iter().cloned().map(|segment| {
+    let look = |segment: Arc<Segment>| {
         let look = look(Arc::clone(&segment));
         async move { (segment, look.await) }
-    });
-    let mut looks = stream::iter(looks).buffer_unordered(at_a_time);
+    };
+    let mut looks = stream::iter(segments.iter().cloned().map(look)).buffer_unordered(at_a_time);
     let mut answered = false;
     let mut refused: Vec<(Arc<Segment>, Error)> = Vec::new();
     while let Some((segment, looked)) = looks.next().await {
@@ -45,11 +45,66 @@ pub(crate) async fn look<L: Future<Output = Result<()>>>(
         }
     }
     drop(looks);
-    for (segment, error) in refused {
-        if !answered {
-            return Err(error);
-        }
-        found(&segment, look(Arc::clone(&segment)).await);
+    if !answered {
+        return refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error));
+    }
+    let again = refused.into_iter().map(|(segment, _)| look(segment));
+    let mut again = stream::iter(again).buffer_unordered(at_a_time);
+    while let Some((segment, looked)) = again.next().await {
+        found(&segment, looked);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, collections::BTreeMap};
+
+    use tokio::task::yield_now;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::manifest::Span;
+
+    fn segment(rows: u64) -> Arc<Segment> {
+        Arc::new(Segment {
+            id: Uuid::now_v7(),
+            project: String::new(),
+            path: String::new(),
+            rows,
+            bytes: 1,
+            checksum: String::new(),
+            offsets: Span::of(0),
+            times: Span::of(0),
+            users: Span::of(0),
+            late: 0,
+            columns: Vec::new(),
+            names: None,
+            properties: BTreeMap::new(),
+            more_properties: false,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_looked_at_again_as_many_at_a_time() {
+        const AT_A_TIME: usize = 3;
+        // All but the first are refused.
+        let segments: Vec<_> = (0..7).map(segment).collect();
+        let (looks, open, most) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let refuse = async |segment: Arc<Segment>| {
+            looks.set(looks.get() + 1);
+            open.set(open.get() + 1);
+            if looks.get() > segments.len() {
+                most.set(most.get().max(open.get()));
+            }
+            yield_now().await;
+            open.set(open.get() - 1);
+            let lost = || Error::Unavailable { what: "read it".to_owned(), source: "lost a sector".into() };
+            if segment.rows == 0 { Ok(()) } else { Err(lost()) }
+        };
+        let mut damaged = 0;
+        let found = |_: &Segment, looked: Result<()>| damaged += usize::from(looked.is_err());
+        look(&segments, AT_A_TIME, refuse, found).await.unwrap();
+        assert_eq!((looks.get(), most.get(), damaged), (13, AT_A_TIME, 6));
+    }
 }

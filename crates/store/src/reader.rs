@@ -8,7 +8,7 @@
 //! name it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
     ops::Range,
     sync::{Arc, Mutex as Lock, MutexGuard, PoisonError},
@@ -60,7 +60,7 @@ pub struct Reader {
     /// By partition; `None` until its chain was read once.
     mirrors: Vec<Mutex<Option<Chain>>>,
     isolated: Lock<Isolated>,
-    /// Segments that were read to their ends and are sound, and since when that is known. Locked while others are read.
+    /// Segments that were read to their ends and were sound, and when that began. Locked while others are read.
     sound: Mutex<HashMap<Uuid, Instant>>,
 }
 
@@ -137,7 +137,7 @@ impl Reader {
     ///
     /// Files that are gone or have another size are looked for first; then those that may hold events of the range are read and
     /// compared with their checksums, once for all questions that wait for it. What is found counts at once, also when the caller
-    /// does not wait for the end.
+    /// does not wait for the end, and the next look begins with what this one did not come to.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the store does not answer: nothing is known about its segments then.
@@ -153,10 +153,13 @@ impl Reader {
         if self.has_isolated(snapshot) {
             return Ok(true);
         }
-        // What was looked at before tells nothing about why the question failed.
-        sound.retain(|_, since| failed <= *since);
+        let live: HashSet<Uuid> = snapshot.segments.iter().map(|segment| segment.id).collect();
+        sound.retain(|id, _| live.contains(id));
+        // What was sound before tells nothing about why the question failed, but it is the least likely reason.
+        let is_unknown = |segment: &&Arc<Segment>| sound.get(&segment.id).is_none_or(|since| *since < failed);
         let asked = snapshot.segments.iter().filter(|segment| segment.times.meets(range));
-        let asked: Vec<_> = asked.filter(|segment| !sound.contains_key(&segment.id)).cloned().collect();
+        let mut asked: Vec<_> = asked.filter(is_unknown).cloned().collect();
+        asked.sort_by_key(|segment| sound.get(&segment.id).copied());
         let since = Instant::now();
         let verify = |segment: Arc<Segment>| async move { self.store.verify(&segment).await };
         let found = |segment: &Segment, looked: Result<()>| {

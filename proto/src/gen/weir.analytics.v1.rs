@@ -306,8 +306,8 @@ pub struct ResultInfo {
     /// events.
     #[prost(uint64, tag = "5")]
     pub late_events: u64,
-    /// Set when the rollup or the events have been kept only since this moment and the range asked for begins earlier: events that
-    /// arrived before it are missing, all or some of them.
+    /// Set when the rollup or the events have been kept only since this moment and what was read begins earlier: the range, the one
+    /// that it is compared with, or the first rolling bucket. Events that arrived before it are missing, all or some of them.
     #[prost(message, optional, tag = "6")]
     pub coverage_start_time: ::core::option::Option<::prost_types::Timestamp>,
     /// Cells or rows that were read.

@@ -7,7 +7,7 @@
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use prost_types::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use weir_proto::analytics::v1::{ResultInfo, result_info::Source};
 use weir_rollup::level::Whole;
 use weir_runtime::{Metrics, clock::now_micros, metrics::Counter};
@@ -71,6 +71,14 @@ impl Planner {
             Err(declined) => self.events(question, declined, wanted, patience).await?,
         };
         limit.hold(self.answer(question, plan)).await
+    }
+
+    /// Looks which segments are damaged that a question about a range could not read, for as long as a question may take.
+    pub(crate) async fn isolate(self: Arc<Self>, seen: Arc<Seen>, reads: Range<i64>) {
+        let looked = timeout(self.query_timeout, self.events.isolate(&seen, &reads)).await;
+        if looked.is_err() {
+            tracing::warn!("not all segments could be looked at in time");
+        }
     }
 
     /// The cells that answer a question, or why none do although the events may.
@@ -167,7 +175,7 @@ impl Planner {
                 self.answered.events.inc();
                 let (kind, limit) = (&question.kind, self.query_timeout);
                 let answer = |seen| self.events.answer(kind, range.clone(), seen, limit);
-                let (mut answer, seen) = self.events.ask(seen, &range, answer).await?;
+                let (mut answer, seen) = self.events.ask(seen, &kind.reads(&range)?, answer).await?;
                 question::info(&mut answer).notes = seen.notes(&question.named);
                 Ok(answer)
             }

@@ -185,7 +185,8 @@ impl Analytics {
         Ok(self.streamed(sql::parts(rows, seen.clone(), started), resolve(None), seen))
     }
 
-    /// An answer in parts. Where a segment turns out to be damaged, the next question is answered without it.
+    /// An answer in parts. Where a segment turns out to be damaged, that is told at once, and the next question is answered without
+    /// it.
     fn streamed<T: Send + 'static>(
         &self,
         parts: impl Stream<Item = Result<T, Error>> + Send + 'static,
@@ -193,14 +194,11 @@ impl Analytics {
         seen: Arc<Seen>,
     ) -> Streamed<T> {
         let planner = Arc::clone(&self.planner);
-        let parts = parts.then(move |part| {
-            let (planner, range, seen) = (Arc::clone(&planner), range.clone(), Arc::clone(&seen));
-            async move {
-                if let Err(Error::Unreadable(_)) = part {
-                    planner.events.isolate(&seen, &range).await;
-                }
-                part.map_err(Status::from)
+        let parts = parts.map(move |part| {
+            if let Err(Error::Unreadable(_)) = part {
+                tokio::spawn(Arc::clone(&planner).isolate(Arc::clone(&seen), range.clone()));
             }
+            part.map_err(Status::from)
         });
         parts.boxed()
     }

@@ -1,6 +1,7 @@
 //! The whole service on a real log, over real gRPC and HTTP.
 
 mod cancelled;
+mod missing;
 mod questions;
 
 use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
@@ -26,7 +27,7 @@ use weir_proto::{
 use weir_runtime::{
     Config, Context, Listeners, Metrics, Shutdown, clock::now_micros, config::RollupDefinition,
 };
-use weir_store::Store;
+use weir_store::{Settings, Store};
 
 use crate::{
     snapshot,
@@ -67,15 +68,32 @@ impl System {
     }
 
     async fn start_on(log: Arc<dyn EventLog>, dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
-        let system = Self::launch(log, dir, change).await;
-        while !system.get("/readyz").await.starts_with("HTTP/1.1 200") {
+        Self::launch(log, dir, change).await.ready().await
+    }
+
+    async fn start_over(store: Store, dir: &Path) -> Self {
+        Self::launch_over(store, open_log(dir).await, dir, |_| {}).await.ready().await
+    }
+
+    async fn ready(self) -> Self {
+        while !self.get("/readyz").await.starts_with("HTTP/1.1 200") {
             tokio::task::yield_now().await;
         }
-        system
+        self
     }
 
     /// Does not wait until it is ready.
     async fn launch(log: Arc<dyn EventLog>, dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
+        let store = Store::open(Settings::folder(dir.join("store"))).await.unwrap();
+        Self::launch_over(store, log, dir, change).await
+    }
+
+    async fn launch_over(
+        store: Store,
+        log: Arc<dyn EventLog>,
+        dir: &Path,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config { data_dir: dir.to_owned(), ..Config::default() };
         config.rollups.dimensions = vec!["platform".to_owned()];
         config.rollups.numeric = vec!["price".to_owned()];
@@ -89,7 +107,6 @@ impl System {
         let shutdown = Shutdown::new();
         let context = Context::new(config, shutdown.clone());
         let metrics = context.metrics.clone();
-        let store = Store::open(weir_store::Settings::folder(dir.join("store"))).await.unwrap();
         let serving = crate::serve(context, log.clone(), store.clone(), listeners);
         let served = tokio::spawn(async move { serving.await.unwrap() });
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();

@@ -84,7 +84,7 @@ enum By {
 
 /// What to read for a question.
 pub(super) fn scan(question: &Question, grid: &Grid) -> (Scan, Layout) {
-    let mut scan = Scan::of(&(grid.start(question.range.start)..question.range.end));
+    let mut scan = Scan::of(&grid.reads(&question.range));
     if !question.filter.is_empty() {
         let condition = scan.filter(&question.filter);
         scan.keep(condition);

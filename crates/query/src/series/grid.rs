@@ -42,9 +42,9 @@ impl Grid {
         self.lead
     }
 
-    /// The first moment that is read, of a question about a range that begins at `start`.
-    pub(super) fn start(&self, start: i64) -> i64 {
-        if self.lead > 0 { self.read[0].start } else { start }
+    /// The moments that are read, of a question about a range.
+    pub(super) fn reads(&self, range: &Range<i64>) -> Range<i64> {
+        if self.lead > 0 { self.read[0].start..range.end } else { range.clone() }
     }
 
     /// How many buckets there are where a bucket that is read as two is one.
@@ -86,7 +86,7 @@ mod tests {
     fn a_bucket_in_which_the_range_begins_is_read_as_two() {
         let grid = Grid::new(25, vec![0..10, 10..20], vec![20..30, 30..40]);
         assert_eq!(grid.read(), [0..10, 10..20, 20..25, 25..30, 30..40]);
-        assert_eq!((grid.lead(), grid.start(25), grid.len()), (3, 0, 4));
+        assert_eq!((grid.lead(), grid.reads(&(25..35)), grid.len()), (3, 0..35, 4));
         assert_eq!((0..5).map(|read| grid.place(read)).collect::<Vec<_>>(), [0, 1, 2, 2, 3]);
         assert_eq!([grid.of(0..2), grid.of(1..3), grid.of(2..3), grid.of(3..4)], [0..2, 1..4, 2..4, 4..5]);
         assert_eq!((grid.answered(), grid.buckets()), (2..4, vec![20..30, 30..40]));
@@ -96,7 +96,7 @@ mod tests {
     fn otherwise_each_is_read_as_it_is() {
         for start in [20, 25] {
             let grid = Grid::new(start, Vec::new(), vec![20..30, 30..40]);
-            assert_eq!((grid.lead(), grid.start(start), grid.answered()), (0, start, 0..2));
+            assert_eq!((grid.lead(), grid.reads(&(start..35)), grid.answered()), (0, start..35, 0..2));
             assert_eq!(grid.buckets(), grid.read());
         }
         let grid = Grid::new(20, vec![0..10, 10..20], vec![20..30, 30..40]);

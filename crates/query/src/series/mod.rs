@@ -139,6 +139,14 @@ impl Question {
         })
     }
 
+    /// The moments of the events that the answer is read from: a rolling window reaches back before the range.
+    ///
+    /// # Errors
+    /// As [`Engine::series`], where the question breaks a rule.
+    pub fn reads(&self) -> Result<Range<i64>, Error> {
+        Ok(self.grid()?.reads(&self.range))
+    }
+
     /// The buckets of the answer and those to read for it.
     fn grid(&self) -> Result<Grid, Error> {
         if self.measures.is_empty() {

@@ -10,7 +10,8 @@ use crate::Error;
 impl Question {
     /// The same question about the range before: without an interval as long, ending where this one begins. With one it has as
     /// many buckets, so that months are compared with months and days with days, however long these are; it begins and ends as
-    /// long after the beginnings of its first and last bucket as this one.
+    /// long after the beginnings of its first and last bucket as this one. Where its first bucket is too short for that, as February
+    /// is for what begins on 31 March, as much of this bucket's end is compared as of the other's.
     ///
     /// # Errors
     /// [`Error::Question`] and [`Error::TooLarge`] where the range has too many buckets or leaves the calendar.
@@ -48,7 +49,13 @@ fn before(
         nearest.get_or_insert_with(|| earlier.clone());
     }
     let nearest = if shared { first.clone() } else { nearest.unwrap_or_else(|| first.clone()) };
-    let start = (earlier.start + (range.start - first.start)).min(earlier.end - 1);
+    let as_far = earlier.start + (range.start - first.start);
+    let start = if as_far < earlier.end {
+        as_far
+    } else {
+        let length = range.end.min(first.end) - range.start;
+        earlier.start.max(earlier.end - length)
+    };
     // A whole bucket is compared with a whole one, however long that is.
     let end = if range.end >= last.end {
         nearest.end
@@ -108,6 +115,28 @@ mod tests {
                 "2024-03-01T00:00",
                 "2024-03-31T00:00",
                 "2024-02-01T00:00 to 2024-03-01T00:00",
+            ),
+            // February has no 29th.
+            (
+                "UTC",
+                Interval::Month,
+                "2023-03-29T00:00",
+                "2023-04-01T00:00",
+                "2023-02-26T00:00 to 2023-03-01T00:00",
+            ),
+            (
+                "UTC",
+                Interval::Month,
+                "2023-03-31T00:00",
+                "2023-04-01T00:00",
+                "2023-02-28T00:00 to 2023-03-01T00:00",
+            ),
+            (
+                "UTC",
+                Interval::Month,
+                "2023-03-30T00:00",
+                "2023-04-11T00:00",
+                "2023-02-27T00:00 to 2023-03-11T00:00",
             ),
             // A day, from the middle of an hour to the middle of an hour.
             (

@@ -32,7 +32,7 @@ pub(super) async fn count(
     column: usize,
     merged: &mut Merged,
 ) -> Result<Read, Error> {
-    let mut scan = Scan::of(&(grid.start(question.range.start)..question.range.end));
+    let mut scan = Scan::of(&grid.reads(&question.range));
     let condition = scan.filter(&question.filter).and(scan.filter(&measured.filter));
     let silent = scan.column(Column::Core(name::SESSION_ID)).is_null();
     scan.keep(condition.clone().or(silent));

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
-use weir_store::{Error, EventStore, HotRead, HotSource, Reader};
+use weir_store::{Error, EventStore, HotRead, HotSource, Reader, Store};
 
 use crate::{
     depot::{depots, faulty},
@@ -108,6 +108,14 @@ async fn a_damaged_partition_is_named_and_the_others_answer() {
     }
 }
 
+/// Changes one byte of the first column of a segment; its size and footer are what they were.
+async fn tear(store: &Store, path: &str) {
+    let mut bytes = store.objects().get(path).await.unwrap().unwrap().to_vec();
+    bytes[64] ^= 0x55;
+    store.objects().delete(path).await.unwrap();
+    let _ = store.objects().create(path, bytes.into()).await.unwrap();
+}
+
 #[tokio::test]
 async fn segments_that_are_gone_or_torn_are_left_out_and_named_and_the_rest_answers() {
     for depot in depots() {
@@ -129,11 +137,7 @@ async fn segments_that_are_gone_or_torn_are_left_out_and_named_and_the_rest_answ
         assert!(rest.missing[0].problem.contains("is missing: put it back"), "{}", rest.missing[0].problem);
         assert_eq!(crate::fixture::events(&store, &rest).await.len(), 16);
 
-        // One byte of the first column is not what it was; size and footer are.
-        let mut bytes = store.objects().get(&torn.path).await.unwrap().unwrap().to_vec();
-        bytes[64] ^= 0x55;
-        store.objects().delete(&torn.path).await.unwrap();
-        let _ = store.objects().create(&torn.path, bytes.into()).await.unwrap();
+        tear(&store, &torn.path).await;
         let elsewhere = torn.times.max + 1..i64::MAX;
         assert!(!reader.isolate(&rest, &elsewhere).await.unwrap(), "nobody asked for what it holds");
         assert!(reader.isolate(&rest, &all).await.unwrap());
@@ -172,11 +176,7 @@ async fn what_is_found_damaged_counts_before_the_last_file_is_read() {
     }
     let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
     let whole = reader.snapshot(PROJECT).await.unwrap();
-    let torn = &whole.segments[0];
-    let mut bytes = store.objects().get(&torn.path).await.unwrap().unwrap().to_vec();
-    bytes[64] ^= 0x55;
-    store.objects().delete(&torn.path).await.unwrap();
-    let _ = store.objects().create(&torn.path, bytes.into()).await.unwrap();
+    tear(&store, &whole.segments[0].path).await;
 
     // The others are never read to their ends.
     *faults.reading.lock().unwrap() = Some(Arc::new(Semaphore::new(1)));
@@ -187,6 +187,43 @@ async fn what_is_found_damaged_counts_before_the_last_file_is_read() {
     };
     tokio::select! {
         ended = reader.isolate(&whole, &(i64::MIN..i64::MAX)) => panic!("it waits for the other files: {ended:?}"),
+        () = soon("the torn one is left out", found) => {}
+    }
+}
+
+/// Nobody may ever have the time to wait until all files are read.
+#[tokio::test]
+async fn a_look_goes_on_where_the_one_before_was_cut_off() {
+    let (faults, store) = faulty(|_| ());
+    for start in [0, 10, 20, 30] {
+        store.append(0, Uuid::now_v7(), batch(start..start + 10)).await.unwrap();
+    }
+    let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
+    let whole = reader.snapshot(PROJECT).await.unwrap();
+    tear(&store, &whole.segments[3].path).await;
+
+    // Each time one file is read to its end, and no other.
+    let look = || {
+        *faults.reading.lock().unwrap() = Some(Arc::new(Semaphore::new(1)));
+        reader.isolate(&whole, &(i64::MIN..i64::MAX))
+    };
+    let third = async {
+        while faults.read.load(Ordering::SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = look() => panic!("it does not wait for the files: {ended:?}"),
+        () = soon("the third is begun", third) => {}
+    }
+    assert_eq!(reader.snapshot(PROJECT).await.unwrap().missing, []);
+    let found = async {
+        while reader.snapshot(PROJECT).await.unwrap().missing.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = look() => panic!("it does not wait for the files: {ended:?}"),
         () = soon("the torn one is left out", found) => {}
     }
 }

@@ -101,20 +101,20 @@ impl Events {
         }
     }
 
-    /// Asks a question about the events in a range. Where a segment turns out to be damaged, it is asked again without it. Gives the
-    /// events that the answer is about, too.
+    /// Asks a question that reads the events in a range. Where a segment turns out to be damaged, it is asked again without it. Gives
+    /// the events that the answer is about, too.
     ///
     /// # Errors
     /// Of the question.
     pub(crate) async fn ask<T, A: Future<Output = Result<T, Error>>>(
         &self,
         mut seen: Arc<Seen>,
-        range: &Range<i64>,
+        reads: &Range<i64>,
         ask: impl Fn(Arc<Seen>) -> A,
     ) -> Result<(T, Arc<Seen>), Error> {
         for _ in 0..DAMAGES {
             match ask(Arc::clone(&seen)).await {
-                Err(Error::Unreadable(_)) if self.isolate(&seen, range).await => {
+                Err(Error::Unreadable(_)) if self.isolate(&seen, reads).await => {
                     seen = self.now(&Wanted::default(), Instant::now()).await?;
                 }
                 asked => return Ok((asked?, seen)),
@@ -123,9 +123,10 @@ impl Events {
         Ok((ask(Arc::clone(&seen)).await?, seen))
     }
 
-    /// Looks which segments are damaged, so that later questions leave them out. Whether there are any.
-    pub(crate) async fn isolate(&self, seen: &Seen, range: &Range<i64>) -> bool {
-        self.reader.isolate(&seen.snapshot, range).await.unwrap_or_else(|error| {
+    /// Looks which segments are damaged, of those that a question about a range reads, so that later ones leave them out. Whether
+    /// there are any.
+    pub(crate) async fn isolate(&self, seen: &Seen, reads: &Range<i64>) -> bool {
+        self.reader.isolate(&seen.snapshot, reads).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "segments could not be looked at");
             false
         })
@@ -227,7 +228,7 @@ impl Seen {
         !self.snapshot.stale.is_empty() || !self.snapshot.missing.is_empty()
     }
 
-    /// What an answer from these events says about itself.
+    /// What an answer from those of these events that are in a range says about itself.
     pub(crate) fn info(&self, range: &Range<i64>, read: Read, exact: bool) -> ResultInfo {
         let Snapshot { next_offsets, stale, segments, missing, .. } = &self.snapshot;
         let counted: BTreeMap<u32, u64> = next_offsets

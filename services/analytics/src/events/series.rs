@@ -18,6 +18,8 @@ use crate::question::{Measures, interval_number};
 pub(crate) struct Asked {
     question: Question,
     answer: Answer,
+    /// The moments of the events that were read.
+    reads: Range<i64>,
     /// Where it is compared: the range before, and the same measured there.
     before: Option<(Range<i64>, Answer)>,
 }
@@ -27,6 +29,18 @@ impl Asked {
     fn earlier(&self) -> Option<HashMap<&Values, &Series>> {
         let (_, before) = self.before.as_ref()?;
         Some(before.series.iter().map(|series| (&series.values, series)).collect())
+    }
+
+    fn info(&self, seen: &Seen) -> pb::ResultInfo {
+        let Self { question, answer, reads, .. } = self;
+        let exact = |figure: &Figure| figure.estimate.is_none_or(|estimate| estimate.exact);
+        let all = answer.series.iter().all(|series| series.totals.iter().all(exact))
+            && answer.totals.iter().all(exact);
+        // What is missing may be missing from any moment that was read; the answer is about the range all the same.
+        pb::ResultInfo {
+            start_time: Some(timestamp(question.range.start)),
+            ..seen.info(reads, answer.read, all)
+        }
     }
 }
 
@@ -42,6 +56,7 @@ impl Measures {
         seen: &Arc<Seen>,
         limit: Duration,
     ) -> Result<Asked, Error> {
+        let reads = self.reads(range.clone())?;
         let question = self.of(range);
         let answer = engine.series(seen.clone(), question.clone(), limit).await?;
         if self.fill_empty && answer.series.len().saturating_mul(answer.buckets.len()) > question.max_points {
@@ -57,7 +72,7 @@ impl Measures {
         } else {
             None
         };
-        Ok(Asked { question, answer, before })
+        Ok(Asked { question, answer, reads, before })
     }
 
     /// What is measured where there are no events: none of what is counted, no average of it.
@@ -105,7 +120,7 @@ impl Measures {
             series: series.collect(),
             omitted_series: answer.omitted_series as u64,
             interval: question.interval.map(interval_number).unwrap_or_default().into(),
-            info: Some(info(question, answer, seen)),
+            info: Some(asked.info(seen)),
             previous_range: asked.before.as_ref().map(|(before, _)| range(before)),
         }
     }
@@ -147,7 +162,7 @@ impl Measures {
 
     /// The response with rows.
     pub(crate) fn breakdown_response(&self, asked: &Asked, seen: &Seen) -> pb::QueryBreakdownResponse {
-        let Asked { question, answer, before } = asked;
+        let Asked { answer, before, .. } = asked;
         let nothing = self.nothing(answer);
         let earlier = asked.earlier();
         let rows = answer.series.iter().map(|one| {
@@ -163,7 +178,7 @@ impl Measures {
             rows: rows.collect(),
             omitted_rows: answer.omitted_series as u64,
             totals: answer.totals.iter().map(to_figure).collect(),
-            info: Some(info(question, answer, seen)),
+            info: Some(asked.info(seen)),
             previous_totals: before
                 .as_ref()
                 .map_or_else(Vec::new, |(_, before)| before.totals.iter().map(to_figure).collect()),
@@ -182,11 +197,4 @@ fn to_figure(of: &Figure) -> pb::Figure {
 
 fn range(of: &Range<i64>) -> pb::TimeRange {
     pb::TimeRange { start_time: Some(timestamp(of.start)), end_time: Some(timestamp(of.end)), last: None }
-}
-
-fn info(question: &Question, answer: &Answer, seen: &Seen) -> pb::ResultInfo {
-    let exact = |figure: &Figure| figure.estimate.is_none_or(|estimate| estimate.exact);
-    let all =
-        answer.series.iter().all(|series| series.totals.iter().all(exact)) && answer.totals.iter().all(exact);
-    seen.info(&question.range, answer.read, all)
 }

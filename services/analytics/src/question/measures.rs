@@ -116,6 +116,21 @@ impl Measures {
         series::Question { interval: chosen.or(self.asked.interval), range, ..self.asked.clone() }
     }
 
+    /// The moments of the events that the answer about a range is read from. They begin before it where it is compared or windows
+    /// reach back.
+    ///
+    /// # Errors
+    /// When the question breaks a rule.
+    pub(crate) fn reads(&self, range: Range<i64>) -> Result<Range<i64>, weir_query::Error> {
+        let question = self.of(range);
+        let reads = question.reads()?;
+        if !self.compare {
+            return Ok(reads);
+        }
+        let before = question.preceding()?.reads()?;
+        Ok(before.start.min(reads.start)..reads.end)
+    }
+
     /// What is measured, without the measures' own filters.
     pub(crate) fn measures(&self) -> Vec<Measure> {
         self.asked.measures.iter().map(|measured| measured.measure.clone()).collect()

@@ -15,6 +15,8 @@ mod named;
 mod range;
 pub(crate) mod reader;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use prost::Message as _;
 use weir_proto::{
@@ -122,6 +124,23 @@ impl Kind {
             Self::Retention(question) => Some(question.range),
             Self::Paths(question) => Some(question.range),
             Self::UserEvents(question) => question.range,
+        }
+    }
+
+    /// The moments of the events that the answer about a range is read from.
+    ///
+    /// # Errors
+    /// When the question breaks a rule.
+    pub(crate) fn reads(&self, range: &Range<i64>) -> Result<Range<i64>, weir_query::Error> {
+        match self {
+            Self::Counts(Counts::TimeSeries(measures) | Counts::Breakdown(measures)) => {
+                measures.reads(range.clone())
+            }
+            Self::Counts(Counts::Summary(_))
+            | Self::Funnel(_)
+            | Self::Retention(_)
+            | Self::Paths(_)
+            | Self::UserEvents(_) => Ok(range.clone()),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The consumer of one partition: counts events and stores them.
-struct Consumer {
+pub(super) struct Consumer {
     partition: u32,
     counts: Writer,
     stored: weir_store::Writer,
@@ -36,7 +36,7 @@ impl Consumer {
     }
 
     /// Takes events in, as a consumer does: they are stored before they are counted. The token of the last one.
-    async fn take(&mut self, system: &System, events: &[Event]) -> (u32, u64) {
+    pub(super) async fn take(&mut self, system: &System, events: &[Event]) -> (u32, u64) {
         let counted = self.counts.batch(events);
         self.take_counted(system, events, counted).await
     }
@@ -63,7 +63,7 @@ impl Consumer {
     }
 
     /// Goes on after everything is written to segments.
-    async fn flush(self, system: &System) -> Self {
+    pub(super) async fn flush(self, system: &System) -> Self {
         self.stored.drain().await.unwrap();
         let stored = system.store.writer(self.partition, Uuid::new_v4()).await.unwrap();
         Self { partition: self.partition, counts: self.counts, stored }
@@ -71,7 +71,7 @@ impl Consumer {
 }
 
 /// Those of all partitions.
-async fn consumers(system: &System) -> [Consumer; 2] {
+pub(super) async fn consumers(system: &System) -> [Consumer; 2] {
     [Consumer::claim(system, 0).await, Consumer::claim(system, 1).await]
 }
 
@@ -98,7 +98,7 @@ fn funnel(steps: &[&str]) -> QueryFunnelRequest {
     }
 }
 
-fn breakdown(field: &str) -> QueryBreakdownRequest {
+pub(super) fn breakdown(field: &str) -> QueryBreakdownRequest {
     QueryBreakdownRequest {
         time_range: around_now(),
         group_by: vec![field.to_owned()],
@@ -144,7 +144,7 @@ fn every_kind() -> Vec<Query> {
 }
 
 /// Asks a question of any kind, of at least these events.
-async fn ask(system: &System, mut query: Query, min_consistency_token: String) -> Answer {
+pub(super) async fn ask(system: &System, mut query: Query, min_consistency_token: String) -> Answer {
     let mut client = system.client.clone();
     macro_rules! asked {
         ($request:expr, $method:ident, $kind:ident) => {{
@@ -164,7 +164,7 @@ async fn ask(system: &System, mut query: Query, min_consistency_token: String) -
 }
 
 /// The answer without what it says about itself, and that.
-fn apart(mut answer: Answer) -> (Answer, ResultInfo) {
+pub(super) fn apart(mut answer: Answer) -> (Answer, ResultInfo) {
     let info = std::mem::take(question::info(&mut answer));
     (answer, info)
 }
