@@ -3,6 +3,7 @@
 
 use std::{
     path::PathBuf,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -10,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use reqwest::Client;
 use serde_json::{Value, json};
-use weir_tests::{process::PATIENCE, system::System};
+use weir_tests::{
+    process::{self, PATIENCE},
+    system::System,
+};
 
 /// Segments come about soon, so that there are some to lose; questions may take 2 s.
 const SETTINGS: [(&str, &str); 2] =
@@ -54,6 +58,18 @@ impl Weir {
         // SQL is answered by server-sent events, of which the last tells how it ended.
         let last = text.lines().filter_map(|line| line.strip_prefix("data: ")).next_back();
         Ok((status, serde_json::from_str(last.unwrap_or(&text)).context(text)?))
+    }
+
+    /// What a question on the command line says on standard error.
+    fn noted(&self, question: &[&str]) -> Result<String> {
+        let output = Command::new(process::binary())
+            .arg("query")
+            .args(question)
+            .env("WEIR_ENDPOINT", self.system.addresses.endpoint())
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(output.status.success(), "{question:?}: {output:?}");
+        Ok(String::from_utf8(output.stderr)?)
     }
 
     /// How many users there are by an exact count, and what the answer says about itself. No two questions are the same, so that
@@ -224,5 +240,18 @@ async fn a_segment_that_is_lost_or_torn_is_named_and_the_rest_answers() -> Resul
     let token = weir.send(100..103).await?;
     let (users, _) = weir.users(&token).await?;
     ensure!(users == 7, "{users} users");
+
+    // Programs read standard output.
+    for question in [
+        &["funnel", "--steps", "view,buy", "--last", "1d", "--csv"][..],
+        &["funnel", "--steps", "view,buy", "--last", "1d", "--json"],
+        &["user", "user-100", "--csv"],
+        &["events", "--csv"],
+        &["properties", "--json"],
+        &["sql", "select count(*) from events", "--csv"],
+    ] {
+        let told = weir.noted(question)?;
+        ensure!(told.contains("incomplete: segment"), "{question:?}: {told}");
+    }
     Ok(())
 }

@@ -167,12 +167,6 @@ pub(crate) fn provenance(info: &ResultInfo, zone: &TimeZone) -> String {
     if info.late_events > 0 {
         parts.push(format!("{} late", grouped(info.late_events)));
     }
-    if let Some(coverage) = &info.coverage_start_time {
-        parts.push(format!(
-            "incomplete: only what arrived since {}",
-            time(moment::from_proto(coverage), zone)
-        ));
-    }
     parts.join(" · ")
 }
 

@@ -9,6 +9,7 @@ use weir_proto::analytics::v1::{
 
 use super::{
     form::Shape,
+    note_lacking,
     show::{footer, records},
 };
 use crate::{
@@ -80,6 +81,9 @@ pub(super) async fn events(args: Events, now: Timestamp) -> Result<()> {
     };
     let answer = connection.analytics()?.list_event_names(shape.request(request)).await;
     let answer = answer.map_err(|status| connection.explain(status))?.into_inner();
+    if shape.json || shape.csv {
+        note_lacking(answer.info.as_ref(), &range.zone);
+    }
     if shape.json {
         return Ok(output::line(protojson::to_pretty(&answer))?);
     }
@@ -105,6 +109,9 @@ pub(super) async fn properties(args: Properties, now: Timestamp) -> Result<()> {
     };
     let answer = connection.analytics()?.list_properties(shape.request(request)).await;
     let answer = answer.map_err(|status| connection.explain(status))?.into_inner();
+    if shape.json || shape.csv {
+        note_lacking(answer.info.as_ref(), &range.zone);
+    }
     if shape.json {
         return Ok(output::line(protojson::to_pretty(&answer))?);
     }

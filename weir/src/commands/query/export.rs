@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use weir_proto::analytics::v1::{ExportEventsRequest, export_events_request};
 
-use super::{form::Which, note_missing, show::footer};
+use super::{form::Which, note_lacking, show::footer};
 use crate::{
     ask::{filter, range::Range},
     client::Connection,
@@ -130,7 +130,7 @@ pub(super) async fn run(args: Export, now: Timestamp) -> Result<()> {
             output::text(footer(info, &args.range.zone))?;
         }
     } else {
-        note_missing(info.as_ref());
+        note_lacking(info.as_ref(), &args.range.zone);
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ mod user;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use weir_proto::analytics::v1::ResultInfo;
 
 use crate::{output, usage::Usage};
@@ -82,7 +82,7 @@ pub(crate) async fn run(query: Query) -> Result<()> {
     question::run(asked.map_err(Usage::from)?).await
 }
 
-/// Tells on standard error what an answer lacks, where standard output has no place for it.
-fn note_missing(info: Option<&ResultInfo>) {
-    info.into_iter().flat_map(show::missing).for_each(output::note);
+/// Tells on standard error what an answer lacks, where standard output is for programs.
+fn note_lacking(info: Option<&ResultInfo>, zone: &TimeZone) {
+    info.into_iter().flat_map(|info| show::lacking(info, zone)).for_each(output::note);
 }

@@ -50,6 +50,7 @@ async fn once(asked: Asked) -> Result<()> {
             Answer::Paths(answer) => protojson::to_pretty(answer),
             Answer::UserEvents(answer) => protojson::to_pretty(answer),
         })?;
+        super::note_lacking(show::info(&answer), &asked.frame.zone);
     } else {
         print(&answer, &asked.frame, &asked.form)?;
     }
@@ -74,7 +75,7 @@ async fn watch(asked: Asked) -> Result<()> {
 fn print(answer: &Answer, frame: &show::Frame, form: &Form) -> Result<()> {
     if form.shape.csv {
         output::text(show::csv(answer, frame))?;
-        super::note_missing(show::info(answer));
+        super::note_lacking(show::info(answer), &frame.zone);
     } else {
         output::text(show::text(answer, frame, form.has_chart()))?;
     }

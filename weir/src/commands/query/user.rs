@@ -10,6 +10,7 @@ use weir_proto::analytics::v1::{
 
 use super::{
     form::{Form, Which},
+    note_lacking,
     question::{self, Asked},
     show,
 };
@@ -78,6 +79,9 @@ pub(super) async fn run(args: User, now: Timestamp) -> Result<()> {
     let profile = connection.analytics()?.get_user(form.shape.request(profile)).await.map_err(explain)?;
     let profile = profile.into_inner();
     let events = events(&connection, &form, timeline, limit).await?;
+    if form.shape.json || form.shape.csv {
+        note_lacking(events.info.as_ref(), &frame.zone);
+    }
     if form.shape.json {
         output::line(json(&profile, &events))?;
     } else if form.shape.csv {

@@ -10,7 +10,10 @@ use jiff::tz::TimeZone;
 use prost_types::Value;
 use weir_proto::analytics::v1::{ResultInfo, watch_query_response::Result as Answer};
 
-use crate::render::{BAD, FAINT, STRONG, figure, grouped, paint};
+use crate::{
+    moment,
+    render::{BAD, FAINT, STRONG, figure, grouped, paint},
+};
 
 pub(super) use timeline::profile;
 
@@ -69,11 +72,8 @@ pub(super) fn info(answer: &Answer) -> Option<&ResultInfo> {
 /// What an answer says about itself: an empty line, then what it holds for, warnings and notes, and the plan if there is one.
 pub(super) fn footer(info: &ResultInfo, zone: &TimeZone) -> String {
     let mut out = format!("\n{}\n", paint(FAINT, figure::provenance(info, zone)));
-    if info.coverage_start_time.is_some() {
-        out.push_str(&format!("{}\n", paint(BAD, "part of the range is from before all events were kept")));
-    }
-    for missing in missing(info) {
-        out.push_str(&format!("{}\n", paint(BAD, missing)));
+    for lacking in lacking(info, zone) {
+        out.push_str(&format!("{}\n", paint(BAD, lacking)));
     }
     for note in &info.notes {
         let nearest = match note.nearest_names.as_slice() {
@@ -89,8 +89,13 @@ pub(super) fn footer(info: &ResultInfo, zone: &TimeZone) -> String {
 }
 
 /// What an answer lacks, a line each.
-pub(super) fn missing(info: &ResultInfo) -> impl Iterator<Item = String> {
-    info.missing_parts.iter().map(|part| {
+pub(super) fn lacking(info: &ResultInfo, zone: &TimeZone) -> impl Iterator<Item = String> {
+    let kept = info.coverage_start_time.as_ref().map(|since| {
+        let since = figure::time(moment::from_proto(since), zone);
+        let zone = zone.iana_name().unwrap_or("UTC");
+        format!("incomplete: events are kept since {since} {zone}, the question reaches back further")
+    });
+    let missing = info.missing_parts.iter().map(|part| {
         let what = match part.segment.as_str() {
             "" => format!("the latest events of partition {}", part.partition),
             segment => format!("segment {segment} of partition {}", part.partition),
@@ -98,7 +103,8 @@ pub(super) fn missing(info: &ResultInfo) -> impl Iterator<Item = String> {
         let events =
             if part.events > 0 { format!(", {} events", grouped(part.events)) } else { String::new() };
         format!("incomplete: {what}{events}: {}", part.reason)
-    })
+    });
+    kept.into_iter().chain(missing)
 }
 
 /// The rows of an answer as CSV with a header.
@@ -147,6 +153,7 @@ mod tests {
     #[test]
     fn an_answer_says_what_is_missing_and_what_was_probably_meant() {
         let info = ResultInfo {
+            coverage_start_time: Some(prost_types::Timestamp { seconds: 1_704_103_200, nanos: 0 }),
             notes: vec![Note {
                 text: "no event is named purchse".into(),
                 nearest_names: vec!["purchase".into()],
@@ -169,6 +176,7 @@ mod tests {
             ..ResultInfo::default()
         };
         insta::assert_snapshot!(stripped(&footer(&info, &TimeZone::UTC)).trim_start(), @r"
+        incomplete: events are kept since 2024-01-01 10:00 UTC, the question reaches back further
         incomplete: segment a.parquet of partition 3, 1,200 events: it is gone
         incomplete: the latest events of partition 4: its consumer cannot be reached
         note: no event is named purchse; did you mean purchase?

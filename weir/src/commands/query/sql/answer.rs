@@ -1,13 +1,14 @@
 //! An answer in SQL, as it arrives.
 
 use anyhow::Result;
+use jiff::tz::TimeZone;
 use prost_types::{Value, value::Kind};
 use tonic::Streaming;
 use weir_proto::analytics::v1::{
     QuerySqlResponse, SqlColumn, SqlStatistics, query_sql_response::Part, result_info::Source,
 };
 
-use super::super::{form::Shape, note_missing, show::records};
+use super::super::{form::Shape, note_lacking, show::records};
 use crate::{
     client::Connection,
     output,
@@ -54,7 +55,7 @@ pub(super) async fn print(
                     let rows = grouped(statistics.rows);
                     output::note(format!("there are more than {rows} rows: raise --limit"));
                 }
-                note_missing(statistics.info.as_ref());
+                note_lacking(statistics.info.as_ref(), &TimeZone::UTC);
             }
             None => {}
         }
