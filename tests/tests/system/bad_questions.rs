@@ -251,5 +251,18 @@ async fn a_segment_that_is_lost_or_torn_is_named_and_the_rest_answers() -> Resul
     let token = weir.send(100..103).await?;
     let (users, _) = weir.users(&token).await?;
     ensure!(users == 7, "{users} users");
+
+    // Programs read standard output.
+    for question in [
+        &["funnel", "--steps", "view,buy", "--last", "1d", "--csv"][..],
+        &["funnel", "--steps", "view,buy", "--last", "1d", "--json"],
+        &["user", "user-100", "--csv"],
+        &["events", "--csv"],
+        &["properties", "--json"],
+        &["sql", "select count(*) from events", "--csv"],
+    ] {
+        let told = weir.noted(question)?;
+        ensure!(told.contains("incomplete: segment"), "{question:?}: {told}");
+    }
     Ok(())
 }
