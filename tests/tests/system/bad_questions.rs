@@ -235,17 +235,6 @@ async fn a_segment_that_is_lost_or_torn_is_named_and_the_rest_answers() -> Resul
     }
     let told = weir.system.weir(&["query", "funnel", "--steps", "view,buy", "--last", "1d"])?;
     ensure!(told.contains("incomplete: segment"), "{told}");
-    for question in [
-        &["funnel", "--steps", "view,buy", "--last", "1d", "--csv"][..],
-        &["funnel", "--steps", "view,buy", "--last", "1d", "--json"],
-        &["user", "user-5", "--csv"],
-        &["events", "--csv"],
-        &["properties", "--json"],
-        &["sql", "select count(*) from events", "--csv"],
-    ] {
-        let told = weir.noted(question)?;
-        ensure!(told.contains("incomplete: segment"), "{question:?}: {told}");
-    }
 
     // What comes after is not touched by it.
     let token = weir.send(100..103).await?;

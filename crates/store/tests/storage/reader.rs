@@ -108,10 +108,14 @@ async fn a_damaged_partition_is_named_and_the_others_answer() {
     }
 }
 
-/// Changes one byte of the first column of a segment; its size and footer are what they were.
+/// Overwrites the columns of a segment; its size and footer are what they were.
 async fn tear(store: &Store, path: &str) {
     let mut bytes = store.objects().get(path).await.unwrap().unwrap().to_vec();
-    bytes[64] ^= 0x55;
+    // At the end: the footer, its length in 4 bytes, and `PAR1`.
+    let (rest, end) = bytes.split_at(bytes.len() - 8);
+    let footer = u32::from_le_bytes(end[..4].try_into().unwrap());
+    let columns = 4..rest.len() - footer as usize;
+    bytes[columns].fill(0xa5);
     store.objects().delete(path).await.unwrap();
     let _ = store.objects().create(path, bytes.into()).await.unwrap();
 }
@@ -201,6 +205,7 @@ async fn a_look_goes_on_where_the_one_before_was_cut_off() {
     let reader = Reader::new(store.clone(), 1, Arc::new(Unreachable));
     let whole = reader.snapshot(PROJECT).await.unwrap();
     tear(&store, &whole.segments[3].path).await;
+    faults.read.store(0, Ordering::SeqCst);
 
     // Each time one file is read to its end, and no other.
     let look = || {
