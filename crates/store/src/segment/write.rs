@@ -290,9 +290,10 @@ fn properties(compression: Compression, first: &RecordBatch) -> WriterProperties
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
-    // Of packed times and of hashes, which look random, Zstandard would save one byte in twenty. Few texts take some bits a row, of
-    // which it would save a quarter. To read either would cost twice the time.
-    let random = [column::USER_HASH, column::TIME, column::CLIENT_TIME, column::RECEIVE_TIME];
+    // Of packed times of events and of hashes, which look random, Zstandard would save one byte in ten at most. Few texts take some
+    // bits a row, of which it would save a quarter. To read either would cost twice the time. (Other times are less read, and a batch
+    // has them in common.)
+    let random = [column::USER_HASH, column::TIME];
     let small = schema.fields().iter().zip(first.columns()).filter(|(_, column)| takes_bits(column));
     let small = small.map(|(field, _)| field.name().as_str()).filter(|name| !IDS.contains(name));
     for name in random.into_iter().chain(small) {
