@@ -194,9 +194,11 @@ impl Entries {
 
 /// Whether two dictionaries have the same texts: their views are equal, and what views of long texts point to lies in the same place.
 fn is_same(one: &StringViewArray, other: &StringViewArray) -> bool {
-    let places =
-        |array: &StringViewArray| array.data_buffers().iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>();
-    one.views() == other.views() && places(one) == places(other) && one.nulls() == other.nulls()
+    one.views() == other.views() && places(one).eq(places(other)) && one.nulls() == other.nulls()
+}
+
+fn places(array: &StringViewArray) -> impl Iterator<Item = *const u8> {
+    array.data_buffers().iter().map(|bytes| bytes.as_ptr())
 }
 
 #[cfg(test)]

@@ -232,20 +232,10 @@ mod tests {
 
     fn segment(project: &str, megabytes: u64, days: std::ops::RangeInclusive<i64>) -> Arc<Segment> {
         Arc::new(Segment {
-            id: Uuid::now_v7(),
             project: project.to_owned(),
-            path: String::new(),
-            rows: 1,
             bytes: megabytes << 20,
-            checksum: String::new(),
-            offsets: Span::of(0),
             times: Span { min: days.start() * DAY_MICROS, max: (days.end() + 1) * DAY_MICROS - 1 },
-            users: Span::of(0),
-            late: 0,
-            columns: Vec::new(),
-            names: None,
-            properties: BTreeMap::new(),
-            more_properties: false,
+            ..Segment::example("")
         })
     }
 

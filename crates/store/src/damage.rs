@@ -58,37 +58,17 @@ pub(crate) async fn look<L: Future<Output = Result<()>>>(
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, collections::BTreeMap};
+    use std::cell::Cell;
 
     use tokio::task::yield_now;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::manifest::Span;
-
-    fn segment(rows: u64) -> Arc<Segment> {
-        Arc::new(Segment {
-            id: Uuid::now_v7(),
-            project: String::new(),
-            path: String::new(),
-            rows,
-            bytes: 1,
-            checksum: String::new(),
-            offsets: Span::of(0),
-            times: Span::of(0),
-            users: Span::of(0),
-            late: 0,
-            columns: Vec::new(),
-            names: None,
-            properties: BTreeMap::new(),
-            more_properties: false,
-        })
-    }
 
     #[tokio::test]
     async fn what_was_refused_is_looked_at_again_as_many_at_a_time() {
         const AT_A_TIME: usize = 3;
         // All but the first are refused.
+        let segment = |rows| Arc::new(Segment { rows, ..Segment::example("") });
         let segments: Vec<_> = (0..7).map(segment).collect();
         let (looks, open, most) = (Cell::new(0), Cell::new(0), Cell::new(0));
         let refuse = async |segment: Arc<Segment>| {

@@ -80,29 +80,9 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::manifest::{Removed, Segment, Span};
-
-    fn live(path: &str) -> Arc<Segment> {
-        Arc::new(Segment {
-            id: Uuid::now_v7(),
-            project: String::new(),
-            path: path.to_owned(),
-            rows: 1,
-            bytes: 1,
-            checksum: String::new(),
-            offsets: Span::of(0),
-            times: Span::of(0),
-            users: Span::of(0),
-            late: 0,
-            columns: Vec::new(),
-            names: None,
-            properties: BTreeMap::new(),
-            more_properties: false,
-        })
-    }
+    use crate::manifest::{Removed, Segment};
 
     proptest! {
         #[test]
@@ -119,7 +99,7 @@ mod tests {
                 objects.push(Object { path: path.clone(), size: 1, modified_micros: written * second });
                 let needless = match kind {
                     0 => {
-                        let segment = live(&path);
+                        let segment = Arc::new(Segment::example(&path));
                         state.live.insert(segment.id, segment);
                         false
                     }

@@ -196,11 +196,17 @@ fn texts_do_not_grow_without_end() {
             other => panic!("{growing}: {other:?}"),
         }
     }
-    let joined = |times: usize| {
-        let wide = format!("select concat(event_name{}) x from events", ", event_name".repeat(times));
-        format!("select max(length(concat(x{}))) from ({wide})", ", x".repeat(times))
+    // Thirty times as long, and again.
+    let joined = |text: &str| {
+        let all = |of: &str| format!("concat({of}{})", format!(", {of}").repeat(30));
+        let long = format!("select concat(a.event_name, '{text}') x from events a, events b, events c");
+        format!("select max(length({})) from (select {} y from ({long}))", all("y"), all("x"))
     };
-    assert!(shown(&joined(20)).parse::<u64>().unwrap() >= 441 * 3);
+    assert!(shown(&joined("")).parse::<u64>().unwrap() >= 31 * 31 * 3);
+    match ask(&joined(&"x".repeat(60_000))) {
+        Err(Error::OutOfMemory { .. }) => {}
+        other => panic!("{other:.300?}"),
+    }
     let long = "x".repeat(30_000);
     let squared = format!("select max(length(replace('{long}', 'x', '{long}'))) from events");
     assert!(matches!(ask(&squared), Err(Error::OutOfMemory { .. })), "of literals, too");

@@ -101,6 +101,29 @@ pub struct Segment {
     pub more_properties: bool,
 }
 
+#[cfg(test)]
+impl Segment {
+    /// One with a row, of which nothing else is known.
+    pub(crate) fn example(path: &str) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            project: String::new(),
+            path: path.to_owned(),
+            rows: 1,
+            bytes: 1,
+            checksum: String::new(),
+            offsets: Span::of(0),
+            times: Span::of(0),
+            users: Span::of(0),
+            late: 0,
+            columns: Vec::new(),
+            names: None,
+            properties: BTreeMap::new(),
+            more_properties: false,
+        }
+    }
+}
+
 impl Segment {
     /// Names in [`Segment::names`] at most: the rest of a product's events is counted from the file.
     pub const MAX_NAMES: usize = 200;
