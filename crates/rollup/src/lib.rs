@@ -20,6 +20,7 @@ pub mod calendar;
 pub mod cell;
 pub mod chain;
 pub mod cover;
+mod currency;
 pub mod definition;
 pub mod distinct;
 mod error;

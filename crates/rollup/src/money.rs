@@ -1,57 +1,24 @@
 //! Sums of money, exact, by currency.
 
-use std::fmt;
-
 use weir_proto::{google::r#type::Money as MoneyProto, rollup::v1 as proto};
 
-use crate::Error;
+pub use crate::currency::Currency;
+use crate::{Error, Estimate};
 
-/// Currencies that one sum tells apart: more than ISO 4217 has in use (about 180), so that only made-up codes are dropped.
-pub const MAX_CURRENCIES: usize = 200;
+/// Codes outside ISO 4217 that one sum tells apart. Those of ISO 4217, about 190, always are.
+pub const MAX_MADE_UP: usize = 200;
 
 const NANOS_PER_UNIT: i128 = 1_000_000_000;
 
-/// An ISO 4217 code: three upper-case letters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Currency([u8; 3]);
-
-impl Currency {
-    /// "No currency" in ISO 4217: stands for amounts whose code is not one.
-    pub const NONE: Currency = Currency(*b"XXX");
-
-    /// Reads a code; `None` unless it is three ASCII letters. Lower case is accepted.
-    pub fn parse(code: &str) -> Option<Currency> {
-        let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
-        bytes
-            .iter()
-            .all(u8::is_ascii_alphabetic)
-            .then(|| Currency(bytes.map(|byte| byte.to_ascii_uppercase())))
-    }
-
-    /// The code.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("three ASCII letters")
-    }
-}
-
-impl fmt::Display for Currency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for Currency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+const UNITS_PER_HIGH: i128 = 1 << 63;
 
 /// What came together in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amount {
     /// The currency.
     pub currency: Currency,
-    /// The sum in billionths of a unit. Exact: it takes 10^10 events of the greatest possible amount to leave the range.
+    /// The sum in billionths of a unit. It takes 10^10 events of the greatest possible amount to leave the range; from then on
+    /// it stays at its end.
     pub nanos: i128,
     /// Events with revenue in this currency.
     pub count: u64,
@@ -64,20 +31,43 @@ impl Amount {
         (self.nanos / NANOS_PER_UNIT) as f64 + (self.nanos % NANOS_PER_UNIT) as f64 / NANOS_PER_UNIT as f64
     }
 
-    /// The sum as `google.type.Money`; `None` when it does not fit into 64 bits of units.
-    pub fn to_money(&self) -> Option<MoneyProto> {
-        Some(MoneyProto {
+    /// The sum as `google.type.Money`: where it does not fit into 64 bits of units, the greatest or least amount that does.
+    pub fn to_money(&self) -> MoneyProto {
+        let greatest = i128::from(i64::MAX) * NANOS_PER_UNIT + (NANOS_PER_UNIT - 1);
+        let nanos = self.nanos.clamp(-greatest, greatest);
+        MoneyProto {
             currency_code: self.currency.to_string(),
-            units: i64::try_from(self.nanos / NANOS_PER_UNIT).ok()?,
-            nanos: (self.nanos % NANOS_PER_UNIT) as i32,
-        })
+            units: (nanos / NANOS_PER_UNIT) as i64,
+            nanos: (nanos % NANOS_PER_UNIT) as i32,
+        }
+    }
+
+    /// The sum as a number of units. Not exact where [`Amount::to_money`] is not.
+    pub fn estimate(&self) -> Estimate {
+        let value = self.to_f64();
+        if self.nanos == i128::MAX {
+            return Estimate { value, exact: false, lower: value.next_down(), upper: f64::INFINITY };
+        }
+        if self.nanos == i128::MIN {
+            return Estimate { value, exact: false, lower: f64::NEG_INFINITY, upper: value.next_up() };
+        }
+        if self.fits() {
+            return Estimate::exact(value);
+        }
+        Estimate { value, exact: false, lower: value.next_down(), upper: value.next_up() }
+    }
+
+    /// Whether the sum fits into 64 bits of units.
+    pub fn fits(&self) -> bool {
+        i64::try_from(self.nanos / NANOS_PER_UNIT).is_ok()
     }
 }
 
 /// Revenue by currency.
 ///
-/// Holds the [`MAX_CURRENCIES`] alphabetically first; events in the others are only counted, under [`Currency::NONE`].
-/// (Which ones stay does not depend on the order of merging, since one that was dropped stays behind all that are kept.)
+/// Holds every currency of ISO 4217 and, of the codes that are made up, the [`MAX_MADE_UP`] alphabetically first; events in the
+/// others are only counted, under [`Currency::NONE`]. (Which ones stay does not depend on the order of merging, since one that was
+/// dropped stays behind all that are kept.)
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revenue(Vec<Amount>);
 
@@ -104,6 +94,12 @@ impl Revenue {
         self.0.is_empty()
     }
 
+    /// Whether amounts may be missing because there were more currencies than are told apart. Sums of an older format kept 200
+    /// in all, so any of them may lack amounts then.
+    pub fn overflowed(&self) -> bool {
+        self.0.len() > MAX_MADE_UP && self.0.iter().any(|amount| amount.currency == Currency::NONE)
+    }
+
     fn add_amount(&mut self, amount: Amount) {
         // Amounts of no known currency can't be summed.
         let amount = if amount.currency == Currency::NONE { Amount { nanos: 0, ..amount } } else { amount };
@@ -111,7 +107,7 @@ impl Revenue {
         match self.0.iter().position(|known| known.currency >= amount.currency) {
             Some(place) if self.0[place].currency == amount.currency => {
                 let known = &mut self.0[place];
-                known.nanos = known.nanos.saturating_add(amount.nanos);
+                known.nanos = saturating_sum(known.nanos, amount.nanos);
                 known.count += amount.count;
             }
             place => {
@@ -125,32 +121,29 @@ impl Revenue {
 
     #[cold]
     fn bound(&mut self) {
-        let real = self.0.iter().filter(|amount| amount.currency != Currency::NONE).count();
-        if real > MAX_CURRENCIES {
-            let last = self.0.iter().rposition(|amount| amount.currency != Currency::NONE);
-            let dropped = self.0.remove(last.expect("there are more than MAX_CURRENCIES"));
+        let is_made_up = |amount: &Amount| amount.currency != Currency::NONE && !amount.currency.is_listed();
+        if self.0.len() > MAX_MADE_UP
+            && self.0.iter().filter(|amount| is_made_up(amount)).count() > MAX_MADE_UP
+        {
+            let last = self.0.iter().rposition(is_made_up);
+            let dropped = self.0.remove(last.expect("there are more than MAX_MADE_UP"));
             self.add_amount(Amount { currency: Currency::NONE, nanos: 0, count: dropped.count });
         }
     }
 
-    /// The wire form. A sum beyond 64 bits of units becomes several entries of its currency, which the reader adds up.
+    /// The wire form.
     pub fn to_proto(&self) -> Vec<proto::MoneySum> {
-        let mut entries = Vec::with_capacity(self.0.len());
-        for amount in &self.0 {
-            let (mut rest, mut count) = (amount.nanos, amount.count);
-            loop {
-                let units = (rest / NANOS_PER_UNIT).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-                let nanos = (rest - i128::from(units) * NANOS_PER_UNIT)
-                    .clamp(1 - NANOS_PER_UNIT, NANOS_PER_UNIT - 1) as i32;
-                entries.push(proto::MoneySum { currency: amount.currency.to_string(), units, nanos, count });
-                rest -= i128::from(units) * NANOS_PER_UNIT + i128::from(nanos);
-                count = 0;
-                if rest == 0 {
-                    break;
-                }
+        let entry = |amount: &Amount| {
+            let units = amount.nanos / NANOS_PER_UNIT;
+            proto::MoneySum {
+                currency: amount.currency.to_string(),
+                units: (units % UNITS_PER_HIGH) as i64,
+                nanos: (amount.nanos % NANOS_PER_UNIT) as i32,
+                count: amount.count,
+                units_high: (units / UNITS_PER_HIGH) as i64,
             }
-        }
-        entries
+        };
+        self.0.iter().map(entry).collect()
     }
 
     /// From the wire form.
@@ -163,10 +156,24 @@ impl Revenue {
             let currency = Currency::parse(&sum.currency).ok_or_else(|| {
                 Error::Malformed(format!("currency `{}` is not three letters", sum.currency.escape_debug()))
             })?;
-            let nanos = i128::from(sum.units) * NANOS_PER_UNIT + i128::from(sum.nanos);
+            let units = i128::from(sum.units_high) * UNITS_PER_HIGH + i128::from(sum.units);
+            let nanos = units.saturating_mul(NANOS_PER_UNIT).saturating_add(i128::from(sum.nanos));
             revenue.add_amount(Amount { currency, nanos, count: sum.count });
         }
         Ok(revenue)
+    }
+}
+
+/// The sum, at an end of the range where it would leave it. What has reached an end stays there: it is not known any more.
+#[inline]
+fn saturating_sum(a: i128, b: i128) -> i128 {
+    let has_ended = |sum: i128| sum == i128::MAX || sum == i128::MIN;
+    match a.checked_add(b) {
+        Some(sum) if !has_ended(a) && !has_ended(b) => sum,
+        _ if has_ended(a) && has_ended(b) => a.max(b),
+        _ if has_ended(b) => b,
+        _ if has_ended(a) => a,
+        _ => a.saturating_add(b),
     }
 }
 
@@ -186,32 +193,80 @@ mod tests {
         (0..1_000_000).for_each(|_| revenue.add(usd(), 0, 10_000_000));
         revenue.add(usd(), -1, -500_000_000);
         let [amount] = revenue.amounts() else { panic!("{revenue:?}") };
-        assert_eq!(amount.to_money().unwrap().units, 9_998);
-        assert_eq!(amount.to_money().unwrap().nanos, 500_000_000);
+        assert_eq!((amount.to_money().units, amount.to_money().nanos), (9_998, 500_000_000));
         assert_eq!(amount.to_f64(), 9_998.5);
         assert_eq!(amount.count, 1_000_001);
     }
 
-    #[test]
-    fn made_up_currencies_are_bounded_and_still_counted() {
-        let mut revenue = Revenue::default();
-        for n in 0..400u32 {
-            let letter = |n: u32| char::from(b'A' + (n % 26) as u8);
-            let code: String = [letter(n / 676), letter(n / 26), letter(n)].into_iter().collect();
-            revenue.add(Currency::parse(&code).unwrap(), 1, 0);
-        }
-        assert_eq!(revenue.amounts().len(), MAX_CURRENCIES + 1);
-        assert_eq!(revenue.amounts().iter().map(|amount| amount.count).sum::<u64>(), 400);
-        let none = revenue.amounts().iter().find(|amount| amount.currency == Currency::NONE).unwrap();
-        assert_eq!((none.count, none.nanos), (200, 0));
+    /// The `n`th three letters.
+    fn letters(n: u32) -> Currency {
+        let letter = |n: u32| char::from(b'A' + (n % 26) as u8);
+        let code: String = [letter(n / 676), letter(n / 26), letter(n)].into_iter().collect();
+        Currency::parse(&code).unwrap()
     }
 
     #[test]
-    fn codes_are_three_letters() {
-        assert_eq!(Currency::parse("eur").unwrap().as_str(), "EUR");
-        for code in ["", "EU", "EURO", "E1R", "é€"] {
-            assert_eq!(Currency::parse(code), None, "{code}");
-        }
+    fn made_up_currencies_are_bounded_and_push_out_none_that_is_listed() {
+        let mut revenue = Revenue::default();
+        revenue.add(usd(), 10, 0);
+        assert!(!revenue.overflowed());
+        let made_up: Vec<Currency> = (0..).map(letters).filter(|code| !code.is_listed()).take(300).collect();
+        made_up.iter().for_each(|code| revenue.add(*code, 1, 0));
+        revenue.add(usd(), 5, 0);
+        let of = |code: Currency| revenue.amounts().iter().find(|amount| amount.currency == code).copied();
+        assert_eq!(of(usd()).map(|amount| (amount.count, amount.to_money().units)), Some((2, 15)));
+        assert_eq!(of(Currency::NONE).map(|none| (none.count, none.nanos)), Some((100, 0)));
+        assert_eq!(revenue.amounts().len(), MAX_MADE_UP + 2);
+        assert!(revenue.overflowed());
+        // In any order.
+        let mut backwards = Revenue::default();
+        made_up.iter().rev().for_each(|code| backwards.add(*code, 1, 0));
+        backwards.add(usd(), 15, 0);
+        let shown = |revenue: &Revenue| -> Vec<_> {
+            revenue.amounts().iter().map(|of| (of.currency, of.nanos)).collect()
+        };
+        assert_eq!(shown(&backwards), shown(&revenue));
+    }
+
+    #[test]
+    fn amounts_without_a_currency_alone_are_no_overflow() {
+        let mut revenue = Revenue::default();
+        revenue.add(Currency::NONE, 10, 0);
+        revenue.add(usd(), 10, 0);
+        assert!(!revenue.overflowed());
+    }
+
+    #[test]
+    fn sums_beyond_64_bits_saturate_as_money_and_say_so() {
+        let of = |units: &[i64]| {
+            let mut revenue = Revenue::default();
+            units.iter().for_each(|units| revenue.add(usd(), *units, 0));
+            Revenue::from_proto(&revenue.to_proto()).unwrap().amounts()[0]
+        };
+        let greatest = of(&[i64::MAX]);
+        assert!(greatest.fits() && greatest.estimate().exact);
+        let beyond = of(&[i64::MAX, i64::MAX]);
+        assert_eq!((beyond.to_money().units, beyond.to_money().nanos), (i64::MAX, 999_999_999));
+        let Estimate { value, exact, lower, upper } = beyond.estimate();
+        assert!(!exact && lower <= 2f64.powi(64) && 2f64.powi(64) <= upper && value == 2f64.powi(64));
+        assert_eq!(of(&[-i64::MAX, -i64::MAX, -i64::MAX]).to_money().units, -i64::MAX);
+        // What comes back into the range is right again.
+        assert_eq!(of(&[i64::MAX, i64::MAX, -i64::MAX, 5 - i64::MAX]).to_money().units, 5);
+    }
+
+    #[test]
+    fn a_sum_that_left_128_bits_stays_unknown() {
+        let full = Revenue(vec![Amount { currency: usd(), nanos: i128::MAX - 1, count: 1 }]);
+        let mut sum = full.clone();
+        sum.merge(&full);
+        sum.add(usd(), -1000, 0);
+        let estimate = sum.amounts()[0].estimate();
+        assert!(!estimate.exact && estimate.upper == f64::INFINITY, "{estimate:?}");
+        assert_eq!(Revenue::from_proto(&sum.to_proto()), Ok(sum));
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_refused() {
         let wire = proto::MoneySum { currency: "€".to_owned(), ..Default::default() };
         assert!(Revenue::from_proto(&[wire]).is_err());
     }

@@ -186,6 +186,9 @@ pub struct MoneySum {
     /// Events with revenue in this currency.
     #[prost(uint64, tag = "4")]
     pub count: u64,
+    /// Multiples of 2^63 units beside `units`, same sign: of sums that 64 bits don't hold. Older writers repeat the currency instead.
+    #[prost(sint64, tag = "5")]
+    pub units_high: i64,
 }
 /// Summary of the values of one numeric property.
 #[derive(Clone, PartialEq, ::prost::Message)]
