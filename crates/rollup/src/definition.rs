@@ -14,6 +14,12 @@ pub const MAX_NUMERICS: usize = 16;
 /// Values of a dimension are cut at this many bytes, on a character boundary.
 pub const MAX_VALUE_BYTES: usize = 200;
 
+/// Whether a value in a cell may be the beginning of a longer one, and then of several: it has as many bytes as values that were
+/// cut. A cut at a character boundary takes up to three bytes more than needed.
+pub fn may_be_cut(text: &str) -> bool {
+    text.len() > MAX_VALUE_BYTES - 4
+}
+
 /// One rollup: events counted by the values of its dimensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {

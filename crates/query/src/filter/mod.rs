@@ -24,6 +24,8 @@ pub enum Operand<'a> {
     Missing,
     /// Its text: rollups and filters see every value as text.
     Text(&'a str),
+    /// Its text begins so; whether it goes on is not known.
+    Cut(&'a str),
     /// One of the values that were folded together; which, nobody knows.
     Unknown,
 }
@@ -33,7 +35,7 @@ pub enum Operand<'a> {
 pub enum Truth {
     /// It does not.
     No,
-    /// It depends on a value that was folded together with others.
+    /// It depends on a value that was cut, or folded together with others.
     Maybe,
     /// It does.
     Yes,
@@ -163,6 +165,17 @@ impl Test {
         let text = match operand {
             Operand::Text(text) => text,
             Operand::Missing => return Truth::of(matches!(self, Self::In { missing: true, .. })),
+            Operand::Cut(text) => {
+                return match self {
+                    Self::Exists => Truth::Yes,
+                    Self::In { texts, .. } if texts.iter().any(|whole| whole.starts_with(text)) => {
+                        Truth::Maybe
+                    }
+                    Self::In { .. } => Truth::No,
+                    Self::Contains(part) if text.contains(&**part) => Truth::Yes,
+                    Self::Contains(_) | Self::Matches(_) | Self::Compare(..) => Truth::Maybe,
+                };
+            }
             Operand::Unknown => {
                 return match self {
                     Self::Exists => Truth::Yes,

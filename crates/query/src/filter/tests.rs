@@ -109,6 +109,40 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whatever text a value was cut from, the filter does not say otherwise of it.
+    #[test]
+    fn a_value_that_was_cut_is_judged_no_more_surely_than_it_is_known(
+        filter in any_filter(),
+        row in prop::array::uniform3(prop::option::weighted(0.8, prop::sample::select(TEXTS.to_vec()))),
+        kept in 0..4usize,
+    ) {
+        let filter = parsed(&filter);
+        let judge = |operand: &dyn Fn(&'static str) -> Operand<'static>| {
+            filter.evaluate(&|index: usize| {
+                let field = FIELDS.iter().position(|name| fields::parse(name).as_ref() == Ok(&filter.fields()[index]));
+                row[field.unwrap()].map_or(Operand::Missing, operand)
+            })
+        };
+        let cut = judge(&|text| Operand::Cut(&text[..text.floor_char_boundary(kept)]));
+        let whole = judge(&Operand::Text);
+        prop_assert!(cut == Truth::Maybe || cut == whole, "{cut:?} of what is {whole:?}");
+    }
+}
+
+#[test]
+fn a_cut_value_equals_no_shorter_one_and_may_equal_a_longer_one() {
+    let judged = |operator, values: Vec<Option<&str>>| {
+        parsed(&condition("plan", operator, values)).evaluate(&|_| Operand::Cut("abc"))
+    };
+    assert_eq!(judged(Operator::In, vec![Some("ab"), Some("xabc"), None]), Truth::No);
+    assert_eq!(judged(Operator::In, vec![Some("abcd")]), Truth::Maybe);
+    assert_eq!(judged(Operator::In, vec![Some("abc")]), Truth::Maybe);
+    assert_eq!(judged(Operator::Contains, vec![Some("bc")]), Truth::Yes);
+    assert_eq!(judged(Operator::Contains, vec![Some("cd")]), Truth::Maybe);
+    assert_eq!(judged(Operator::Exists, vec![]), Truth::Yes);
+}
+
 #[test]
 fn what_an_event_lacks_it_does_not_equal() {
     let is_pro = condition("plan", Operator::In, vec![Some("pro")]);
