@@ -54,8 +54,8 @@ enum Kind {
     Hashes(usize),
     /// A column of texts.
     Texts(usize),
-    /// Columns of amounts and currencies.
-    Revenue(usize, usize),
+    /// Columns of amounts and currencies, and the only currency that is wanted, if one is.
+    Revenue(usize, usize, Option<Currency>),
     /// A column of numbers, added up.
     Summary(usize),
     /// A column of numbers, all kept.
@@ -125,9 +125,9 @@ fn kind(measure: &Measure, scan: &mut Scan) -> Kind {
         Measure::Sessions => Kind::Texts(scan.select_column(Column::Core(name::SESSION_ID))),
         Measure::UniqueValues(field) => Kind::Texts(scan.select_column(Column::text(field))),
         Measure::Visits => Kind::Elsewhere,
-        Measure::Revenue(_) => {
+        Measure::Revenue(wanted) => {
             let amount = scan.select_column(Column::Core(name::REVENUE));
-            Kind::Revenue(amount, scan.select_column(Column::Core(name::CURRENCY)))
+            Kind::Revenue(amount, scan.select_column(Column::Core(name::CURRENCY)), *wanted)
         }
     }
 }
@@ -351,13 +351,15 @@ impl Sink for Cells {
                         }
                     });
                 }
-                (Kind::Revenue(amount, currency), Measurements::Revenue(sums)) => {
+                (Kind::Revenue(amount, currency, only), Measurements::Revenue(sums)) => {
                     let amounts = batch.column(amount).as_primitive::<Decimal128Type>();
                     let currencies = batch.column(currency).as_string_view();
                     rows.values(amounts, |row, cell, nanos| {
                         let code = currencies.is_valid(row).then(|| Currency::parse(currencies.value(row)));
                         let currency = code.flatten().unwrap_or(Currency::NONE);
-                        sums[cell].add(currency, (nanos / NANOS) as i64, (nanos % NANOS) as i32);
+                        if only.is_none_or(|only| only == currency) {
+                            sums[cell].add(currency, (nanos / NANOS) as i64, (nanos % NANOS) as i32);
+                        }
                     });
                 }
                 (Kind::Summary(at), Measurements::Summary(sums)) => {

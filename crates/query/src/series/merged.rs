@@ -116,12 +116,18 @@ impl Merged {
         }
     }
 
-    /// The currencies of a measure of revenue.
-    pub(super) fn currencies(&self, column: usize) -> Vec<Currency> {
+    /// All revenue of a measure of it.
+    pub(super) fn revenue(&self, column: usize) -> Revenue {
         let mut all = Revenue::default();
         if let Some(Measurements::Revenue(sums)) = self.columns.get(column) {
             sums.iter().for_each(|sum| all.merge(sum));
         }
+        all
+    }
+
+    /// The currencies of a measure of revenue.
+    pub(super) fn currencies(&self, column: usize) -> Vec<Currency> {
+        let all = self.revenue(column);
         let known = all.amounts().iter().map(|amount| amount.currency);
         known.filter(|currency| *currency != Currency::NONE).collect()
     }
@@ -182,6 +188,13 @@ impl Sum {
         }
     }
 
+    /// Of one cell.
+    pub(super) fn cell(merged: &Merged, column: usize, cell: u32) -> Self {
+        let mut sum = Self::of(merged, column);
+        sum.add(merged, column, cell);
+        sum
+    }
+
     pub(super) fn add(&mut self, merged: &Merged, column: usize, cell: u32) {
         let cell = cell as usize;
         match (self, &merged.columns[column]) {
@@ -202,7 +215,7 @@ impl Sum {
                 let Measure::Revenue(currency) = measure else { return Figure::default() };
                 let amount = sums.amounts().iter().find(|amount| Some(amount.currency) == *currency).copied();
                 let nothing = currency.map(|currency| Amount { currency, nanos: 0, count: 0 });
-                let estimate = Some(Estimate::exact(amount.map_or(0.0, |amount| amount.to_f64())));
+                let estimate = Some(amount.map_or(Estimate::exact(0.0), |amount| amount.estimate()));
                 Figure { estimate, money: amount.or(nothing) }
             }
             Self::Values(mut values) => {

@@ -23,11 +23,13 @@ mod cells;
 mod grid;
 mod merged;
 mod preceding;
+mod summary;
 mod visits;
 
 use cells::Cells;
 use grid::Grid;
 use merged::{Merged, Sum};
+pub use summary::{Summary, TopEvent};
 
 /// A measure of some of the events.
 #[derive(Debug, Clone)]
