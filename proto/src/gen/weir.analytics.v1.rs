@@ -271,16 +271,18 @@ pub struct Figure {
     /// The number.
     #[prost(double, tag = "1")]
     pub value: f64,
-    /// Whether the number is exact for the events that are counted.
+    /// Whether the number is exact for the events that are counted. Figures of a group are not where it stands for several values:
+    /// for `(other)`, and for a text that ends in `…`, because rollups cut values at 200 bytes.
     #[prost(bool, tag = "2")]
     pub exact: bool,
-    /// For one that is not: it is at least this with 95 % confidence. Quantiles are bounded in value.
+    /// It is at least this: `value` itself where that is exact, else with 95 % confidence. Quantiles are bounded in value. 0 where
+    /// there is no number.
     #[prost(double, tag = "3")]
     pub lower_bound: f64,
     /// Likewise: it is at most this.
     #[prost(double, tag = "4")]
     pub upper_bound: f64,
-    /// For revenue: the exact amount.
+    /// For revenue: the amount, exact where the figure is; the greatest or least amount if it does not fit into 64 bits of units.
     #[prost(message, optional, tag = "5")]
     pub money: ::core::option::Option<super::super::super::google::r#type::Money>,
     /// There is no number: no event has a value, as for the mean of nothing.
@@ -432,6 +434,8 @@ pub mod note {
         Limited = 4,
         /// Anything else.
         Remark = 5,
+        /// Figures are not exact, and why; and why they were not read from the events, which would be.
+        Approximate = 6,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -446,6 +450,7 @@ pub mod note {
                 Self::WrongKind => "KIND_WRONG_KIND",
                 Self::Limited => "KIND_LIMITED",
                 Self::Remark => "KIND_REMARK",
+                Self::Approximate => "KIND_APPROXIMATE",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -457,6 +462,7 @@ pub mod note {
                 "KIND_WRONG_KIND" => Some(Self::WrongKind),
                 "KIND_LIMITED" => Some(Self::Limited),
                 "KIND_REMARK" => Some(Self::Remark),
+                "KIND_APPROXIMATE" => Some(Self::Approximate),
                 _ => None,
             }
         }
@@ -1538,8 +1544,8 @@ pub struct GetSummaryResponse {
     /// Those of the range.
     #[prost(message, optional, tag = "1")]
     pub current: ::core::option::Option<SummaryFigures>,
-    /// Those of the range of the same length before it. Absent when that range begins or ends inside a bucket of those that are
-    /// still kept of its time.
+    /// Those of the range of the same length before it. Absent when nothing that is kept tells them: the range begins or ends inside
+    /// a bucket of the rollup or, where the events answer, before the events that are kept.
     #[prost(message, optional, tag = "2")]
     pub previous: ::core::option::Option<SummaryFigures>,
     /// The most frequent events of the range.

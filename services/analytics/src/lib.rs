@@ -156,6 +156,7 @@ pub async fn serve(
             answers: Answers::new(config.analytics.cache_bytes),
             answered: Answered::new(&metrics),
             query_timeout: config.analytics.query_timeout,
+            exact_up_to_events: config.analytics.exact_up_to_events,
         }),
         tail: live::Tail::start(log, config.topics.events.clone(), partitions, &stop_actors),
         shutdown: shutdown.clone(),

@@ -1,15 +1,17 @@
 //! The one way from a question to its answer, of calls and watches alike: decides whether rollups answer it or the events
 //! themselves, and has it answered.
 //!
-//! Rollups answer what they cover exactly as it is asked. Everything else is read from the events; the answer says so, and with
-//! `explain` why. What is asked again before anything changed is answered from [`Answers`].
+//! Rollups answer what they cover exactly as it is asked. Where their answer has a [`Flaw`] and the events have none, the events
+//! answer ([`Planner::exactly`]), unless they are more than `analytics.exact_up_to_events`; everything else is read from the
+//! events at once. The answer says so, and with `explain` why. What is asked again before anything changed is answered from
+//! [`Answers`].
 
-use std::{future::Future, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, ops::Range, sync::Arc, time::Duration};
 
 use prost_types::Timestamp;
 use tokio::time::{Instant, timeout, timeout_at};
-use weir_proto::analytics::v1::{ResultInfo, result_info::Source};
-use weir_rollup::level::Whole;
+use weir_proto::analytics::v1::{Note, ResultInfo, note, result_info::Source};
+use weir_rollup::{calendar::Zone, level::Whole};
 use weir_runtime::{Metrics, clock::now_micros, metrics::Counter};
 
 use crate::{
@@ -17,9 +19,15 @@ use crate::{
     answers::{Answers, Moment, Origin},
     error::Error,
     events::{Events, Seen},
-    question::{self, Answer, Counts, Kind, Named, Question, TimeRange},
-    rollups::engine::{Covered, Engine, Wanted},
+    question::{self, Answer, Kind, Named, Question, TimeRange},
+    rollups::{
+        engine::{Covered, Engine, Wanted},
+        flaw::Flaw,
+    },
 };
+
+/// The part of the time left that the events may take where the rollups' answer is at hand: the rest is for sending that.
+const EXACT_TIME: f64 = 0.8;
 
 /// Plans questions and has them answered.
 #[derive(Debug)]
@@ -30,6 +38,8 @@ pub(crate) struct Planner {
     pub(crate) answered: Answered,
     /// The longest that a question may take (`analytics.query_timeout`).
     pub(crate) query_timeout: Duration,
+    /// Events that are read for an exact answer at most, where rollups have another (`analytics.exact_up_to_events`).
+    pub(crate) exact_up_to_events: u64,
 }
 
 /// How long an answer is waited for.
@@ -64,13 +74,10 @@ impl Planner {
         self.rollups.reach(wanted, patience.counted).await?;
         let limit = Limit::new(patience.answered, self.query_timeout);
         let plan = match limit.hold(self.rollups(&question.kind)).await? {
-            Ok(covered) => match self.reach_back(question, &covered).await {
-                Some(plan) => plan,
-                None => Plan::Rollups(covered.into()),
-            },
+            Ok(covered) => Plan::Rollups(covered.into()),
             Err(declined) => self.events(question, declined, wanted, patience).await?,
         };
-        limit.hold(self.answer(question, plan)).await
+        limit.hold(self.answer(question, plan, limit.deadline)).await
     }
 
     /// Looks which segments are damaged that a question about a range could not read, for as long as a question may take.
@@ -88,27 +95,9 @@ impl Planner {
             Err(why) => return Ok(Err(Declined::Never(why))),
         };
         match self.rollups.cover(counts).await {
-            // Key figures are in rollups or not at all.
-            Err(error @ (Error::NotCovered { .. } | Error::TooFine(_)))
-                if !matches!(counts, Counts::Summary(_)) =>
-            {
-                Ok(Err(Declined::Now(error)))
-            }
+            Err(error @ (Error::NotCovered { .. } | Error::TooFine(_))) => Ok(Err(Declined::Now(error))),
             covered => covered.map(Ok),
         }
-    }
-
-    /// The events, where the rollup was configured after they had begun and they are all there; else the rollup is as good.
-    async fn reach_back(&self, question: &Question, covered: &Covered) -> Option<Plan> {
-        let since = covered.incomplete_before()?;
-        if matches!(question.kind, Kind::Counts(Counts::Summary(_))) {
-            return None;
-        }
-        let seen = self.events.now(&covered.counted(), Instant::now()).await.ok()?;
-        let range = resolve(question.kind.range());
-        let is_better = !seen.is_partial() && seen.kept_since(&range).is_none_or(|kept| kept < since);
-        let why = "it has counted only since it was configured".to_owned();
-        is_better.then_some(Plan::Events { seen, range, why })
     }
 
     /// The events that answer a question.
@@ -130,13 +119,14 @@ impl Planner {
     }
 
     /// The answer by a plan, unless another has it or is about to.
-    async fn answer(self: &Arc<Self>, question: &Arc<Question>, plan: Plan) -> Result<Answer, Error> {
+    async fn answer(
+        self: &Arc<Self>,
+        question: &Arc<Question>,
+        plan: Plan,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
         let (moment, watermark) = (plan.moment(), plan.watermark());
-        let why = match &plan {
-            Plan::Rollups(_) => None,
-            Plan::Events { why, .. } => Some(why.clone()),
-        };
-        let evaluation = Arc::clone(self).evaluate(Arc::clone(question), plan);
+        let evaluation = Arc::clone(self).evaluate(Arc::clone(question), plan, deadline);
         let (mut answer, origin) = match moment {
             Some(moment) => self.answers.get(&question.identity, moment, evaluation).await?,
             None => (evaluation.await?, Origin::Evaluated),
@@ -152,35 +142,135 @@ impl Planner {
                 info.watermark = watermark;
             }
         }
+        let why = std::mem::take(&mut info.plan);
         if question.explain {
-            explain(info, why.as_deref());
+            explain(info, &why);
         }
         Ok(answer)
     }
 
-    async fn evaluate(self: Arc<Self>, question: Arc<Question>, plan: Plan) -> Result<Answer, Error> {
+    /// The answer by a plan, with the reasons for it in `info.plan`.
+    async fn evaluate(
+        self: Arc<Self>,
+        question: Arc<Question>,
+        plan: Plan,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
         match plan {
-            Plan::Rollups(covered) => {
-                self.answered.rollups.inc();
-                let mut answer = self.rollups.answer(*covered).await?;
-                if question::is_empty(&answer) && question.named != Named::default() {
-                    // Rollups forget which names there were. What can't be looked up is not worth an error.
-                    if let Ok(seen) = self.events.now(&Wanted::default(), Instant::now()).await {
-                        question::info(&mut answer).notes = seen.notes(&question.named);
-                    }
-                }
-                Ok(answer)
-            }
-            Plan::Events { seen, range, .. } => {
-                self.answered.events.inc();
-                let (kind, limit) = (&question.kind, self.query_timeout);
-                let answer = |seen| self.events.answer(kind, range.clone(), seen, limit);
-                let (mut answer, seen) = self.events.ask(seen, &kind.reads(&range)?, answer).await?;
-                question::info(&mut answer).notes = seen.notes(&question.named);
-                Ok(answer)
+            Plan::Rollups(covered) => self.from_rollups(&question, *covered, deadline).await,
+            Plan::Events { seen, range, why } => {
+                let why = format!("not from a rollup, because {why}");
+                self.from_events(&question, seen, range, why, self.query_timeout).await
             }
         }
     }
+
+    /// The rollups' answer, unless the events have a better one.
+    async fn from_rollups(
+        &self,
+        question: &Question,
+        covered: Covered,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let counted = Counted {
+            what: covered.counted(),
+            range: covered.range().clone(),
+            since: covered.incomplete_before(),
+        };
+        let (mut answer, mut flaws) = self.rollups.answer(covered).await?;
+        flaws.extend(counted.since.map(|_| Flaw::Since));
+        let why = flaws.iter().map(|flaw| flaw.text()).collect::<Vec<_>>().join(", and ");
+        let kept = match self.exactly(question, &flaws, counted, &why, deadline).await {
+            Ok(Some(exact)) => return Ok(exact),
+            Ok(None) => None,
+            Err(kept) => Some(kept),
+        };
+        self.answered.rollups.inc();
+        if question::is_empty(&answer) && question.named != Named::default() {
+            // Rollups forget which names there were. What can't be looked up is not worth an error.
+            if let Ok(seen) = self.events.now(&Wanted::default(), Instant::now()).await {
+                question::info(&mut answer).notes = seen.notes(&question.named);
+            }
+        }
+        if let Some(kept) = kept {
+            let info = question::info(&mut answer);
+            info.plan = format!("not exact, because {why}; not from the events, because {kept}");
+            if !info.exact {
+                let text = format!("figures are not exact: {why}; the events were not asked: {kept}");
+                let kind = note::Kind::Approximate.into();
+                info.notes.push(Note { kind, text, ..Note::default() });
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The rule: where the rollups' answer has flaws and the events can answer without any, the events answer. They can if all of
+    /// them are kept and can be read now, and if they are not too many. `None` if there are no flaws.
+    ///
+    /// # Errors
+    /// Why the events don't answer.
+    async fn exactly(
+        &self,
+        question: &Question,
+        flaws: &BTreeSet<Flaw>,
+        Counted { what, range, since }: Counted,
+        why: &str,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, String> {
+        if flaws.is_empty() {
+            return Ok(None);
+        }
+        let text = |error: Error| error.to_string();
+        let reads = question.kind.reads(&range).map_err(|error| error.to_string())?;
+        let seen = self.events.now(&what, Instant::now()).await.map_err(text)?;
+        if seen.is_partial() {
+            return Err("some of them can't be read now".to_owned());
+        }
+        // A rollup that lacks events itself need only lack more of them.
+        let kept_since = seen.kept_since(&reads).filter(|kept| since.is_none_or(|since| *kept >= since));
+        if let Some(kept) = kept_since {
+            let kept = Zone::UTC.local_time(kept).unwrap_or_else(|error| error.to_string());
+            return Err(format!("they are kept only since {kept}"));
+        }
+        if seen.events_in(&reads) > self.exact_up_to_events {
+            let limit = self.exact_up_to_events;
+            return Err(format!("they are more than [analytics] exact_up_to_events = {limit}"));
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).mul_f64(EXACT_TIME);
+        let why = format!("not from a rollup, because {why}");
+        let answer = self.from_events(question, seen, range, why, left.min(self.query_timeout));
+        answer.await.map(Some).map_err(text)
+    }
+
+    /// The answer from the events.
+    async fn from_events(
+        &self,
+        question: &Question,
+        seen: Arc<Seen>,
+        range: Range<i64>,
+        why: String,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
+        self.answered.events.inc();
+        let kind = &question.kind;
+        let answer = |seen| self.events.answer(kind, range.clone(), seen, limit);
+        let (mut answer, seen) = self.events.ask(seen, &kind.reads(&range)?, answer).await?;
+        let info = question::info(&mut answer);
+        info.notes = seen.notes(&question.named);
+        info.plan = why;
+        Ok(answer)
+    }
+}
+
+/// What an answer from rollups counts.
+#[derive(Debug)]
+struct Counted {
+    /// These events.
+    what: Wanted,
+    /// Those of them in this range.
+    range: Range<i64>,
+    /// And of these, only the ones that came since this moment, if there are others.
+    since: Option<i64>,
 }
 
 impl Plan {
@@ -258,8 +348,8 @@ impl Limit {
     }
 }
 
-/// Says how an answer came about.
-pub(crate) fn explain(info: &mut ResultInfo, why_events: Option<&str>) {
+/// Says how an answer came about, and why so.
+pub(crate) fn explain(info: &mut ResultInfo, why: &str) {
     let (rows, bytes, segments) = (info.rows_read, info.bytes_read, info.segments_read);
     info.plan = match info.source() {
         Source::Rollup => format!("answered from the rollup `{}`: {rows} cells were read", info.rollup),
@@ -272,8 +362,8 @@ pub(crate) fn explain(info: &mut ResultInfo, why_events: Option<&str>) {
     if info.cached {
         info.plan.push_str(" when it was asked before, and nothing has changed since");
     }
-    if let Some(why) = why_events {
-        info.plan.push_str("; not from a rollup, because ");
+    if !why.is_empty() {
+        info.plan.push_str("; ");
         info.plan.push_str(why);
     }
 }

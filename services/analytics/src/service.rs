@@ -114,7 +114,7 @@ impl Analytics {
         let (found, seen) = self.planner.events.ask(seen, &resolve(None), find).await?;
         let mut response = user::profile(&asked.user_id, found, &seen)?;
         if asked.explain {
-            explain(response.info.get_or_insert_default(), None);
+            explain(response.info.get_or_insert_default(), "");
         }
         Ok(response)
     }

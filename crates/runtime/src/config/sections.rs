@@ -338,6 +338,8 @@ pub struct Analytics {
     pub consistency_timeout: Duration,
     /// Rows in an answer.
     pub max_result_rows: usize,
+    /// Events that are read for an exact answer where rollups have another.
+    pub exact_up_to_events: u64,
     /// Memory for all questions that are answered from the events, bytes.
     pub query_memory_bytes: usize,
     /// Threads that answer them; 0: one for each core.

@@ -5,7 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`series`], [`funnel`], [`retention`], [`paths`], [`user`], [`discovery`], [`export`], [`sql`] | the questions |
+//! | [`summary`], [`series`], [`funnel`], [`retention`], [`paths`], [`user`], [`discovery`], [`export`], [`sql`] | the questions |
 //! | [`known`] | which names in a question no event has |
 //! | [`hot`] | asks the owners of partitions for their newest events |
 
@@ -18,6 +18,7 @@ pub(crate) mod paths;
 pub(crate) mod retention;
 pub(crate) mod series;
 pub(crate) mod sql;
+mod summary;
 pub(crate) mod user;
 
 use std::{
@@ -43,6 +44,7 @@ use weir_rollup::Estimate;
 use weir_runtime::clock::now_micros;
 use weir_store::{
     HotSource, Reader, Snapshot, Store,
+    manifest::Segment,
     table::{File, Table},
     view::{Column, View},
 };
@@ -147,7 +149,9 @@ impl Events {
     ) -> Result<Answer, Error> {
         let (engine, events) = (&self.engine, seen.clone());
         Ok(match kind {
-            Kind::Counts(Counts::Summary(_)) => unreachable!("key figures are in rollups or not at all"),
+            Kind::Counts(Counts::Summary(summary)) => {
+                Answer::Summary(summary.ask(engine, range, &seen, limit).await?)
+            }
             Kind::Counts(Counts::TimeSeries(measures)) => {
                 let asked = measures.ask(engine, range, &seen, limit).await?;
                 Answer::TimeSeries(measures.series_response(&asked, &seen))
@@ -228,6 +232,19 @@ impl Seen {
         !self.snapshot.stale.is_empty() || !self.snapshot.missing.is_empty()
     }
 
+    /// About how many events a question about a range reads: as if those of a segment were spread evenly over its time.
+    pub(crate) fn events_in(&self, range: &Range<i64>) -> u64 {
+        let of_segment = |segment: &Segment| {
+            let (first, last) = (segment.times.min, segment.times.max);
+            let length = last.saturating_sub(first).max(1) as f64;
+            let common = range.end.min(last).saturating_sub(range.start.max(first));
+            let share = (common as f64 / length).clamp(0.0, 1.0);
+            if segment.times.meets(range) { (segment.rows as f64 * share).ceil().max(1.0) as u64 } else { 0 }
+        };
+        let stored: u64 = self.snapshot.segments.iter().map(|segment| of_segment(segment)).sum();
+        stored + self.snapshot.hot.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
+    }
+
     /// What an answer from those of these events that are in a range says about itself.
     pub(crate) fn info(&self, range: &Range<i64>, read: Read, exact: bool) -> ResultInfo {
         let Snapshot { next_offsets, stale, segments, missing, .. } = &self.snapshot;
@@ -288,11 +305,8 @@ fn values(values: &Values) -> Vec<prost_types::Value> {
 fn figure(estimate: Option<Estimate>, money: Option<Money>) -> pb::Figure {
     match estimate {
         None => pb::Figure { empty: true, exact: true, money, ..pb::Figure::default() },
-        Some(Estimate { value, exact: true, .. }) => {
-            pb::Figure { value, exact: true, money, ..pb::Figure::default() }
-        }
-        Some(Estimate { value, exact: false, lower, upper }) => {
-            pb::Figure { value, lower_bound: lower, upper_bound: upper, money, ..pb::Figure::default() }
+        Some(Estimate { value, exact, lower, upper }) => {
+            pb::Figure { value, exact, lower_bound: lower, upper_bound: upper, money, empty: false }
         }
     }
 }

@@ -192,7 +192,7 @@ fn totals(series: Option<&Series>, nothing: &[Figure]) -> Vec<pb::Figure> {
 }
 
 fn to_figure(of: &Figure) -> pb::Figure {
-    figure(of.estimate, of.money.as_ref().and_then(Amount::to_money))
+    figure(of.estimate, of.money.as_ref().map(Amount::to_money))
 }
 
 fn range(of: &Range<i64>) -> pb::TimeRange {

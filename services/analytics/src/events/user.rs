@@ -42,7 +42,7 @@ pub(crate) fn profile(user: &str, found: Profile, seen: &Seen) -> Result<pb::Get
         )));
     };
     let told = |amount: &&Amount| amount.currency != Currency::NONE;
-    let revenue = found.revenue.amounts().iter().filter(told).filter_map(Amount::to_money);
+    let revenue = found.revenue.amounts().iter().filter(told).map(Amount::to_money);
     let mut context = None::<Context>;
     for (field, text) in &found.context {
         text.clone_into(field.of_mut(context.get_or_insert_default()));

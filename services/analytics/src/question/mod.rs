@@ -32,7 +32,7 @@ use weir_proto::{
 
 use crate::{
     events::{funnel::Funnel, paths::Paths, retention::Retention, user::UserEvents},
-    rollups::summary::Summary,
+    rollups::summary::{self, Summary},
 };
 
 pub(crate) use measures::{Measures, interval_number};
@@ -136,11 +136,8 @@ impl Kind {
             Self::Counts(Counts::TimeSeries(measures) | Counts::Breakdown(measures)) => {
                 measures.reads(range.clone())
             }
-            Self::Counts(Counts::Summary(_))
-            | Self::Funnel(_)
-            | Self::Retention(_)
-            | Self::Paths(_)
-            | Self::UserEvents(_) => Ok(range.clone()),
+            Self::Counts(Counts::Summary(_)) => Ok(summary::preceding(range).start..range.end),
+            Self::Funnel(_) | Self::Retention(_) | Self::Paths(_) | Self::UserEvents(_) => Ok(range.clone()),
         }
     }
 

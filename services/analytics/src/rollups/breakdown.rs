@@ -10,7 +10,9 @@ use weir_query::series::Question as Asked;
 use weir_rollup::definition::Definition;
 
 use super::{
-    Provenance, greatest_first, group_values,
+    Provenance,
+    flaw::Flaws,
+    greatest_first, group_values,
     measure::{Measure, Needs, Sum},
     rollup::{self, Setting},
     table::{Patience, Table},
@@ -51,18 +53,20 @@ impl Plan {
     pub(super) fn answer(
         &self,
         views: &[View],
+        flaws: &Flaws,
         patience: Patience<'_>,
     ) -> Result<pb::QueryBreakdownResponse, Error> {
         let Asked { filter, by: group_by, max_series: max_rows, .. } = &self.question.asked;
-        let table = Table::gather(views, 0, &self.definition, filter, group_by, patience)?;
+        let table = Table::gather(views, 0, &self.definition, filter, group_by, flaws, patience)?;
         let total = table.total(&self.needs, patience)?;
         let measures = settle_currencies(&self.measures, &total)?;
-        let figures =
-            |sum: &Sum| -> Vec<Figure> { measures.iter().map(|measure| sum.figure(measure)).collect() };
+        let figures = |sum: &Sum| -> Vec<Figure> {
+            measures.iter().map(|measure| sum.figure(measure, flaws)).collect()
+        };
 
         let first = Needs::of(&measures[..1], &self.definition.numerics);
         let groups = greatest_first(&table, |group| {
-            Ok(table.group_total(group, &first, patience)?.figure(&measures[0]))
+            Ok(table.group_total(group, &first, patience)?.figure(&measures[0], flaws))
         })?;
         let rows: Result<Vec<_>, Error> = groups
             .iter()
@@ -76,6 +80,7 @@ impl Plan {
         let late = total.late();
         let provenance = Provenance {
             range: &self.range,
+            reads: self.range.clone(),
             rollup: &self.definition.name,
             part: 0,
             late,

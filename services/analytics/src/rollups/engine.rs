@@ -1,6 +1,11 @@
 //! Asks all partitions and makes one answer of what they say.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::try_join_all;
 use prost_types::Timestamp;
@@ -12,7 +17,7 @@ use weir_proto::{token, validate::Path};
 use weir_rollup::{definition::Catalog, level::Whole};
 use weir_runtime::{clock::now_micros, metrics::Histogram};
 
-use super::{Plan, Setting, incomplete_before, watermark};
+use super::{Plan, Setting, flaw::Flaw, incomplete_before, watermark};
 use crate::{
     error::Error,
     materialise::{PartRequest, View, ViewRequest},
@@ -62,7 +67,7 @@ impl Covered {
     /// The moment before which events of the question are not counted, if there are such.
     pub(crate) fn incomplete_before(&self) -> Option<i64> {
         let parts = 0..self.plan.parts().len();
-        parts.filter_map(|part| incomplete_before(&self.views, part, self.plan.range())).max()
+        parts.filter_map(|part| incomplete_before(&self.views, part, &self.plan.reads())).max()
     }
 
     /// Every event before this moment is counted.
@@ -162,7 +167,13 @@ impl Engine {
 
     /// Answers a question that is covered. Work stops soon after the future is dropped, or after the longest that a query may
     /// take.
-    pub(crate) async fn answer(&self, Covered { plan, views }: Covered) -> Result<Answer, Error> {
+    ///
+    /// # Errors
+    /// Of the evaluation.
+    pub(crate) async fn answer(
+        &self,
+        Covered { plan, views }: Covered,
+    ) -> Result<(Answer, BTreeSet<Flaw>), Error> {
         let (started, limit) = (Instant::now(), self.query_timeout);
         let waiting = Arc::new(());
         let waited_for = Arc::downgrade(&waiting);

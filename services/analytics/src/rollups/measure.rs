@@ -10,6 +10,8 @@ use weir_rollup::{
     numeric::Summary,
 };
 
+use super::flaw::{Flaw, Flaws};
+
 pub(crate) use weir_query::measure::{Measure, Statistic};
 
 /// Which parts of cells are added up; the others cost nothing.
@@ -53,6 +55,8 @@ pub(crate) struct Sum {
     late: u64,
     /// Events that may belong here or not: they have values that were folded together.
     doubtful: u64,
+    /// Whether it is of several values under one name.
+    several: bool,
     users: Option<Union>,
     sessions: Option<Union>,
     revenue: Option<Revenue>,
@@ -68,6 +72,7 @@ impl Sum {
             events: 0,
             late: 0,
             doubtful: 0,
+            several: false,
             users: needs.users.then(Union::for_query),
             sessions: needs.sessions.then(Union::for_query),
             revenue: needs.revenue.then(Revenue::default),
@@ -100,6 +105,7 @@ impl Sum {
         self.events += other.events;
         self.late += other.late;
         self.doubtful += other.doubtful;
+        self.several |= other.several;
         if let (Some(mine), Some(theirs)) = (&mut self.users, &other.users) {
             mine.merge(theirs);
         }
@@ -119,6 +125,11 @@ impl Sum {
         self.doubtful += events;
     }
 
+    /// Notes that it is of several values under one name.
+    pub(crate) fn stands_for_several(&mut self) {
+        self.several = true;
+    }
+
     /// Late events.
     pub(crate) fn late(&self) -> u64 {
         self.late
@@ -130,18 +141,31 @@ impl Sum {
         amounts.filter(|amount| amount.currency != Currency::NONE)
     }
 
-    /// The figure of a measure. Revenue of a measure that leaves the currency open is in the only one there is.
-    pub(crate) fn figure(&self, measure: &Measure) -> Figure {
+    /// Whether amounts of money may be missing.
+    pub(crate) fn lacks_currencies(&self) -> bool {
+        self.revenue.as_ref().is_some_and(Revenue::overflowed)
+    }
+
+    /// The figure of a measure, and in `flaws` what keeps it from being exact, unless it is the values that it is of. Revenue of a
+    /// measure that leaves the currency open is in the only one there is.
+    pub(crate) fn figure(&self, measure: &Measure, flaws: &Flaws) -> Figure {
         match measure {
             Measure::Events => self.count(Estimate::exact(self.events as f64)),
-            Measure::UniqueUsers => self.count(size(self.users.as_ref())),
-            Measure::Sessions => self.count(size(self.sessions.as_ref())),
+            Measure::UniqueUsers => self.size(self.users.as_ref(), flaws),
+            Measure::Sessions => self.size(self.sessions.as_ref(), flaws),
             Measure::Revenue(currency) => {
                 let amount =
                     self.amounts().find(|amount| currency.is_none_or(|code| code == amount.currency));
-                let figure = self.amount(Some(Estimate::exact(amount.map_or(0.0, Amount::to_f64))));
+                let mut estimate = amount.map_or(Estimate::exact(0.0), Amount::estimate);
+                flaws.note_if(!estimate.exact, Flaw::GreatSum);
+                if self.lacks_currencies() {
+                    flaws.note(Flaw::Currencies);
+                    let (lower, upper) = (f64::NEG_INFINITY, f64::INFINITY);
+                    estimate = Estimate { exact: false, lower, upper, ..estimate };
+                }
+                let figure = self.amount(Some(estimate));
                 let nothing = |code: Currency| Money { currency_code: code.to_string(), units: 0, nanos: 0 };
-                let money = amount.map_or_else(|| currency.map(nothing), Amount::to_money);
+                let money = amount.map(Amount::to_money).or_else(|| currency.map(nothing));
                 Figure { money, ..figure }
             }
             Measure::UniqueValues(_) | Measure::Visits => {
@@ -153,43 +177,46 @@ impl Sum {
                     .iter()
                     .find(|(known, ..)| known == field)
                     .expect("what measures need is added up");
-                self.amount(match statistic {
+                let estimate = match statistic {
                     Statistic::Sum => Some(Estimate::exact(summary.sum())),
                     Statistic::Min => summary.min().map(Estimate::exact),
                     Statistic::Max => summary.max().map(Estimate::exact),
                     Statistic::Average => summary.average().map(Estimate::exact),
                     Statistic::Quantile(rank) => summary.quantile(*rank),
-                })
+                };
+                flaws.note_if(estimate.is_some_and(|estimate| !estimate.exact), Flaw::Quantiles);
+                self.amount(estimate)
             }
         }
     }
 
+    fn size(&self, set: Option<&Union>, flaws: &Flaws) -> Figure {
+        let estimate = set.expect("what measures need is added up").estimate();
+        flaws.note_if(!estimate.exact, Flaw::Distinct);
+        self.count(estimate)
+    }
+
     /// A number of things, to which each doubtful event can add one.
     fn count(&self, estimate: Estimate) -> Figure {
-        let Estimate { value, exact, lower, upper } = estimate;
-        if exact && self.doubtful == 0 {
-            return Figure { value, exact: true, ..Figure::default() };
-        }
-        let upper_bound = upper + self.doubtful as f64;
-        Figure { value, exact: false, lower_bound: lower, upper_bound, ..Figure::default() }
+        let upper = estimate.upper + self.doubtful as f64;
+        self.known(Estimate { exact: estimate.exact && self.doubtful == 0, upper, ..estimate })
     }
 
     /// A number to which a doubtful event can add anything.
     fn amount(&self, estimate: Option<Estimate>) -> Figure {
-        let Some(Estimate { value, exact, lower, upper }) = estimate else {
-            return Figure { empty: true, exact: self.doubtful == 0, ..Figure::default() };
-        };
-        if self.doubtful > 0 {
-            let (lower_bound, upper_bound) = (f64::NEG_INFINITY, f64::INFINITY);
-            return Figure { value, exact: false, lower_bound, upper_bound, ..Figure::default() };
+        let is_sure = self.doubtful == 0;
+        match estimate {
+            None => Figure { empty: true, exact: is_sure && !self.several, ..Figure::default() },
+            Some(estimate) if is_sure => self.known(estimate),
+            Some(estimate) => {
+                let (lower, upper) = (f64::NEG_INFINITY, f64::INFINITY);
+                self.known(Estimate { exact: false, lower, upper, ..estimate })
+            }
         }
-        if exact {
-            return Figure { value, exact: true, ..Figure::default() };
-        }
-        Figure { value, exact: false, lower_bound: lower, upper_bound: upper, ..Figure::default() }
     }
-}
 
-fn size(set: Option<&Union>) -> Estimate {
-    set.expect("what measures need is added up").estimate()
+    fn known(&self, Estimate { value, exact, lower, upper }: Estimate) -> Figure {
+        let exact = exact && !self.several;
+        Figure { value, exact, lower_bound: lower, upper_bound: upper, ..Figure::default() }
+    }
 }

@@ -8,6 +8,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`engine`] | asks all partitions; waits for consistency tokens |
+//! | [`flaw`] | what keeps an answer from being exact |
 //! | [`measure`] | how cells add up to what is measured |
 //! | [`rollup`] | which rollup and which of its buckets; the error when there is none |
 //! | [`table`] | the cells of a question by group and slot |
@@ -15,6 +16,7 @@
 
 mod breakdown;
 pub(crate) mod engine;
+pub(crate) mod flaw;
 mod measure;
 mod rollup;
 pub(crate) mod summary;
@@ -23,19 +25,24 @@ mod table;
 mod tests;
 mod time_series;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
+use flaw::{Flaw, Flaws};
 use prost_types::Timestamp;
 use weir_proto::{
     analytics::v1::{self as pb, ResultInfo, result_info::Source},
     time::timestamp,
     token,
 };
+use weir_rollup::definition::may_be_cut;
 
 use crate::{
     error::Error,
     materialise::{PartRequest, Value, View},
-    question::{Answer, Counts},
+    question::{self, Answer, Counts},
 };
 
 pub(crate) use rollup::Setting;
@@ -83,39 +90,31 @@ impl Plan {
         }
     }
 
-    /// Makes the answer of the views, which are those of [`Plan::parts`], one a partition, in their order.
-    pub(crate) fn answer(&self, views: &[View], patience: Patience<'_>) -> Result<Answer, Error> {
-        Ok(match self {
-            Self::Summary(plan) => {
-                let mut answer = plan.answer(views, patience)?;
-                let ranges = answer.current.iter().chain(&answer.previous);
-                let ranges = ranges.flat_map(|of| [&of.events, &of.unique_users, &of.sessions]);
-                let top = answer.top_events.iter().flat_map(|event| [&event.events, &event.unique_users]);
-                tell_exactness(&mut answer.info, ranges.chain(top).flatten());
-                Answer::Summary(answer)
-            }
-            Self::TimeSeries(plan) => {
-                let mut answer = plan.answer(views, patience)?;
-                let points = answer.series.iter().flat_map(|series| &series.points);
-                let figures = points.flat_map(|point| &point.figures);
-                let totals = answer.series.iter().flat_map(|series| &series.totals);
-                tell_exactness(&mut answer.info, figures.chain(totals));
-                Answer::TimeSeries(answer)
-            }
-            Self::Breakdown(plan) => {
-                let mut answer = plan.answer(views, patience)?;
-                let figures = answer.rows.iter().flat_map(|row| &row.figures);
-                tell_exactness(&mut answer.info, figures.chain(&answer.totals));
-                Answer::Breakdown(answer)
-            }
-        })
+    /// The moments that the answer is about: those of the question and, in a summary, of the range before it.
+    pub(crate) fn reads(&self) -> Range<i64> {
+        match self {
+            Self::Summary(plan) => plan.reads(),
+            Self::TimeSeries(_) | Self::Breakdown(_) => self.range().clone(),
+        }
     }
-}
 
-/// Notes whether every figure of an answer is exact.
-fn tell_exactness<'f>(info: &mut Option<ResultInfo>, mut figures: impl Iterator<Item = &'f pb::Figure>) {
-    let exact = figures.all(|figure| figure.exact);
-    info.iter_mut().for_each(|info| info.exact = exact);
+    /// Makes the answer of the views, which are those of [`Plan::parts`], one a partition, in their order; and says what keeps it
+    /// from being exact for the events that are counted.
+    pub(crate) fn answer(
+        &self,
+        views: &[View],
+        patience: Patience<'_>,
+    ) -> Result<(Answer, BTreeSet<Flaw>), Error> {
+        let flaws = Flaws::default();
+        let mut answer = match self {
+            Self::Summary(plan) => Answer::Summary(plan.answer(views, &flaws, patience)?),
+            Self::TimeSeries(plan) => Answer::TimeSeries(plan.answer(views, &flaws, patience)?),
+            Self::Breakdown(plan) => Answer::Breakdown(plan.answer(views, &flaws, patience)?),
+        };
+        let flaws = flaws.into_inner();
+        question::info(&mut answer).exact = flaws.is_empty();
+        Ok((answer, flaws))
+    }
 }
 
 /// Every event before this moment is counted in these views. Where nothing is known yet, there is no such moment.
@@ -136,6 +135,8 @@ pub(crate) fn incomplete_before(views: &[View], part: usize, range: &Range<i64>)
 /// What the answer says about itself.
 struct Provenance<'a> {
     range: &'a Range<i64>,
+    /// The moments that are counted: more than the range where another is beside it.
+    reads: Range<i64>,
     /// Name of the rollup.
     rollup: &'a str,
     /// The part of the views that is about it.
@@ -156,7 +157,7 @@ impl Provenance<'_> {
             source: Source::Rollup.into(),
             rollup: self.rollup.to_owned(),
             late_events: self.late,
-            coverage_start_time: incomplete_before(views, self.part, self.range).map(timestamp),
+            coverage_start_time: incomplete_before(views, self.part, &self.reads).map(timestamp),
             rows_read: self.rows_read,
             start_time: Some(timestamp(self.range.start)),
             end_time: Some(timestamp(self.range.end)),
@@ -168,14 +169,20 @@ impl Provenance<'_> {
 /// The text in place of values that were folded together.
 const OTHER: &str = "(other)";
 
+/// The text of a value of a group; none where events have none.
+fn group_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Missing => None,
+        Value::Text(text) if may_be_cut(text) => Some(format!("{text}…")),
+        Value::Text(text) => Some(text.to_string()),
+        Value::Other => Some(OTHER.to_owned()),
+    }
+}
+
 /// The values of a group, and whether some of them stand for others.
 fn group_values(values: &[Value]) -> (Vec<prost_types::Value>, bool) {
     use prost_types::value::Kind;
-    let kind = |value: &Value| match value {
-        Value::Missing => Kind::NullValue(0),
-        Value::Text(text) => Kind::StringValue(text.to_string()),
-        Value::Other => Kind::StringValue(OTHER.to_owned()),
-    };
+    let kind = |value: &Value| group_text(value).map_or(Kind::NullValue(0), Kind::StringValue);
     let texts = values.iter().map(|value| prost_types::Value { kind: Some(kind(value)) }).collect();
     (texts, values.contains(&Value::Other))
 }

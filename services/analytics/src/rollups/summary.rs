@@ -7,14 +7,16 @@ use weir_query::filter::Filter;
 use weir_rollup::{definition::Definition, field::Field, money::Amount};
 
 use super::{
-    Provenance, greatest_first,
+    Provenance,
+    flaw::{Flaw, Flaws},
+    greatest_first, group_text,
     measure::{Measure, Needs, Sum},
     rollup::{self, Setting},
     table::{Patience, Table},
 };
 use crate::{
     error::Error,
-    materialise::{PartRequest, Value, View},
+    materialise::{PartRequest, View},
     question::{
         TimeRange,
         reader::{Reader, number_or},
@@ -36,7 +38,7 @@ const EVENTS: usize = 1;
 #[derive(Debug, Clone)]
 pub(crate) struct Summary {
     pub(crate) range: TimeRange,
-    top_events: usize,
+    pub(crate) top_events: usize,
 }
 
 /// How it is answered.
@@ -64,7 +66,7 @@ impl Summary {
         let by_event = rollup::choose(setting.catalog, &[Field::EventName].into(), &[])?.clone();
         let range = self.range.resolve(setting.now, &setting.whole, 2);
         let current = rollup::spans(range.clone(), CURRENT, setting)?;
-        let before = range.start.saturating_sub(range.end - range.start)..range.start;
+        let before = preceding(&range);
         // Its edges can lie where only wider buckets are left: then there is nothing to compare with.
         let previous = rollup::spans(before, PREVIOUS, setting);
         let has_previous = previous.is_ok();
@@ -83,14 +85,25 @@ impl Summary {
     }
 }
 
+/// The range of the same length before a range.
+pub(crate) fn preceding(range: &Range<i64>) -> Range<i64> {
+    range.start.saturating_sub(range.end.saturating_sub(range.start))..range.start
+}
+
 impl Plan {
+    /// The moments that are counted.
+    pub(super) fn reads(&self) -> Range<i64> {
+        if self.has_previous { preceding(&self.range).start..self.range.end } else { self.range.clone() }
+    }
+
     pub(super) fn answer(
         &self,
         views: &[View],
+        flaws: &Flaws,
         patience: Patience<'_>,
     ) -> Result<pb::GetSummaryResponse, Error> {
         let everything = Filter::default();
-        let totals = Table::gather(views, TOTALS, &self.totals, &everything, &[], patience)?;
+        let totals = Table::gather(views, TOTALS, &self.totals, &everything, &[], flaws, patience)?;
         let key_measures = [Measure::Events, Measure::UniqueUsers, Measure::Sessions, Measure::Revenue(None)];
         let needs = Needs::of(&key_measures, &[]);
         let (mut current, mut previous) = (Sum::new(&needs), Sum::new(&needs));
@@ -104,17 +117,16 @@ impl Plan {
         }
 
         let events =
-            Table::gather(views, EVENTS, &self.by_event, &everything, &[Field::EventName], patience)?;
+            Table::gather(views, EVENTS, &self.by_event, &everything, &[Field::EventName], flaws, patience)?;
         let count = Needs::default();
         let top = greatest_first(&events, |group| {
-            Ok(events.group_total(group, &count, patience)?.figure(&Measure::Events))
+            Ok(events.group_total(group, &count, patience)?.figure(&Measure::Events, flaws))
         })?;
         let needs = Needs::of(&[Measure::UniqueUsers], &[]);
         let top_events: Result<Vec<_>, Error> = top
             .into_iter()
             .filter_map(|group| match events.values(group) {
-                [Value::Text(name)] => Some((group, name.to_string())),
-                [Value::Other] => Some((group, super::OTHER.to_owned())),
+                [name] => Some((group, group_text(name)?)),
                 _ => None,
             })
             .take(self.top_events)
@@ -122,33 +134,36 @@ impl Plan {
                 let sum = events.group_total(group, &needs, patience)?;
                 Ok(pb::EventCount {
                     event_name,
-                    events: Some(sum.figure(&Measure::Events)),
-                    unique_users: Some(sum.figure(&Measure::UniqueUsers)),
+                    events: Some(sum.figure(&Measure::Events, flaws)),
+                    unique_users: Some(sum.figure(&Measure::UniqueUsers, flaws)),
                 })
             })
             .collect();
 
         let provenance = Provenance {
             range: &self.range,
+            reads: self.reads(),
             rollup: &self.totals.name,
             part: TOTALS,
             late: current.late(),
             rows_read: totals.rows_read() + events.rows_read(),
         };
         Ok(pb::GetSummaryResponse {
-            current: Some(figures(&current)),
-            previous: self.has_previous.then(|| figures(&previous)),
+            current: Some(figures(&current, flaws)),
+            previous: self.has_previous.then(|| figures(&previous, flaws)),
             top_events: top_events?,
             info: Some(provenance.info(views)),
         })
     }
 }
 
-fn figures(sum: &Sum) -> pb::SummaryFigures {
+fn figures(sum: &Sum, flaws: &Flaws) -> pb::SummaryFigures {
+    flaws.note_if(sum.lacks_currencies(), Flaw::Currencies);
+    flaws.note_if(!sum.amounts().all(Amount::fits), Flaw::GreatSum);
     pb::SummaryFigures {
-        events: Some(sum.figure(&Measure::Events)),
-        unique_users: Some(sum.figure(&Measure::UniqueUsers)),
-        sessions: Some(sum.figure(&Measure::Sessions)),
-        revenue: sum.amounts().filter_map(Amount::to_money).collect(),
+        events: Some(sum.figure(&Measure::Events, flaws)),
+        unique_users: Some(sum.figure(&Measure::UniqueUsers, flaws)),
+        sessions: Some(sum.figure(&Measure::Sessions, flaws)),
+        revenue: sum.amounts().map(Amount::to_money).collect(),
     }
 }

@@ -5,9 +5,16 @@
 
 use hashbrown::HashMap;
 use weir_query::filter::{Filter, Operand, Truth};
-use weir_rollup::{cell::Cell, definition::Definition, field::Field};
+use weir_rollup::{
+    cell::Cell,
+    definition::{Definition, may_be_cut},
+    field::Field,
+};
 
-use super::measure::{Needs, Sum};
+use super::{
+    flaw::{Flaw, Flaws},
+    measure::{Needs, Sum},
+};
 use crate::{
     error::Error,
     materialise::{PartView, Symbol, Texts, Value, View},
@@ -55,6 +62,7 @@ impl<'v> Table<'v> {
         definition: &Definition,
         filter: &Filter,
         group_by: &[Field],
+        flaws: &Flaws,
         patience: Patience<'_>,
     ) -> Result<Self, Error> {
         let position = |field: &Field| {
@@ -70,12 +78,14 @@ impl<'v> Table<'v> {
         for view in views {
             let PartView { rows, buckets, .. } = &view.parts[part];
             // What becomes of a row is decided once, not for each of its cells.
-            let fates: Vec<Option<(u32, bool)>> =
+            let fates: Vec<Option<Fate>> =
                 rows.iter().map(|row| groups.fate(row, &view.texts, filter, &tested, &grouped)).collect();
             for (slot, bucket) in buckets {
                 rows_read += bucket.cells().len() as u64;
                 for (row, cell) in bucket.cells() {
-                    if let Some((group, doubtful)) = fates[*row as usize] {
+                    if let Some(Fate { group, doubtful, cut, folded }) = fates[*row as usize] {
+                        flaws.note_if(cut, Flaw::CutValues);
+                        flaws.note_if(folded, Flaw::FoldedValues);
                         if cells.len() % STRIDE == 0 {
                             patience()?;
                         }
@@ -119,9 +129,12 @@ impl<'v> Table<'v> {
         &self.cells[self.starts[group]..self.starts[group + 1]]
     }
 
-    /// All groups that have an event.
+    /// All groups that have an event. Where there is one group by nothing, it may have one.
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group> {
-        (0..self.groups.len()).filter(|group| self.of(*group).iter().any(|found| !found.doubtful))
+        let has_events = |group: &Group| {
+            self.groups[*group].is_empty() || self.of(*group).iter().any(|found| !found.doubtful)
+        };
+        (0..self.groups.len()).filter(has_events)
     }
 
     /// The values of a group.
@@ -147,11 +160,31 @@ impl<'v> Table<'v> {
         patience: Patience<'_>,
     ) -> Result<Sum, Error> {
         let mut total = sum(self.of(group), needs, patience)?;
-        total.doubt(self.doubts(group, None));
+        self.qualify(&mut total, group, None);
         Ok(total)
     }
 
-    /// A group's slots that have events, in order.
+    /// What a group without cells in a slot may have there; nothing for sure if it is `None`.
+    pub(crate) fn nothing(&self, group: Option<Group>, slot: u32, needs: &Needs) -> Sum {
+        let mut nothing = Sum::new(needs);
+        group.into_iter().for_each(|group| self.qualify(&mut nothing, group, Some(slot)));
+        nothing
+    }
+
+    /// Whether it is sure that groups have no events where they have no cells.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.folded.is_empty()
+    }
+
+    /// Notes how sure it is what belongs to a group, in one slot or all of them.
+    fn qualify(&self, sum: &mut Sum, group: Group, slot: Option<u32>) {
+        sum.doubt(self.doubts(group, slot));
+        if self.groups[group].iter().any(stands_for_several) {
+            sum.stands_for_several();
+        }
+    }
+
+    /// A group's slots that have, or may have, events, in order.
     pub(crate) fn slots(
         &self,
         group: Group,
@@ -159,11 +192,10 @@ impl<'v> Table<'v> {
         patience: Patience<'_>,
     ) -> impl Iterator<Item = Result<(u32, Sum), Error>> {
         let chunks = self.of(group).chunk_by(|a, b| a.slot == b.slot);
-        let with_events = chunks.filter(|cells| cells.iter().any(|found| !found.doubtful));
-        with_events.map(move |cells| {
+        chunks.map(move |cells| {
             let slot = cells[0].slot;
             let mut sum = sum(cells, needs, patience)?;
-            sum.doubt(self.doubts(group, Some(slot)));
+            self.qualify(&mut sum, group, Some(slot));
             Ok((slot, sum))
         })
     }
@@ -202,6 +234,27 @@ fn sum(cells: &[Found<'_>], needs: &Needs, patience: Patience<'_>) -> Result<Sum
     Ok(sum)
 }
 
+/// Whether the value of a group is not one value: it was cut, or folded together with others.
+fn stands_for_several(value: &Value) -> bool {
+    match value {
+        Value::Missing => false,
+        Value::Text(text) => may_be_cut(text),
+        Value::Other => true,
+    }
+}
+
+/// What becomes of a row's cells.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    group: u32,
+    /// Whether it is doubtful that they pass the filter.
+    doubtful: bool,
+    /// Whether that, or the group, depends on a value that was cut.
+    cut: bool,
+    /// Whether it depends on values that were folded together.
+    folded: bool,
+}
+
 #[derive(Default)]
 struct Groups {
     values: Vec<Box<[Value]>>,
@@ -209,7 +262,7 @@ struct Groups {
 }
 
 impl Groups {
-    /// The group of a row and whether it is doubtful that it passes the filter; `None` if it does not.
+    /// What becomes of a row's cells; `None` if it does not pass the filter.
     fn fate(
         &mut self,
         row: &[Symbol],
@@ -217,24 +270,30 @@ impl Groups {
         filter: &Filter,
         tested: &[usize],
         grouped: &[usize],
-    ) -> Option<(u32, bool)> {
+    ) -> Option<Fate> {
         // Cells of a wrong writer may have fewer values than their rollup has dimensions.
         let symbol = |dimension: usize| row.get(dimension).copied().unwrap_or(Symbol::MISSING);
         let truth = filter.evaluate(&|field| match symbol(tested[field]) {
             Symbol::MISSING => Operand::Missing,
             Symbol::OTHER => Operand::Unknown,
-            symbol => texts.text(symbol).map_or(Operand::Missing, Operand::Text),
+            symbol => texts.text(symbol).map_or(Operand::Missing, |text| {
+                if may_be_cut(text) { Operand::Cut(text) } else { Operand::Text(text) }
+            }),
         });
         let doubtful = match truth {
             Truth::No => return None,
             Truth::Maybe => true,
             Truth::Yes => false,
         };
+        let is_cut = |dimension: &usize| texts.text(symbol(*dimension)).is_some_and(may_be_cut);
+        let is_folded = |dimension: &usize| symbol(*dimension) == Symbol::OTHER;
+        let deciding = || grouped.iter().chain(tested.iter().filter(|_| doubtful));
+        let (cut, folded) = (deciding().any(is_cut), deciding().any(is_folded));
         let values: Box<[Value]> = grouped.iter().map(|dimension| texts.value(symbol(*dimension))).collect();
         let group = *self.by_values.entry(values).or_insert_with_key(|values| {
             self.values.push(values.clone());
             u32::try_from(self.values.len() - 1).expect("rows are far fewer than 2^32")
         });
-        Some((group, doubtful))
+        Some(Fate { group, doubtful, cut, folded })
     }
 }

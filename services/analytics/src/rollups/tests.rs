@@ -79,7 +79,7 @@ fn plan(question: &Counts, now: i64) -> Result<Plan, Error> {
 
 fn answer(question: &Counts, events: &[Event], now: i64) -> Result<Answer, Error> {
     let plan = plan(question, now)?;
-    plan.answer(&views(events, now, plan.parts()), &|| Ok(()))
+    Ok(plan.answer(&views(events, now, plan.parts()), &|| Ok(()))?.0)
 }
 
 fn time_series(
@@ -550,7 +550,7 @@ fn values_beyond_the_limit_make_figures_uncertain_and_say_by_how_much() {
         let plan = plan(&Counts::Breakdown(Measures::breakdown(request, MAX_ROWS).unwrap()), now).unwrap();
         let request =
             crate::materialise::ViewRequest { project: "default".into(), parts: plan.parts().to_vec() };
-        match plan.answer(&[state.view(&request).unwrap()], &|| Ok(())) {
+        match plan.answer(&[state.view(&request).unwrap()], &|| Ok(())).map(|(answer, _)| answer) {
             Ok(Answer::Breakdown(answer)) => answer,
             other => panic!("{other:?}"),
         }

@@ -16,6 +16,7 @@ use weir_rollup::{
 use super::{
     Provenance,
     breakdown::settle_currencies,
+    flaw::Flaws,
     greatest_first, group_values,
     measure::{Measure, Needs, Sum},
     rollup::{self, Setting},
@@ -85,23 +86,24 @@ impl Plan {
     pub(super) fn answer(
         &self,
         views: &[View],
+        flaws: &Flaws,
         patience: Patience<'_>,
     ) -> Result<pb::QueryTimeSeriesResponse, Error> {
         let Asked { filter, by: group_by, max_series, .. } = &self.question.asked;
         let measures = &self.measures;
-        let table = Table::gather(views, 0, &self.definition, filter, group_by, patience)?;
+        let table = Table::gather(views, 0, &self.definition, filter, group_by, flaws, patience)?;
         let open_currency = measures.iter().filter(|measure| matches!(measure, Measure::Revenue(None)));
         let total = table.total(&Needs::of(open_currency, &[]), patience)?;
         let measures = settle_currencies(measures, &total)?;
 
         let first = Needs::of(&measures[..1], &self.definition.numerics);
         let groups = greatest_first(&table, |group| {
-            Ok(table.group_total(group, &first, patience)?.figure(&measures[0]))
+            Ok(table.group_total(group, &first, patience)?.figure(&measures[0], flaws))
         })?;
         let mut points = 0;
         let mut series = Vec::with_capacity(groups.len().min(*max_series));
         for group in groups.iter().take(*max_series) {
-            let one = self.series(&table, Some(*group), &measures, patience)?;
+            let one = self.series(&table, Some(*group), &measures, flaws, patience)?;
             points += one.points.len();
             if points > self.max_points {
                 return Err(too_large(format!("more than {} points", self.max_points), self.max_points));
@@ -109,10 +111,11 @@ impl Plan {
             series.push(one);
         }
         if groups.is_empty() && group_by.is_empty() {
-            series.push(self.series(&table, None, &measures, patience)?);
+            series.push(self.series(&table, None, &measures, flaws, patience)?);
         }
         let provenance = Provenance {
             range: &self.range,
+            reads: self.range.clone(),
             rollup: &self.definition.name,
             part: 0,
             late: total.late(),
@@ -133,28 +136,36 @@ impl Plan {
         table: &Table<'_>,
         group: Option<Group>,
         measures: &[Measure],
+        flaws: &Flaws,
         patience: Patience<'_>,
     ) -> Result<pb::TimeSeries, Error> {
-        let nothing = Sum::new(&self.needs);
-        let mut total = nothing.clone();
+        let mut total = Sum::new(&self.needs);
         let mut points = Vec::new();
         let mut next_slot = 0;
-        let figures =
-            |sum: &Sum| -> Vec<Figure> { measures.iter().map(|measure| sum.figure(measure)).collect() };
-        let fill = |points: &mut Vec<_>, slots: Range<usize>| {
-            if self.question.fill_empty {
-                points.extend(slots.map(|slot| self.point(slot, figures(&nothing))));
+        let figures = |sum: &Sum| -> Vec<Figure> {
+            measures.iter().map(|measure| sum.figure(measure, flaws)).collect()
+        };
+        let fill = |points: &mut Vec<_>, total: &mut Sum, slots: Range<usize>| {
+            if !self.question.fill_empty && table.is_sure() {
+                return;
+            }
+            for slot in slots {
+                let nothing = table.nothing(group, slot as u32, &self.needs);
+                total.merge(&nothing);
+                if self.question.fill_empty {
+                    points.push(self.point(slot, figures(&nothing)));
+                }
             }
         };
         for found in group.into_iter().flat_map(|group| table.slots(group, &self.needs, patience)) {
             let (slot, sum) = found?;
             let slot = slot as usize;
-            fill(&mut points, next_slot..slot);
+            fill(&mut points, &mut total, next_slot..slot);
             points.push(self.point(slot, figures(&sum)));
             total.merge(&sum);
             next_slot = slot + 1;
         }
-        fill(&mut points, next_slot..self.buckets.len());
+        fill(&mut points, &mut total, next_slot..self.buckets.len());
         let (group, other) = group.map(|group| group_values(table.values(group))).unwrap_or_default();
         Ok(pb::TimeSeries { group, other, points, totals: figures(&total), ..Default::default() })
     }

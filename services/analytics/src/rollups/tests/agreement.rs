@@ -50,7 +50,7 @@ fn assert_agree(rollup: &[pb::Figure], events: &[weir_query::series::Figure]) {
             let bounds = rollup.lower_bound..=rollup.upper_bound;
             assert!(bounds.contains(&estimate.value), "measure {index}: {rollup:?} and {events:?}");
         }
-        let money = events.money.as_ref().and_then(weir_rollup::money::Amount::to_money);
+        let money = events.money.as_ref().map(weir_rollup::money::Amount::to_money);
         assert_eq!(rollup.money, money, "measure {index}");
     }
 }
