@@ -48,6 +48,7 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
     let http = rest(weir_proto::DESCRIPTORS, &services, routes.clone().add_service(own), &config.server)?;
     Server::new("gateway", context.metrics.clone())
         .limits(config.server.clone())
+        .budget(context.budget.clone())
         .health(health)
         .grpc(routes, &[weir_proto::DESCRIPTORS])?
         .http(http)

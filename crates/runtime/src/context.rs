@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Config, Metrics, Shutdown};
+use crate::{Config, Metrics, Shutdown, server::Budget};
 
 /// The project of every event and question until credentials name one.
 pub const PROJECT: &str = "default";
@@ -16,6 +16,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// The request to stop; services drain and return when it comes.
     pub shutdown: Shutdown,
+    /// The memory of all requests in progress.
+    pub budget: Budget,
     /// Name of this process among its kind, for status and logs: `host-pid` unless told otherwise.
     pub instance: String,
 }
@@ -26,6 +28,7 @@ impl Context {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
         Self {
+            budget: Budget::new(&config.server),
             config: Arc::new(config),
             metrics: Metrics::new(),
             shutdown,

@@ -104,7 +104,7 @@ pub async fn serve(
     store: Store,
     listeners: Listeners,
 ) -> Result<(), Error> {
-    let Context { config, metrics, shutdown, .. } = context;
+    let Context { config, metrics, shutdown, budget, .. } = context;
     let catalog = Arc::new(catalog(&config.rollups)?);
     let partitions = partitions(&log, &config.topics.metrics, &shutdown).await?;
 
@@ -182,6 +182,7 @@ pub async fn serve(
         .http(rest)
         .health(health)
         .limits(config.server.clone())
+        .budget(budget)
         .serve(listeners, shutdown)
         .await;
 

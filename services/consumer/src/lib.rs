@@ -89,7 +89,7 @@ pub async fn serve(
     store: Store,
     listeners: Listeners,
 ) -> Result<(), Error> {
-    let Context { config, metrics, shutdown, instance } = context;
+    let Context { config, metrics, shutdown, budget, instance } = context;
     let grpc = listeners.grpc_address().unwrap_or(config.consumer.grpc);
     let settings = Settings::new(&config, grpc)?;
     let meters = Meters::new(metrics.clone(), &settings);
@@ -116,6 +116,7 @@ pub async fn serve(
     )?;
     let server = Server::new(meters::SERVICE, metrics)
         .limits(config.server.clone())
+        .budget(budget)
         .health(health)
         .grpc(routes, &[weir_proto::DESCRIPTORS])?
         .http(http);

@@ -85,6 +85,7 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         .http(rest)
         .health(health)
         .limits(limits.clone())
+        .budget(context.budget.clone())
         .serve(listeners, context.shutdown.clone())
         .await?;
     Ok(())

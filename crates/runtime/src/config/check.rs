@@ -103,8 +103,14 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
         (
             server.max_message_bytes,
             "server.max_message_bytes",
-            server.max_receiving_bytes,
-            "server.max_receiving_bytes",
+            server.request_memory_bytes,
+            "server.request_memory_bytes",
+        ),
+        (
+            server.message_memory_bytes,
+            "server.message_memory_bytes",
+            server.request_memory_bytes,
+            "server.request_memory_bytes",
         ),
         (
             producer.max_event_bytes,

@@ -469,7 +469,9 @@ pub struct Server {
     /// A message or body after decompression, bytes.
     pub max_message_bytes: usize,
     /// Requests that are still being received, bytes.
-    pub max_receiving_bytes: usize,
+    pub request_memory_bytes: usize,
+    /// Memory of one decoded message, bytes.
+    pub message_memory_bytes: usize,
     /// The deadline of a unary call that brings none.
     #[serde(deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,

@@ -148,7 +148,7 @@ fn values_that_contradict_each_other_do_not_start() {
     for (overrides, expected) in [
         (vec![("producer.max_batch_bytes", "100000000")], "server.max_message_bytes"),
         (vec![("producer.stream_credits", "999")], "raise the latter"),
-        (vec![("server.max_receiving_bytes", "1000000")], "server.max_message_bytes"),
+        (vec![("server.request_memory_bytes", "1000000")], "server.max_message_bytes"),
         (vec![("topics.metrics", "analytics-events")], "must differ"),
         (vec![("topics.events", "a/b")], "topic name \"a/b\""),
         (vec![("topics.partitions", "0")], "1 to 1024"),

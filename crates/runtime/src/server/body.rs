@@ -13,7 +13,10 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
 
-use super::call::{Calls, InFlight, Method, Protocol, Route, blame_undecodable_request};
+use super::{
+    call::{Calls, InFlight, Method, Protocol, Route, blame_undecodable_request},
+    receive::RequestMemory,
+};
 use crate::{status::Reason, trace::TraceContext};
 
 /// What to record when the answer ends, in whichever way.
@@ -24,6 +27,8 @@ pub(super) struct Outcome {
     started: Instant,
     trace: TraceContext,
     ended: Ended,
+    /// Held until the answer ended.
+    memory: RequestMemory,
 }
 
 #[derive(Debug)]
@@ -39,12 +44,13 @@ impl Outcome {
         method: &Arc<Method>,
         protocol: Protocol,
         trace: TraceContext,
+        memory: RequestMemory,
     ) -> Self {
         let ended = match protocol {
             Protocol::Grpc => Ended::Grpc(None),
             Protocol::Http => Ended::Http(None),
         };
-        Self { calls: calls.clone(), method: method.clone(), started: Instant::now(), trace, ended }
+        Self { calls: calls.clone(), method: method.clone(), started: Instant::now(), trace, ended, memory }
     }
 
     /// Reads what the head of the answer tells already: the HTTP status, or the code of a gRPC answer without a body.
@@ -85,7 +91,8 @@ impl Drop for Outcome {
                 false
             }
         };
-        if faulty {
+        // Whatever became of a request that broke off, it was the caller who ended it.
+        if faulty && !self.memory.is_broken() {
             self.calls.metrics.errors(self.calls.service, "internal").inc();
             let trace_id = self.trace.request_id();
             let trace_id = trace_id.to_str().unwrap_or_default();

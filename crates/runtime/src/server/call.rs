@@ -22,7 +22,10 @@ use tonic::{Code, Status};
 use crate::{
     config,
     metrics::{Counter, Gauge, Histogram, Metrics},
-    server::receive::Budget,
+    server::{
+        decoded::{MessageId, Schema},
+        receive::Budget,
+    },
     status::{self, Reason},
 };
 
@@ -77,6 +80,8 @@ pub(super) struct Method {
     pub(super) streaming: bool,
     /// Whether its request is a stream, of which only one message is held at a time.
     pub(super) uploads: bool,
+    /// The type of its request.
+    pub(super) input: Option<MessageId>,
     in_flight: AtomicUsize,
     /// Bound at the first call, and the codes when they first occur, so that `/metrics` lists nothing that never happened.
     handling: OnceLock<Histogram>,
@@ -85,11 +90,12 @@ pub(super) struct Method {
 }
 
 impl Method {
-    fn new(name: String, streaming: bool, uploads: bool) -> Arc<Self> {
+    fn new(name: String, streaming: bool, uploads: bool, input: Option<MessageId>) -> Arc<Self> {
         Arc::new(Self {
             name,
             streaming,
             uploads,
+            input,
             in_flight: AtomicUsize::new(0),
             handling: OnceLock::new(),
             handled: Default::default(),
@@ -111,7 +117,9 @@ pub(super) struct Calls {
     http: Arc<Method>,
     permits: Arc<Semaphore>,
     pub(super) request_timeout: Duration,
-    pub(super) receiving: Arc<Budget>,
+    pub(super) max_message_bytes: usize,
+    pub(super) schema: Schema,
+    pub(super) budget: Budget,
     gauge: Gauge,
     total: AtomicUsize,
     idle: Notify,
@@ -123,14 +131,18 @@ impl Calls {
         metrics: &Metrics,
         descriptors: &FileDescriptorSet,
         limits: &config::Server,
+        budget: Budget,
     ) -> Self {
+        let schema = Schema::new(descriptors);
         let mut methods = HashMap::new();
         for file in &descriptors.file {
-            for schema in &file.service {
-                for rpc in &schema.method {
-                    let name = format!("{}.{}/{}", file.package(), schema.name(), rpc.name());
+            for service in &file.service {
+                for rpc in &service.method {
+                    let name = format!("{}.{}/{}", file.package(), service.name(), rpc.name());
                     let streaming = rpc.client_streaming() || rpc.server_streaming();
-                    methods.insert(format!("/{name}"), Method::new(name, streaming, rpc.client_streaming()));
+                    let input = schema.message(rpc.input_type());
+                    let method = Method::new(name.clone(), streaming, rpc.client_streaming(), input);
+                    methods.insert(format!("/{name}"), method);
                 }
             }
         }
@@ -139,11 +151,13 @@ impl Calls {
             metrics: metrics.clone(),
             methods,
             // What does not exist, and RPCs whose descriptors were not given, which might stream.
-            unknown: Method::new("other".to_owned(), true, false),
-            http: Method::new("http".to_owned(), false, false),
+            unknown: Method::new("other".to_owned(), true, true, None),
+            http: Method::new("http".to_owned(), false, false, None),
             permits: Arc::new(Semaphore::new(limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
             request_timeout: limits.request_timeout,
-            receiving: Budget::new(limits.max_receiving_bytes, service, metrics.clone()),
+            max_message_bytes: limits.max_message_bytes,
+            schema,
+            budget,
             gauge: metrics.requests_in_flight(service),
             total: AtomicUsize::new(0),
             idle: Notify::new(),

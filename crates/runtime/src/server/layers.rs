@@ -22,7 +22,8 @@ use tracing::Instrument as _;
 use super::{
     body::{Outcome, Watched},
     call::{Calls, Deadline, Protocol, blame_undecodable_request, content_type, is_operational, timeout_of},
-    receive::{Lasting, Received},
+    messages::{Expected, Messages},
+    receive::{Lasting, Received, RequestMemory},
 };
 use crate::{
     config,
@@ -116,8 +117,9 @@ impl Chain {
         }
         let method = calls.method(protocol, request.uri().path());
 
+        let memory = RequestMemory::new(calls);
         // Counts every outcome from here on, refusals included. A caller that goes away drops it, which counts, too.
-        let mut outcome = Outcome::new(calls, method, protocol, trace);
+        let mut outcome = Outcome::new(calls, method, protocol, trace, memory.clone());
 
         // Before any work is done for the request: overload is refused while that is cheap. A stream keeps its place until
         // its last byte.
@@ -144,11 +146,22 @@ impl Chain {
             request.extensions_mut().insert(Deadline(deadline));
         }
 
-        // A unary request is held whole before its service can weigh it, so all of them together are limited here.
-        if !method.uploads {
-            request =
-                request.map(|body| Body::new(Received::new(body, calls.receiving.clone(), lasting.clone())));
-        }
+        // What the request holds is limited, together with all others, before it is decoded and until it is answered.
+        request.extensions_mut().insert(memory.clone());
+        let (head, body) = request.into_parts();
+        let body = match protocol {
+            Protocol::Grpc => {
+                let expected = Expected {
+                    message: method.input,
+                    streams: method.uploads,
+                    max_bytes: calls.max_message_bytes,
+                    timeout: calls.request_timeout,
+                };
+                Body::new(Messages::new(body, &head.headers, expected, memory.clone()))
+            }
+            Protocol::Http => Body::new(Received::new(body, memory.clone(), lasting.clone())),
+        };
+        let request = Request::from_parts(head, body);
 
         // Innermost: a handler's panic becomes an answer before it could unwind through the steps above.
         let mut handled = std::pin::pin!(AssertUnwindSafe(router.clone().oneshot(request)).catch_unwind());

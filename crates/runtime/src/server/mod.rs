@@ -13,7 +13,9 @@
 mod accept;
 mod body;
 mod call;
+pub mod decoded;
 mod layers;
+mod messages;
 mod operations;
 mod receive;
 
@@ -30,7 +32,7 @@ use crate::{Health, Listeners, Metrics, Shutdown, config, metrics};
 use call::Calls;
 
 pub use call::{Deadline, Route};
-pub use receive::Lasting;
+pub use receive::{Budget, Lasting, RequestMemory};
 
 /// After the last call ended: time for the connections to send what they hold. Those of health watchers never end by
 /// themselves and are closed after it.
@@ -43,6 +45,7 @@ pub struct Server {
     metrics: Metrics,
     health: Health,
     limits: config::Server,
+    budget: Option<Budget>,
     routes: Routes,
     descriptors: FileDescriptorSet,
     http: Router,
@@ -72,6 +75,7 @@ impl Server {
             metrics,
             health: Health::new(),
             limits: config::Config::default().server,
+            budget: None,
             routes: Routes::default(),
             descriptors: metrics::descriptors(),
             http: Router::new(),
@@ -119,13 +123,21 @@ impl Server {
         self
     }
 
+    /// The memory of requests in progress, shared with the other services of the process. Without it, the service has a
+    /// budget of its own.
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
     /// Serves until `shutdown` is requested and the calls in progress ended or were cut.
     ///
     /// # Errors
     /// [`Error`], before the first connection is accepted; afterwards nothing stops it but the shutdown.
     pub async fn serve(self, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { name, metrics, health, limits, routes, descriptors, http } = self;
-        let calls = Arc::new(Calls::new(name, &metrics, &descriptors, &limits));
+        let Self { name, metrics, health, limits, budget, routes, descriptors, http } = self;
+        let budget = budget.unwrap_or_else(|| Budget::new(&limits));
+        let calls = Arc::new(Calls::new(name, &metrics, &descriptors, &limits, budget));
         let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone()));
         let operations = operations::grpc(routes, &descriptors, &limits)?;
         let http = operations::http(http, health.clone(), metrics.clone(), &limits);

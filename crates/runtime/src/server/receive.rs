@@ -1,8 +1,7 @@
-//! What callers may make the process hold before any service has seen it: the bytes of bodies that are still being received.
+//! What callers may make the process hold: the memory of requests in progress.
 //!
-//! Each body is limited by itself, but thousands may come at once, and slowly. Bytes count from when they arrive until the body
-//! has been read to its end, when the service's own limits take over. Calls that stream are not counted: they hold one
-//! message at a time, and services limit their number.
+//! Each request is limited by itself, but thousands may come at once, and slowly. Bytes count from when they arrive, and with
+//! what they take once decoded until the request is answered. A stream counts with the message that it is at.
 
 use std::{
     pin::Pin,
@@ -16,11 +15,14 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tonic::Status;
 
-use crate::{Metrics, status::Reason};
+use super::{call::Calls, decoded::MessageId};
+use crate::{config, status::Reason};
 
 /// In the extensions of an HTTP request without a deadline of its caller's: the handler that recognises an upload, which may
-/// last, says so before it reads the body. From then on neither the default deadline nor the budget of bodies holds for it.
+/// last, says so before it reads the body. From then on the default deadline does not hold for it, and the handler itself
+/// states what it holds of the body, through [`RequestMemory`].
 #[derive(Debug, Clone, Default)]
 pub struct Lasting(Arc<AtomicBool>);
 
@@ -35,51 +37,144 @@ impl Lasting {
     }
 }
 
-/// The bytes of all bodies that are being received.
+/// The memory of all requests in progress: one budget for all ports of a process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Limits>);
+
 #[derive(Debug)]
-pub(super) struct Budget {
-    limit: usize,
+struct Limits {
+    /// `server.request_memory_bytes`
+    total: usize,
+    /// `server.message_memory_bytes`
+    message: usize,
     held: AtomicUsize,
-    service: &'static str,
-    metrics: Metrics,
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize, service: &'static str, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { limit, held: AtomicUsize::new(0), service, metrics })
+    /// As configured.
+    pub fn new(limits: &config::Server) -> Self {
+        Self(Arc::new(Limits {
+            total: limits.request_memory_bytes,
+            message: limits.message_memory_bytes,
+            held: AtomicUsize::new(0),
+        }))
+    }
+
+    /// What requests hold at this moment, in bytes.
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
     }
 }
 
-/// A body whose bytes count. Dropping it, as whoever has read it does, gives them back.
+/// What one request holds of the [`Budget`], in the extensions of every request: handlers that build something of their own
+/// from a body charge it here. It is given back when the request is answered.
+#[derive(Debug, Clone)]
+pub struct RequestMemory(Arc<Share>);
+
+#[derive(Debug)]
+struct Share {
+    calls: Arc<Calls>,
+    held: AtomicUsize,
+    /// Whether the caller broke off its request, so that failing is no fault of the service.
+    broken: AtomicBool,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.calls.budget.0.held.fetch_sub(*self.held.get_mut(), Ordering::Relaxed);
+    }
+}
+
+impl RequestMemory {
+    pub(super) fn new(calls: &Arc<Calls>) -> Self {
+        Self(Arc::new(Share {
+            calls: calls.clone(),
+            held: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+        }))
+    }
+
+    /// Holds this many more bytes.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when all requests together would hold more than the budget.
+    pub fn charge(&self, bytes: usize) -> Result<(), Status> {
+        let limits = &self.0.calls.budget.0;
+        self.0.held.fetch_add(bytes, Ordering::Relaxed);
+        let before = limits.held.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) <= limits.total {
+            return Ok(());
+        }
+        self.0.calls.metrics.errors(self.0.calls.service, "overload").inc();
+        Err(Reason::ConcurrencyExceeded.status(format!(
+            "the requests in progress take all of their {} bytes of memory; retry after a pause, or raise \
+             server.request_memory_bytes",
+            limits.total
+        )))
+    }
+
+    /// Gives this many bytes back.
+    pub fn release(&self, bytes: usize) {
+        self.0.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.calls.budget.0.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Measures what a message will take once decoded and holds it. Returns what was charged.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming the field when the message alone takes too much, else as [`RequestMemory::charge`].
+    pub fn charge_decoded(&self, message: MessageId, bytes: &[u8]) -> Result<usize, Status> {
+        let limit = self.message_limit();
+        let size = self.0.calls.schema.measure(message, bytes, limit).map_err(|exceeded| {
+            let within = match exceeded.field.as_str() {
+                "" => String::new(),
+                field => format!(" (within {field})"),
+            };
+            let message = format!(
+                "the message takes more than {limit} bytes of memory once decoded{within}; send it in parts, or raise \
+                 server.message_memory_bytes"
+            );
+            Status::from(Reason::BodyTooLarge.error(message).with("limitBytes", limit).with("field", &exceeded.field))
+        })?;
+        self.charge(size)?;
+        Ok(size)
+    }
+
+    /// The type of a message in the service's schema.
+    pub fn message(&self, full_name: &str) -> Option<MessageId> {
+        self.0.calls.schema.message(full_name)
+    }
+
+    /// The most that one decoded message may take.
+    pub fn message_limit(&self) -> usize {
+        self.0.calls.budget.0.message
+    }
+
+    pub(super) fn declare_broken(&self) {
+        self.0.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Relaxed)
+    }
+}
+
+/// An HTTP body whose bytes count. Dropping it, as whoever has read it does, gives them back.
 #[derive(Debug)]
 pub(super) struct Received {
     body: Body,
-    budget: Arc<Budget>,
+    memory: RequestMemory,
     held: usize,
     lasting: Lasting,
 }
 
 impl Received {
-    pub(super) fn new(body: Body, budget: Arc<Budget>, lasting: Lasting) -> Self {
-        Self { body, budget, held: 0, lasting }
-    }
-
-    fn take(&mut self, bytes: usize) -> Result<(), axum::Error> {
-        self.held += bytes;
-        let before = self.budget.held.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes <= self.budget.limit {
-            return Ok(());
-        }
-        self.budget.metrics.errors(self.budget.service, "overload").inc();
-        Err(axum::Error::new(Reason::ConcurrencyExceeded.status(format!(
-            "requests of {} bytes are being received at once, which is the limit; retry after a pause, or raise \
-             server.max_receiving_bytes",
-            self.budget.limit
-        ))))
+    pub(super) fn new(body: Body, memory: RequestMemory, lasting: Lasting) -> Self {
+        Self { body, memory, held: 0, lasting }
     }
 
     fn give_back(&mut self) {
-        self.budget.held.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
+        self.memory.release(std::mem::take(&mut self.held));
     }
 }
 
@@ -98,12 +193,15 @@ impl http_body::Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if self.lasting.is_declared() {
-            self.give_back();
-        } else if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.take(data.len())?;
+        match &frame {
+            _ if self.lasting.is_declared() => self.give_back(),
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.held += bytes;
+                self.memory.charge(bytes).map_err(axum::Error::new)?;
+            }
+            Some(Err(_)) => self.memory.declare_broken(),
+            None => {}
         }
         Poll::Ready(frame)
     }

@@ -21,6 +21,12 @@ const NO_DRAIN: Duration = Duration::from_secs(1);
 /// A gRPC frame of `google.protobuf.Duration { seconds: 7 }`.
 const ONE_DURATION: [u8; 7] = [0, 0, 0, 0, 2, 0x08, 7];
 
+/// A message as gRPC frames it.
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[flag], length.as_slice(), message].concat()
+}
+
 #[tokio::test]
 async fn an_rpc_is_answered_and_counted() {
     let fixture = Fixture::start(|_| {}).await;
@@ -183,11 +189,14 @@ async fn overload_is_refused_early_and_health_still_answers() {
 
 #[tokio::test]
 async fn requests_that_are_received_at_once_share_a_budget() {
-    let fixture = Fixture::start(|limits| limits.max_receiving_bytes = 1000).await;
+    let fixture = Fixture::start(|limits| limits.request_memory_bytes = 1000).await;
     let headers = [("content-type", "application/grpc-web+proto")];
-    let answer = http_post(fixture.http, "/test.v1.Test/Echo", &headers, vec![0; 2000]).await;
-    assert_eq!(answer.headers()["grpc-status"], "8", "{answer:?}");
-    assert!(answer.headers()["grpc-message"].to_str().unwrap().contains("max_receiving_bytes"), "{answer:?}");
+    let large = framed(0, &[0x12, 0xf0, 1].iter().copied().chain([0; 240]).collect::<Vec<_>>().repeat(8));
+    let answer = http_post(fixture.http, "/test.v1.Test/Echo", &headers, large).await;
+    let status = tonic::Status::from_header_map(answer.headers()).unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("server.request_memory_bytes"), "{status}");
+    assert!(status.get_details_retry_info().is_some(), "it fits once others are done");
     // What was received has been given back, many times over.
     for _ in 0..500 {
         assert!(fixture.call(Method::Echo, 1).await.is_ok());
