@@ -1,6 +1,11 @@
 //! Request bodies: what they claim to be, decompressed, and never more than the limit of it.
 
-use std::{error::Error, io, iter, pin::Pin};
+use std::{
+    error::Error,
+    io, iter,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use async_compression::{
     tokio::bufread::{GzipDecoder, ZlibDecoder, ZstdDecoder},
@@ -11,10 +16,15 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use http::{HeaderMap, header};
 use http_body::Body as _;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    time::{Instant, sleep},
+};
 use tokio_util::io::StreamReader;
 use tonic::Status;
 use weir_runtime::status::Reason;
+
+use crate::memory::{Charge, Memory};
 
 /// Media types of one JSON value.
 const JSON: &[&str] = &["application/json"];
@@ -33,9 +43,14 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 ///
 /// # Errors
 /// Unsupported type or compression, too large once decompressed, broken compression.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Status> {
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    memory: &Memory,
+) -> Result<Whole, Status> {
     if body.is_end_stream() {
-        return Ok(Bytes::new());
+        return Ok(Whole { bytes: Bytes::new(), _held: memory.charge() });
     }
     check_type(headers, JSON)?;
     let coding = coding(headers)?;
@@ -43,34 +58,58 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
         return Err(too_large(limit));
     }
     // Decompressed only when all of it is there: whoever sends slowly makes us hold no more than was sent.
-    let received = whole(Coding::Identity, body, limit).await?;
+    let received = whole(Coding::Identity, body, limit, memory).await?;
     match coding {
         Coding::Identity => Ok(received),
-        Coding::Gzip | Coding::Deflate | Coding::Zstd => whole(coding, Body::from(received), limit).await,
+        Coding::Gzip | Coding::Deflate | Coding::Zstd => {
+            whole(coding, Body::from(received.bytes.clone()), limit, memory).await
+        }
     }
 }
 
 /// All that comes out of a body.
-async fn whole(coding: Coding, body: Body, limit: usize) -> Result<Bytes, Status> {
+async fn whole(coding: Coding, body: Body, limit: usize, memory: &Memory) -> Result<Whole, Status> {
+    let mut held = memory.charge();
     let mut reader = decoded(coding, body).take(limit as u64 + 1);
     let mut whole = BytesMut::new();
-    while reader.read_buf(&mut whole).await.map_err(|error| broken(coding, &error))? > 0 {}
+    while reader.read_buf(&mut whole).await.map_err(|error| broken(coding, &error))? > 0 {
+        held.set(whole.capacity())?;
+    }
     if whole.len() > limit {
         return Err(too_large(limit));
     }
-    Ok(whole.freeze())
+    Ok(Whole { bytes: whole.freeze(), _held: held })
+}
+
+/// All of a body.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    bytes: Bytes,
+    _held: Charge,
+}
+
+impl Whole {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// The lines of an NDJSON body.
 ///
 /// # Errors
 /// Unsupported type or compression.
-pub(crate) fn lines(headers: &HeaderMap, body: Body, limit: usize) -> Result<Lines, Status> {
+pub(crate) fn lines(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    timeout: Duration,
+    memory: &Memory,
+) -> Result<Lines, Status> {
     if !body.is_end_stream() {
         check_type(headers, NDJSON)?;
     }
     let coding = coding(headers)?;
-    Ok(Lines { reader: decoded(coding, body), coding, limit, number: 0 })
+    Ok(Lines { reader: decoded(coding, body), coding, limit, timeout, number: 0, held: memory.charge() })
 }
 
 /// Lines, one after the other, each of bounded length.
@@ -78,7 +117,11 @@ pub(crate) struct Lines {
     reader: Reader,
     coding: Coding,
     limit: usize,
+    /// From a line's first byte to its last.
+    timeout: Duration,
     number: u64,
+    /// For the line that was read last.
+    held: Charge,
 }
 
 /// One line that is not blank.
@@ -97,8 +140,16 @@ impl Lines {
     pub(crate) async fn next(&mut self) -> Result<Option<Line>, Status> {
         loop {
             let (mut text, mut too_long, mut any) = (BytesMut::new(), false, false);
+            let mut patience = pin!(sleep(self.timeout));
             loop {
-                let available = self.reader.fill_buf().await.map_err(|error| broken(self.coding, &error))?;
+                let available = tokio::select! {
+                    biased;
+                    available = self.reader.fill_buf() => available.map_err(|error| broken(self.coding, &error))?,
+                    () = &mut patience, if any => return Err(stalled(self.number + 1, self.timeout)),
+                };
+                if !any {
+                    patience.as_mut().reset(Instant::now() + self.timeout);
+                }
                 if available.is_empty() {
                     break;
                 }
@@ -109,6 +160,7 @@ impl Lines {
                 if !too_long {
                     text.extend_from_slice(piece);
                 }
+                self.held.set(text.capacity())?;
                 let used = piece.len() + usize::from(end.is_some());
                 self.reader.consume(used);
                 if end.is_some() {
@@ -187,6 +239,11 @@ fn decoded(coding: Coding, body: Body) -> Reader {
             Box::pin(BufReader::new(ZstdDecoder::with_params(raw, &window)))
         }
     }
+}
+
+fn stalled(line: u64, timeout: Duration) -> Status {
+    Reason::DeadlineExceeded
+        .status(format!("line {line} was not complete {timeout:?} after it began; send it again"))
 }
 
 fn too_large(limit: usize) -> Status {

@@ -2,16 +2,22 @@
 
 use std::borrow::Cow;
 
+use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{
-    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _,
-    SerializeOptions, Value,
+    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions,
 };
 use serde::de::{DeserializeSeed as _, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 use tonic::Status;
-use weir_runtime::status::{Reason, invalid_argument};
+use weir_runtime::{
+    config,
+    status::{Reason, invalid_argument},
+};
 
-use crate::scalar;
+use crate::{
+    scalar,
+    transcode::{Message, Wire},
+};
 
 /// How different a name may be from a known one to be a slip of it: one edit in three letters.
 const EDITS: usize = 3;
@@ -22,10 +28,31 @@ const MAX_SLIP: usize = 100;
 /// and then on the whole request, for the one event in it that nests so deep. No schema of ours lets values nest more than 5.
 const MAX_LEVELS: usize = 20;
 
+/// Bytes of a field's number or length, at most.
+const MAX_VARINT_BYTES: usize = 10;
+
 /// Answers show fields that hold their default: `"accepted": 0` is an answer, too.
 const SERIALIZE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
 
-/// A message of this type.
+/// What a message may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes on the wire.
+    pub(crate) bytes: usize,
+    /// Values, those within objects and lists counted.
+    pub(crate) values: usize,
+}
+
+/// Memory of one decoded value, at least.
+const VALUE_BYTES: usize = 64;
+
+impl Limits {
+    pub(crate) fn new(server: &config::Server) -> Self {
+        Self { bytes: server.max_message_bytes, values: server.message_memory_bytes / VALUE_BYTES }
+    }
+}
+
+/// A message of this type, encoded.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT`: not JSON at all, with line and column (`BODY_MALFORMED`); or a `BadRequest` naming the field that is
@@ -34,20 +61,33 @@ pub(crate) fn decode(
     message: &MessageDescriptor,
     json: &[u8],
     prefix: &str,
-) -> Result<DynamicMessage, Status> {
-    let json = &*shallow(json);
+    limits: Limits,
+) -> Result<Vec<u8>, Status> {
+    let json = &*scan(json, limits.values)?;
+    let mut wire = Wire::new(limits.bytes);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    message
-        .clone()
+    Message { descriptor: message, wire: &mut wire }
         .deserialize(&mut deserializer)
-        .and_then(|message| deserializer.end().map(|()| message))
-        .map_err(|error| explain(message, json, prefix, &error))
+        .and_then(|()| deserializer.end())
+        .map_err(|error| match wire.is_full() {
+            true => too_large(format!("the message exceeds {} bytes as Protobuf", limits.bytes)),
+            false => explain(message, json, prefix, &error, limits),
+        })?;
+    Ok(wire.into_bytes())
+}
+
+fn too_large(what: String) -> Status {
+    Reason::BodyTooLarge.status(format!("{what}; send it in parts"))
 }
 
 /// The text with `null` for what lies deeper than [`MAX_LEVELS`]. The service still sees more levels than it allows, and says so
 /// of the one event that has them.
-fn shallow(json: &[u8]) -> Cow<'_, [u8]> {
+///
+/// # Errors
+/// More than `max_values`: counted before anything is built of them.
+fn scan(json: &[u8], max_values: usize) -> Result<Cow<'_, [u8]>, Status> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let mut values = 0;
     let (mut kept, mut from) = (Vec::new(), 0);
     for (at, &byte) in json.iter().enumerate() {
         match byte {
@@ -55,7 +95,9 @@ fn shallow(json: &[u8]) -> Cow<'_, [u8]> {
             b'\\' => escaped = in_string,
             b'"' => in_string = !in_string,
             _ if in_string => {}
+            b',' => values += 1,
             b'{' | b'[' => {
+                values += 1;
                 if depth == MAX_LEVELS {
                     kept.extend_from_slice(&json[from..at]);
                     kept.extend_from_slice(b"null");
@@ -70,35 +112,36 @@ fn shallow(json: &[u8]) -> Cow<'_, [u8]> {
             }
             _ => {}
         }
+        if values > max_values {
+            return Err(too_large(format!("the body holds more than {max_values} values")));
+        }
     }
     // What does not end is left to the parser to refuse.
     if from == 0 || depth > MAX_LEVELS {
-        return Cow::Borrowed(json);
+        return Ok(Cow::Borrowed(json));
     }
     kept.extend_from_slice(&json[from..]);
-    Cow::Owned(kept)
+    Ok(Cow::Owned(kept))
 }
 
-/// Sets one field from JSON.
+/// One field from JSON, encoded as its message would be.
 ///
 /// # Errors
 /// As [`decode`].
-pub(crate) fn decode_field(
-    message: &mut DynamicMessage,
-    field: &FieldDescriptor,
-    json: &[u8],
-) -> Result<(), Status> {
+pub(crate) fn decode_field(field: &FieldDescriptor, json: &[u8], limits: Limits) -> Result<Vec<u8>, Status> {
     if let (Kind::Message(inner), false) = (field.kind(), field.is_list() || field.is_map()) {
-        message.set_field(field, Value::Message(decode(&inner, json, field.name())?));
-        return Ok(());
+        let content = decode(&inner, json, field.name(), limits)?;
+        let mut encoded = Vec::with_capacity(content.len() + 2 * MAX_VARINT_BYTES);
+        encode_key(field.number(), WireType::LengthDelimited, &mut encoded);
+        encode_varint(content.len() as u64, &mut encoded);
+        encoded.extend_from_slice(&content);
+        return Ok(encoded);
     }
     // Lists, maps and scalars have no type of their own to decode into: let their message do it. First it must be certain
     // that the text is one value, so that it cannot bring further fields.
     serde_json::from_slice::<IgnoredAny>(json).map_err(|error| malformed(&error))?;
     let wrapped = [b"{\"", field.json_name().as_bytes(), b"\":", json, b"}"].concat();
-    let decoded = decode(&message.descriptor(), &wrapped, "")?;
-    message.set_field(field, decoded.get_field(field).into_owned());
-    Ok(())
+    decode(field.parent_message(), &wrapped, "", limits)
 }
 
 /// The message, or one field of it, as JSON.
@@ -148,14 +191,21 @@ fn malformed(error: &serde_json::Error) -> Status {
 }
 
 /// Reads again, now keeping track of the path, which would slow every good request.
-fn explain(message: &MessageDescriptor, json: &[u8], prefix: &str, error: &serde_json::Error) -> Status {
+fn explain(
+    message: &MessageDescriptor,
+    json: &[u8],
+    prefix: &str,
+    error: &serde_json::Error,
+    limits: Limits,
+) -> Status {
     if !error.is_data() {
         return malformed(error);
     }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
-    if message.clone().deserialize(tracked).is_ok() {
+    let mut wire = Wire::new(limits.bytes);
+    if (Message { descriptor: message, wire: &mut wire }).deserialize(tracked).is_ok() {
         return malformed(error);
     }
     let path = track.path();
@@ -237,6 +287,17 @@ mod tests {
     use weir_proto::event::v1::{Context, Event, Page};
 
     use super::*;
+
+    const LIMITS: Limits = Limits { bytes: 1 << 20, values: 200_000 };
+
+    fn decode(message: &MessageDescriptor, json: &[u8], prefix: &str) -> Result<DynamicMessage, Status> {
+        let wire = super::decode(message, json, prefix, LIMITS)?;
+        Ok(DynamicMessage::decode(message.clone(), wire.as_slice()).unwrap())
+    }
+
+    fn shallow(json: &[u8]) -> Cow<'_, [u8]> {
+        scan(json, LIMITS.values).unwrap()
+    }
 
     fn descriptor() -> MessageDescriptor {
         static POOL: std::sync::OnceLock<DescriptorPool> = std::sync::OnceLock::new();

@@ -11,7 +11,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use prost_reflect::DescriptorPool;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tonic::Status;
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
 use weir_runtime::{config, server::Route, status::Reason};
@@ -19,7 +19,7 @@ use weir_runtime::{config, server::Route, status::Reason};
 use crate::{
     Error,
     call::Backend,
-    failure, file,
+    failure, file, json,
     rule::{self, RequestBody, Shape},
     stream,
     table::{Found, Table},
@@ -34,7 +34,10 @@ const INDEX: &str = "/v1";
 pub(crate) struct Rest {
     pub(crate) pool: DescriptorPool,
     pub(crate) backend: Backend,
-    pub(crate) max_message_bytes: usize,
+    /// What one message may take.
+    pub(crate) limits: json::Limits,
+    /// How long a line of an upload may take from its first byte to its last.
+    pub(crate) line_timeout: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) table: Table,
 }
@@ -46,7 +49,7 @@ impl Rest {
         descriptors: &[u8],
         services: &[&str],
         backend: Backend,
-        max_message_bytes: usize,
+        limits: &config::Server,
     ) -> Result<Self, Error> {
         let mut pool = DescriptorPool::decode(descriptors)?;
         if pool.get_message_by_name("google.rpc.ErrorInfo").is_none() {
@@ -62,7 +65,8 @@ impl Rest {
         Ok(Self {
             pool,
             backend,
-            max_message_bytes,
+            limits: json::Limits::new(limits),
+            line_timeout: limits.request_timeout,
             heartbeat: stream::HEARTBEAT,
             table: Table::new(bindings)?,
         })
@@ -98,7 +102,7 @@ where
         .map_response(|response| response.map(tonic::body::Body::new))
         .map_err(|error| Status::from_error(error.into()));
     let backend = BoxCloneSyncService::new(backend);
-    let rest = Arc::new(Rest::new(descriptors, services, backend, limits.max_message_bytes)?);
+    let rest = Arc::new(Rest::new(descriptors, services, backend, limits)?);
     let index = Json(index(&rest.table));
     let mut router = Router::new().route(INDEX, get(async move || index.clone()));
     // axum only has to know which part of the URL space is ours: its patterns cannot say `{name}:verb`.
@@ -144,7 +148,7 @@ fn wrong_method(rest: &Rest, request: &Request, allowed: &str) -> Response {
 
 fn index(table: &Table) -> Value {
     let routes = table.bindings().iter().map(|binding| {
-        json!({
+        serde_json::json!({
             "method": binding.method.as_str(),
             "path": &**binding.template.text(),
             "rpc": binding.rpc.name,
@@ -162,5 +166,5 @@ fn index(table: &Table) -> Value {
             },
         })
     });
-    json!({ "routes": routes.collect::<Vec<_>>() })
+    serde_json::json!({ "routes": routes.collect::<Vec<_>>() })
 }

@@ -189,7 +189,9 @@ mod tests {
     async fn a_silent_stream_shows_that_it_lives() {
         let backend = BoxCloneSyncService::new(tower::service_fn(silent));
         let services = &["weir.metrics.v1.MetricsService"];
-        let mut rest = Rest::new(weir_proto::DESCRIPTORS, services, backend, 1000).unwrap();
+        let mut rest =
+            Rest::new(weir_proto::DESCRIPTORS, services, backend, &weir_runtime::Config::default().server)
+                .unwrap();
         rest.heartbeat = Duration::from_millis(1);
         let Found::Binding(binding, _) = rest.table.find(&http::Method::GET, "/v1/metrics:watch") else {
             panic!("the schema lets metrics be watched")

@@ -11,7 +11,9 @@ use weir_runtime::status::Reason;
 use crate::{
     body,
     call::{self, Caller},
-    json, query,
+    json,
+    memory::Memory,
+    query,
     rest::Rest,
     rule::{Binding, RequestBody},
 };
@@ -38,28 +40,38 @@ pub(crate) async fn message(
     request: Request,
 ) -> Result<Bytes, Status> {
     let (parts, body) = request.into_parts();
-    let mut message = DynamicMessage::new(binding.rpc.input.clone());
-    match &binding.body {
-        RequestBody::None => {}
+    let memory = Memory::of(&parts.extensions);
+    let mut encoded = match &binding.body {
+        RequestBody::None => Vec::new(),
         RequestBody::Message => {
-            let json = body::read(&parts.headers, body, rest.max_message_bytes).await?;
-            if !json.is_empty() {
-                message = json::decode(&binding.rpc.input, &json, "")?;
+            let json = body::read(&parts.headers, body, rest.limits.bytes, &memory).await?;
+            match json.bytes() {
+                [] => Vec::new(),
+                json => json::decode(&binding.rpc.input, json, "", rest.limits)?,
             }
         }
         RequestBody::Field(field) => {
-            let json = body::read(&parts.headers, body, rest.max_message_bytes).await?;
-            if !json.is_empty() {
-                json::decode_field(&mut message, field, &json)?;
+            let json = body::read(&parts.headers, body, rest.limits.bytes, &memory).await?;
+            match json.bytes() {
+                [] => Vec::new(),
+                json => json::decode_field(field, json, rest.limits)?,
             }
         }
-    }
+    };
+    // What follows in the same message adds to what is there.
     if let Some(query) = parts.uri.query() {
+        let mut message = DynamicMessage::new(binding.rpc.input.clone());
         query::apply_query(&mut message, binding, query)?;
+        message.encode_raw(&mut encoded);
     }
-    // Last, since the path says what the request is about: nothing in the body may change it.
-    query::apply_variables(&mut message, binding, variables)?;
-    Ok(message.encode_to_vec().into())
+    // Last, since the path says what the request is about: nothing in the body may change it, not even to a default.
+    if !variables.is_empty() {
+        let mut message = decode(&binding.rpc.input, encoded.into())?;
+        query::apply_variables(&mut message, binding, variables)?;
+        encoded = message.encode_to_vec();
+    }
+    memory.charge_message(&binding.rpc.input, &encoded)?;
+    Ok(encoded.into())
 }
 
 /// An answer's message.

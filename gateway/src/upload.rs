@@ -14,16 +14,18 @@ use axum::{extract::Request, response::Response};
 use bytes::Bytes;
 use futures::Stream;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
+use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
 use tokio::sync::oneshot;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::pb;
 use weir_runtime::status::Reason;
 
 use crate::{
     body::{self, Line, Lines},
     call::{self, Caller},
-    json, query,
+    json,
+    memory::{Charge, Memory},
+    query,
     rest::Rest,
     rule::{Binding, RequestBody},
     unary,
@@ -43,10 +45,17 @@ pub(crate) async fn answer(rest: &Rest, binding: &Binding, request: Request) -> 
     if let Some(query) = parts.uri.query() {
         query::apply_query(&mut template, binding, query)?;
     }
-    let lines = body::lines(&parts.headers, body, rest.max_message_bytes)?;
+    let memory = Memory::of(&parts.extensions);
+    let lines = body::lines(&parts.headers, body, rest.limits.bytes, rest.line_timeout, &memory)?;
     let bad = BadLines::default();
     let (broken, broke) = oneshot::channel();
-    let parser = Parser { template, body: binding.body.clone(), limit: rest.max_message_bytes };
+    let parser = Parser {
+        input: template.descriptor(),
+        template: template.encode_to_vec(),
+        body: binding.body.clone(),
+        limits: rest.limits,
+        memory,
+    };
     let messages = messages(lines, parser, bad.clone(), broken);
     let answered = tokio::select! {
         answered = call::client_stream(&rest.backend, &binding.rpc, &caller, messages) => answered,
@@ -60,26 +69,29 @@ pub(crate) async fn answer(rest: &Rest, binding: &Binding, request: Request) -> 
 }
 
 struct Parser {
-    template: DynamicMessage,
+    input: MessageDescriptor,
+    /// What the query sets in every message, encoded.
+    template: Vec<u8>,
     body: RequestBody,
-    limit: usize,
+    limits: json::Limits,
+    memory: Memory,
 }
 
 impl Parser {
-    fn parse(&self, line: &Line) -> Result<Bytes, Status> {
+    /// The message, encoded, with what it holds.
+    fn parse(&self, line: &Line) -> Result<(Bytes, Charge), Status> {
         let Some(text) = &line.text else {
-            let message = format!("the line exceeds {} bytes", self.limit);
+            let message = format!("the line exceeds {} bytes", self.limits.bytes);
             return Err(Reason::BodyTooLarge.error(message).into());
         };
         let message = match &self.body {
             RequestBody::Field(field) => {
-                let mut message = self.template.clone();
-                json::decode_field(&mut message, field, text)?;
-                message
+                [self.template.as_slice(), &json::decode_field(field, text, self.limits)?].concat()
             }
-            RequestBody::Message | RequestBody::None => json::decode(&self.template.descriptor(), text, "")?,
+            RequestBody::Message | RequestBody::None => json::decode(&self.input, text, "", self.limits)?,
         };
-        Ok(message.encode_to_vec().into())
+        let charged = self.memory.charge_message(&self.input, &message)?;
+        Ok((message.into(), Charge::taken(&self.memory, charged)))
     }
 }
 
@@ -89,17 +101,28 @@ fn messages(
     bad: BadLines,
     broken: oneshot::Sender<Status>,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
-    futures::stream::unfold((lines, parser, bad, Some(broken), 0), async |state| {
-        let (mut lines, parser, bad, mut broken, index) = state;
-        let message = match lines.next().await {
+    futures::stream::unfold((lines, parser, bad, Some(broken), 0, None), async |state| {
+        let (mut lines, parser, bad, mut broken, index, previous) = state;
+        // The next one is asked for when the service is through with it.
+        drop(previous);
+        let parsed = match lines.next().await {
             Ok(None) => return None,
-            Ok(Some(line)) => parser.parse(&line).unwrap_or_else(|status| {
-                let mut bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
-                if bad.len() < MAX_REMEMBERED {
-                    bad.insert(index, in_line(line.number, status));
+            Ok(Some(line)) => match parser.parse(&line) {
+                Ok((message, held)) => Ok((message, Some(held))),
+                Err(status) if status.code() == Code::InvalidArgument => {
+                    let mut bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
+                    if bad.len() < MAX_REMEMBERED {
+                        bad.insert(index, in_line(line.number, status));
+                    }
+                    Ok((Bytes::new(), None))
                 }
-                Bytes::new()
-            }),
+                // No fault of the line's: it must be sent again.
+                Err(status) => Err(in_line(line.number, status)),
+            },
+            Err(status) => Err(status),
+        };
+        match parsed {
+            Ok((message, held)) => Some((message, (lines, parser, bad, broken, index + 1, held))),
             Err(status) => {
                 if let Some(broken) = broken.take() {
                     // Nobody listens any more when the call is over; then nothing is left to tell.
@@ -107,8 +130,7 @@ fn messages(
                 }
                 std::future::pending().await
             }
-        };
-        Some((message, (lines, parser, bad, broken, index + 1)))
+        }
     })
 }
 

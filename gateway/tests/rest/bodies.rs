@@ -158,13 +158,14 @@ async fn bodies_are_limited_by_their_decompressed_size() {
 
 #[tokio::test]
 async fn bodies_that_are_received_at_once_share_a_budget() {
-    let f = Fixture::start_with(|limits| limits.max_receiving_bytes = 10_000).await;
+    let f = Fixture::start_with(|limits| limits.request_memory_bytes = 10_000).await;
     let large = format!("{EVENT}{}", " ".repeat(20_000));
     let (status, error) = answer(f.post("/v1/events", large.clone())).await;
     assert_eq!(status, 429, "{error}");
-    assert!(error["error"]["message"].as_str().unwrap().contains("max_receiving_bytes"), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("server.request_memory_bytes"), "{error}");
     // Lines are not held until the last of them came.
-    assert_eq!(answer(f.upload(large)).await.0, 200);
+    let lines = format!("{EVENT}{}", "\n".repeat(20_000));
+    assert_eq!(answer(f.upload(lines)).await.0, 200);
     for _ in 0..100 {
         assert_eq!(answer(f.post("/v1/events", format!("{EVENT}{}", " ".repeat(1000)))).await.0, 200);
     }

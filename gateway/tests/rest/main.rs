@@ -8,6 +8,7 @@ mod files;
 mod fixture;
 mod forms;
 mod gateway;
+mod hostile;
 mod schema;
 mod streams;
 mod upload;
