@@ -251,6 +251,7 @@ fn store(config: &Config) -> Result<weir_store::Settings> {
         retention: settings.retention,
         columns: settings.columns.clone(),
         compact_files: settings.compact_files,
+        compaction_bytes: settings.compaction_bytes,
     })
 }
 

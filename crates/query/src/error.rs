@@ -37,6 +37,11 @@ pub enum Error {
     /// The deadline has passed.
     #[error("not done within {0:?}: shorten the time range, filter more, or allow more time")]
     TooSlow(Duration),
+    /// Other questions read so much that this one could not begin.
+    #[error(
+        "the question could not begin within {0:?}: others are reading as much as there is memory for; retry in a moment"
+    )]
+    Busy(Duration),
     /// The memory for queries is used up.
     #[error(
         "the question needs more memory than there is ({limit} bytes for all questions together): shorten the time range, filter \
@@ -65,7 +70,11 @@ impl Error {
     /// Whether the same question can have an answer later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::TooSlow(_) | Self::OutOfMemory { .. } | Self::Store(_) | Self::Unreadable(_) => true,
+            Self::TooSlow(_)
+            | Self::Busy(_)
+            | Self::OutOfMemory { .. }
+            | Self::Store(_)
+            | Self::Unreadable(_) => true,
             Self::Question { .. }
             | Self::Formula { .. }
             | Self::Sql(_)

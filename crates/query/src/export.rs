@@ -110,8 +110,7 @@ impl Engine {
         export: Export,
         limit: Duration,
     ) -> Result<Rows, Error> {
-        let engine = self.clone();
-        let planned = self.run(limit, async move {
+        let planned = self.run(limit, move |engine| async move {
             let mut scan = Scan::of(&export.range);
             let condition = scan.filter(&export.filter);
             scan.keep(condition);
@@ -131,8 +130,7 @@ impl Engine {
         timeline: Timeline,
         limit: Duration,
     ) -> Result<Page, Error> {
-        let engine = self.clone();
-        self.run(limit, async move { page(&engine, &*events, timeline).await }).await
+        self.run(limit, move |engine| async move { page(&engine, &*events, timeline).await }).await
     }
 }
 

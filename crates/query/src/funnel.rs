@@ -10,6 +10,7 @@ use weir_store::{schema::column as name, view::Column};
 
 use crate::{
     Engine, Error, Events,
+    deadline::{Deadline, Pace},
     engine::Read,
     filter::Filter,
     fold::{
@@ -25,6 +26,8 @@ use crate::{
 pub const MAX_WINDOW: i64 = 366 * 86_400_000_000;
 /// Exclusions at most: a column of the scan each.
 const MAX_EXCLUSIONS: usize = 20;
+/// Numbers that are copied in about the time of one other step.
+const COPIED: usize = 64;
 
 /// Events that end the way through a funnel.
 #[derive(Debug, Clone)]
@@ -146,8 +149,7 @@ impl Engine {
         limit: Duration,
     ) -> Result<Answer, Error> {
         question.check()?;
-        let engine = self.clone();
-        self.run(limit, async move { answer(&engine, &*events, question).await }).await
+        self.run(limit, move |engine| async move { answer(&engine, &*events, question).await }).await
     }
 }
 
@@ -178,18 +180,23 @@ async fn answer(engine: &Engine, events: &dyn Events, question: Question) -> Res
     let (tally, texts) = gather::fold(engine, streams, question.actor, new).await?;
     let mut groups: Vec<_> = tally.groups.into_iter().collect();
     let steps = question.steps.len();
-    let mut total = Times::default();
-    groups.iter().for_each(|(_, times)| total.merge(times));
+    let (mut total, mut pace) = (Times::default(), engine.deadline().pace());
+    groups.iter().try_for_each(|(_, times)| total.merge(times, &mut pace))?;
     if question.by.is_empty() {
         groups.clear();
     }
-    groups.sort_by_cached_key(|(group, times)| (std::cmp::Reverse(times.count()), texts.values(*group)));
+    let by_count = |(one, times): &(u32, Times), (other, fewer): &(u32, Times)| {
+        fewer.count().cmp(&times.count()).then_with(|| texts.order(*one, *other))
+    };
+    engine.deadline().sort_by(&mut groups, by_count)?;
     let omitted_groups = groups.len().saturating_sub(question.max_groups);
     groups.truncate(question.max_groups);
-    let groups = groups.into_iter();
-    let groups =
-        groups.map(|(group, times)| Group { values: texts.values(group), steps: times.steps(steps) });
-    Ok(Answer { groups: groups.collect(), total: total.steps(steps), omitted_groups, read })
+    texts.fit(groups.iter().map(|(group, _)| *group))?;
+    let groups = groups.into_iter().map(|(group, times)| {
+        Ok(Group { values: texts.values(group), steps: times.steps(steps, engine.deadline())? })
+    });
+    let groups = groups.collect::<Result<_, Error>>()?;
+    Ok(Answer { groups, total: total.steps(steps, engine.deadline())?, omitted_groups, read })
 }
 
 /// By step that anybody has reached: the times that it took from the first event, and from the step before, microseconds.
@@ -212,12 +219,14 @@ impl Times {
         }
     }
 
-    fn merge(&mut self, other: &Self) {
+    fn merge(&mut self, other: &Self, pace: &mut Pace<'_>) -> Result<(), Error> {
         self.reach(other.0.len());
         for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            pace.step(1 + theirs.0.len() / COPIED)?;
             mine.0.extend_from_slice(&theirs.0);
             mine.1.extend_from_slice(&theirs.1);
         }
+        Ok(())
     }
 
     fn reach(&mut self, steps: usize) {
@@ -226,41 +235,32 @@ impl Times {
         }
     }
 
-    fn steps(mut self, steps: usize) -> Vec<Step> {
+    fn steps(mut self, steps: usize, deadline: &Deadline) -> Result<Vec<Step>, Error> {
         self.reach(steps);
-        let step = |(mut first, mut previous): (Vec<i64>, Vec<i64>)| Step {
-            count: first.len() as u64,
-            median: at_rank(&mut first, 0.5),
-            p90: at_rank(&mut first, 0.9),
-            median_from_previous: at_rank(&mut previous, 0.5),
-            p90_from_previous: at_rank(&mut previous, 0.9),
+        let step = |(mut first, mut previous): (Vec<i64>, Vec<i64>)| {
+            deadline.check()?;
+            Ok(Step {
+                count: first.len() as u64,
+                median: at_rank(&mut first, 0.5),
+                p90: at_rank(&mut first, 0.9),
+                median_from_previous: at_rank(&mut previous, 0.5),
+                p90_from_previous: at_rank(&mut previous, 0.9),
+            })
         };
         self.0.into_iter().map(step).collect()
     }
 }
 
 /// The least value that at least this fraction of all is not greater than.
-pub(crate) fn at_rank<T: Copy + RankOrd>(values: &mut [T], rank: f64) -> Option<T> {
-    let last = values.len().checked_sub(1)?;
-    let at = ((rank * values.len() as f64).ceil() as usize).saturating_sub(1).min(last);
-    Some(*values.select_nth_unstable_by(at, T::order).1)
+fn at_rank(values: &mut [i64], rank: f64) -> Option<i64> {
+    let at = place(rank, values.len())?;
+    Some(*values.select_nth_unstable(at).1)
 }
 
-/// What can be ranked.
-pub(crate) trait RankOrd {
-    fn order(a: &Self, b: &Self) -> std::cmp::Ordering;
-}
-
-impl RankOrd for i64 {
-    fn order(a: &Self, b: &Self) -> std::cmp::Ordering {
-        a.cmp(b)
-    }
-}
-
-impl RankOrd for f64 {
-    fn order(a: &Self, b: &Self) -> std::cmp::Ordering {
-        a.total_cmp(b)
-    }
+/// How many of so many sorted values come before that one.
+pub(crate) fn place(rank: f64, count: usize) -> Option<usize> {
+    let last = count.checked_sub(1)?;
+    Some(((rank * count as f64).ceil() as usize).saturating_sub(1).min(last))
 }
 
 struct Tally {
@@ -275,9 +275,10 @@ impl Fold for Tally {
         }
     }
 
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: Self, pace: &mut Pace<'_>) -> Result<(), Error> {
         for (group, times) in other.groups {
-            self.groups.entry(group).or_default().merge(&times);
+            self.groups.entry(group).or_default().merge(&times, pace)?;
         }
+        Ok(())
     }
 }

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     Engine, Error,
+    deadline::{Deadline, Pace},
     engine::stopped,
     fold::{Action, NO_SESSION, actors, session::sessions},
     marks::marks,
@@ -164,7 +165,10 @@ pub(crate) trait Fold: Send + 'static {
     /// Adds an actor.
     fn add(&mut self, actions: &[Action]);
     /// Adds what another one has folded.
-    fn merge(&mut self, other: Self);
+    ///
+    /// # Errors
+    /// When the deadline has passed.
+    fn merge(&mut self, other: Self, pace: &mut Pace<'_>) -> Result<(), Error>;
 }
 
 /// Folds all actors of all streams on the engine's threads; the result, and what its groups stand for.
@@ -195,7 +199,7 @@ pub(crate) async fn fold<F: Fold>(
             let new = Arc::clone(&new);
             move || new()
         },
-        move |folded: &mut F, streams: Vec<Pile<Action>>| {
+        move |folded: &mut F, streams: Vec<Pile<Action>>, deadline: &Deadline| {
             let mut all = Vec::with_capacity(streams.iter().map(Pile::len).sum());
             for (actions, numbers) in streams.into_iter().zip(&*numbers) {
                 let first = all.len();
@@ -205,29 +209,44 @@ pub(crate) async fn fold<F: Fold>(
                     action.group = numbers.get(action.group as usize).copied().unwrap_or(0);
                 });
             }
-            each_actor(&all, |actions| match actor {
-                Actor::User => folded.add(actions),
-                Actor::Session => sessions(actions).for_each(|session| folded.add(session)),
-            });
+            each_actor(&all, deadline, |actions, pace| match actor {
+                Actor::User => {
+                    folded.add(actions);
+                    pace.step(actions.len())
+                }
+                Actor::Session => sessions(actions).try_for_each(|session| {
+                    folded.add(session);
+                    pace.step(session.len())
+                }),
+            })
         },
     );
     let mut folded = result.await?.into_iter();
     let mut sum = folded.next().unwrap_or_else(|| new());
-    folded.for_each(|part| sum.merge(part));
+    let mut pace = engine.deadline().pace();
+    for part in folded {
+        sum.merge(part, &mut pace)?;
+        tokio::task::yield_now().await;
+    }
     Ok((sum, texts))
 }
 
 /// Takes the actions of each actor, in order. Those that lie together are moved together, and are mostly in order already.
-fn each_actor(all: &[Action], mut take: impl FnMut(&[Action])) {
+fn each_actor(
+    all: &[Action],
+    deadline: &Deadline,
+    mut take: impl FnMut(&[Action], &mut Pace<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut together: Vec<&[Action]> = actors(all).collect();
-    together.sort_by_key(|actions| actions[0].actor);
-    let mut sorted = Vec::new();
+    deadline.sort_by_key(&mut together, |actions| actions[0].actor)?;
+    let (mut sorted, mut pace) = (Vec::new(), deadline.pace());
     for of_actor in together.chunk_by(|one, next| one[0].actor == next[0].actor) {
         sorted.clear();
         of_actor.iter().for_each(|actions| sorted.extend_from_slice(actions));
-        sorted.sort_by_key(|action| (action.time, action.offset));
-        take(&sorted);
+        deadline.sort_by_key(&mut sorted, |action| (action.time, action.offset))?;
+        take(&sorted, &mut pace)?;
     }
+    Ok(())
 }
 
 /// Shares parts out among the engine's threads, each of which adds what it gets to a state of its own.
@@ -235,17 +254,18 @@ pub(crate) async fn each_part<P: Send + 'static, F: Send + 'static>(
     engine: &Engine,
     parts: Vec<P>,
     new: impl Fn() -> F,
-    add: impl Fn(&mut F, P) + Send + Sync + 'static,
+    add: impl Fn(&mut F, P, &Deadline) -> Result<(), Error> + Send + Sync + 'static,
 ) -> Result<Vec<F>, Error> {
     let (parts, add) = (Arc::new(Mutex::new(VecDeque::from(parts))), Arc::new(add));
     let mut tasks = JoinSet::new();
     for _ in 0..engine.threads() {
         let (parts, add, mut state) = (Arc::clone(&parts), Arc::clone(&add), new());
+        let deadline = engine.deadline().clone();
         tasks.spawn(async move {
             loop {
                 let next = parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some(part) = next else { break state };
-                add(&mut state, part);
+                let Some(part) = next else { break Ok::<_, Error>(state) };
+                add(&mut state, part, &deadline)?;
                 // Where a cancelled question stops.
                 tokio::task::yield_now().await;
             }
@@ -253,7 +273,7 @@ pub(crate) async fn each_part<P: Send + 'static, F: Send + 'static>(
     }
     let mut states = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        states.push(done.map_err(stopped)?);
+        states.push(done.map_err(stopped)??);
     }
     Ok(states)
 }

@@ -10,6 +10,7 @@
 //! Deliberately not here: the choice between rollups and events, RPCs, caching; and no I/O besides the scan.
 
 pub mod buckets;
+mod deadline;
 pub mod engine;
 mod error;
 pub mod events;

@@ -99,8 +99,7 @@ impl Engine {
         question: Question,
         limit: Duration,
     ) -> Result<(Vec<Name>, Read), Error> {
-        let engine = self.clone();
-        let work = async move {
+        let work = move |engine: Self| async move {
             let mut scan = question.scan();
             scan.select_column(Column::Core(name::EVENT_NAME));
             scan.select_column(Column::Core(name::TIME));
@@ -127,8 +126,7 @@ impl Engine {
         question: Question,
         limit: Duration,
     ) -> Result<(Vec<Property>, Read), Error> {
-        let engine = self.clone();
-        let work = async move {
+        let work = move |engine: Self| async move {
             let top = question.values;
             let mut scan = question.scan();
             scan.select_column(Column::Core(name::PROPERTIES));
@@ -138,9 +136,11 @@ impl Engine {
             }
             let (streams, read) = scan.run(&engine, &*events, Keys::default).await?;
             let mut all = Keys::default();
+            let deadline = engine.deadline();
             for stream in streams {
                 all.context.iter_mut().zip(&stream.context).for_each(|(mine, theirs)| mine.merge(theirs));
                 for (key, seen) in stream.properties {
+                    deadline.check()?;
                     if let Some(known) = all.property(&key) {
                         known.merge(&seen);
                     }
@@ -148,11 +148,13 @@ impl Engine {
             }
             let context = ContextField::ALL.iter().map(|field| Field::Context(*field)).zip(all.context);
             let properties = all.properties.into_iter().map(|(key, seen)| (Field::Property(key), seen));
-            let mut properties: Vec<_> = properties
-                .chain(context)
-                .map(|(field, seen)| seen.into_property(field, top))
-                .filter(|property| property.events > 0)
-                .collect();
+            let mut found = Vec::new();
+            for (field, seen) in properties.chain(context) {
+                deadline.check()?;
+                found.push(seen.into_property(field, top));
+            }
+            let mut properties = found;
+            properties.retain(|property| property.events > 0);
             properties.sort_by(|a, b| b.events.cmp(&a.events).then_with(|| a.field.cmp(&b.field)));
             Ok((properties, read))
         };

@@ -8,6 +8,7 @@ use weir_store::{schema::column as name, view::Column};
 
 use crate::{
     Engine, Error, Events,
+    deadline::Pace,
     engine::Read,
     filter::Filter,
     fold::{
@@ -104,8 +105,7 @@ impl Engine {
         limit: Duration,
     ) -> Result<Answer, Error> {
         question.check()?;
-        let engine = self.clone();
-        self.run(limit, async move { answer(&engine, &*events, question).await }).await
+        self.run(limit, move |engine| async move { answer(&engine, &*events, question).await }).await
     }
 }
 
@@ -130,11 +130,10 @@ async fn answer(engine: &Engine, events: &dyn Events, question: Question) -> Res
         let mend = "lower the depth, shorten the range or show fewer events";
         return Err(Error::TooLarge { what: "different paths", limit: MAX_NODES, mend });
     }
-    let values: Vec<_> = (0..texts.len() as u32).map(|number| texts.values(number)).collect();
-    let mut sorted: Vec<_> = (0..values.len()).collect();
-    sorted.sort_by(|a, b| values[*a].cmp(&values[*b]));
-    let mut order = vec![0; values.len()];
-    sorted.into_iter().enumerate().for_each(|(place, number)| order[number] = place);
+    let mut sorted: Vec<u32> = (0..texts.len() as u32).collect();
+    engine.deadline().sort_by(&mut sorted, |a, b| texts.order(*a, *b))?;
+    let mut order = vec![0; sorted.len()];
+    sorted.into_iter().enumerate().for_each(|(place, number)| order[number as usize] = place);
     let top = grown.tree.top(question.width, &|number| order[number as usize]);
     Ok(Answer { root: node(top, None, depth, &texts), read })
 }
@@ -170,10 +169,12 @@ impl Fold for Grown {
         }
     }
 
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: Self, pace: &mut Pace<'_>) -> Result<(), Error> {
         self.full |= other.full || self.tree.len() > MAX_NODES;
         if !self.full {
+            pace.step(other.tree.len())?;
             self.tree.merge(&other.tree);
         }
+        Ok(())
     }
 }

@@ -16,6 +16,7 @@ use weir_store::{schema::column as name, view::Column};
 use crate::{
     Engine, Error, Events,
     buckets::Buckets,
+    deadline::Deadline,
     engine::Read,
     filter::Filter,
     fold::retention::{Cohorts, Stay, Table},
@@ -103,8 +104,7 @@ impl Engine {
         limit: Duration,
     ) -> Result<Answer, Error> {
         let periods = question.periods()?;
-        let engine = self.clone();
-        self.run(limit, async move { answer(&engine, &*events, question, periods).await }).await
+        self.run(limit, move |engine| async move { answer(&engine, &*events, question, periods).await }).await
     }
 }
 
@@ -134,16 +134,22 @@ async fn answer(
     }
     let table = Table::new(question.cohorts, periods.len(), question.watched);
     let most = question.max_cohorts;
-    let add = move |table: &mut Table, piles| add_part(table, piles, most);
+    let add = move |table: &mut Table, piles, deadline: &Deadline| add_part(table, piles, most, deadline);
     let tables = each_part(engine, parts, || table.clone(), add).await?;
-    let mut found = table;
-    tables.into_iter().for_each(|part| found.merge(part));
+    let (mut found, mut pace) = (table, engine.deadline().pace());
+    for part in tables {
+        pace.step(part.figures())?;
+        found.merge(part);
+    }
     if is_full(&found, most) {
         let mend = "use longer periods, a shorter range or a breakdown with fewer values";
         return Err(Error::TooLarge { what: "cohorts", limit: most.min(found.len()), mend });
     }
     let found = found.into_cohorts();
     let no_group = question.by.is_empty();
+    if !no_group {
+        texts.fit(found.iter().map(|((group, _), _)| *group))?;
+    }
     let values = |group| if no_group { Values::new() } else { texts.values(group) };
     let mut cohorts: Vec<_> = found
         .into_iter()
@@ -164,10 +170,15 @@ fn is_full(table: &Table, max_cohorts: usize) -> bool {
 }
 
 /// Adds all stays of some actors.
-fn add_part(table: &mut Table, piles: Vec<Pile<Stay>>, max_cohorts: usize) {
+fn add_part(
+    table: &mut Table,
+    piles: Vec<Pile<Stay>>,
+    max_cohorts: usize,
+    deadline: &Deadline,
+) -> Result<(), Error> {
     let mut stays = Vec::with_capacity(piles.iter().map(Pile::len).sum());
     piles.into_iter().for_each(|pile| pile.move_to(&mut stays));
-    stays.sort_by_key(|stay: &Stay| (stay.actor, stay.period));
+    deadline.sort_by_key(&mut stays, |stay: &Stay| (stay.actor, stay.period))?;
     stays.dedup_by(|next, one| {
         let same = one.is_of(next.actor, next.period);
         if same {
@@ -175,12 +186,15 @@ fn add_part(table: &mut Table, piles: Vec<Pile<Stay>>, max_cohorts: usize) {
         }
         same
     });
+    let mut pace = deadline.pace();
     for actor in stays.chunk_by(|one, next| one.actor == next.actor) {
         if is_full(table, max_cohorts) {
             break;
         }
+        pace.step(actor.len())?;
         table.add(actor);
     }
+    Ok(())
 }
 
 /// Where an event's parts are in the batches of a scan.

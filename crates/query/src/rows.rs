@@ -93,13 +93,15 @@ impl Engine {
         failure: fn(&Self, DataFusionError) -> Error,
     ) -> Rows {
         let (send, batches) = mpsc::channel(WAITING);
-        let (engine, schema) = (self.clone(), plan.schema());
+        let (engine, schema) = (self.within(limit), plan.schema());
+        let starting = engine.clone();
         let end = Arc::new(Mutex::new(End::default()));
         let note = Arc::clone(&end);
-        let (context, memory) = self.metered();
+        let (context, memory) = self.metered(&plan);
         let work = async move {
             let all = async {
                 let note = &note;
+                let _admitted = engine.admit(&plan).await?;
                 let mut stream = execute_stream(Arc::clone(&plan), context.task_ctx())
                     .map_err(|error| failure(&engine, error))?;
                 let mut left = max_rows;
@@ -130,6 +132,6 @@ impl Engine {
             }
             lock(&note).reached = true;
         };
-        Rows { schema, batches, end, memory, _stop: self.start(work) }
+        Rows { schema, batches, end, memory, _stop: starting.start(work) }
     }
 }

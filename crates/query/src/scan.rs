@@ -135,6 +135,7 @@ impl Scan {
     ) -> Result<(Vec<S>, Read), Error> {
         let (late_at, holds_at) = (self.select_column(Column::Core(name::LATE)), self.holds);
         let plan = self.plan(engine, events).await?;
+        let _admitted = engine.admit(&plan).await?;
         let task_context = engine.context().task_ctx();
         let streams = execute_stream_partitioned(Arc::clone(&plan), task_context)
             .map_err(|error| engine.failure(error))?;
@@ -151,6 +152,7 @@ impl Scan {
                         late_rows = &late_rows & &holds(batch.column(at).as_boolean());
                     }
                     late += late_rows.count_set_bits() as u64;
+                    engine.deadline().check()?;
                     sink.take(&batch)?;
                     memory.try_resize(sink.bytes()).map_err(|error| engine.failure(error))?;
                     // A stream that is always ready would never let a cancelled question stop.

@@ -3,9 +3,9 @@
 use arrow::array::{Array, StringViewArray};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use std::hash::BuildHasher;
+use std::{cmp::Ordering, hash::BuildHasher};
 
-use crate::recent::Recent;
+use crate::{Error, recent::Recent};
 
 /// The longest text that is within its view, bytes: such views are equal wherever their texts are.
 const WITHIN_VIEW: u32 = 12;
@@ -13,6 +13,9 @@ const WITHIN_VIEW: u32 = 12;
 const NULL: u128 = u128::MAX;
 /// The key of a single missing text.
 const MISSING: &[u8] = &[0];
+
+/// Texts in an answer at most, bytes: it is held several times over while it is encoded.
+pub(crate) const MAX_TEXTS: usize = 4 << 20;
 
 /// The values of a group, `None` where an event has none.
 pub type Values = Vec<Option<String>>;
@@ -104,22 +107,45 @@ impl Texts {
         &self.arena[number.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[number]]
     }
 
+    /// The texts of a number, as bytes.
+    fn parts(&self, number: u32) -> impl Iterator<Item = Option<&[u8]>> {
+        let mut rest = self.key(number);
+        std::iter::from_fn(move || {
+            let (kind, after) = rest.split_first()?;
+            if *kind == 0 {
+                rest = after;
+                return Some(None);
+            }
+            let (length, after) = after.split_first_chunk::<4>().expect("keys are written whole");
+            let (text, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+            rest = after;
+            Some(Some(text))
+        })
+    }
+
     /// The texts of a number.
     pub(crate) fn values(&self, number: u32) -> Values {
-        let mut rest = self.key(number);
-        let mut values = Vec::new();
-        while let Some((kind, after)) = rest.split_first() {
-            if *kind == 0 {
-                values.push(None);
-                rest = after;
-            } else {
-                let (length, after) = after.split_first_chunk::<4>().expect("keys are written whole");
-                let (text, after) = after.split_at(u32::from_le_bytes(*length) as usize);
-                values.push(Some(String::from_utf8_lossy(text).into_owned()));
-                rest = after;
-            }
+        let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+        self.parts(number).map(|part| part.map(text)).collect()
+    }
+
+    /// The order of the texts of two numbers.
+    pub(crate) fn order(&self, one: u32, other: u32) -> Ordering {
+        // UTF-8 orders texts as their characters do.
+        self.parts(one).cmp(self.parts(other))
+    }
+
+    /// Checks that the texts of these numbers fit into an answer.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub(crate) fn fit(&self, numbers: impl Iterator<Item = u32>) -> Result<(), Error> {
+        let bytes: usize = numbers.map(|number| self.key(number).len()).sum();
+        if bytes > MAX_TEXTS {
+            let mend = "ask for fewer groups, or break down by a field with shorter values";
+            return Err(Error::TooLarge { what: "bytes of texts", limit: MAX_TEXTS, mend });
         }
-        values
+        Ok(())
     }
 
     /// How many there are.

@@ -73,8 +73,7 @@ impl Engine {
         user: String,
         limit: Duration,
     ) -> Result<Profile, Error> {
-        let engine = self.clone();
-        self.run(limit, async move { profile(&engine, &*events, &user).await }).await
+        self.run(limit, move |engine| async move { profile(&engine, &*events, &user).await }).await
     }
 }
 
@@ -106,7 +105,7 @@ async fn profile(engine: &Engine, events: &dyn Events, user: &str) -> Result<Pro
     streams.into_iter().for_each(|stream| all.merge(stream));
 
     // A session of the client's is an actor; events without one are one together.
-    all.actions.sort();
+    engine.deadline().sort_by(&mut all.actions, Ord::cmp)?;
     let visits = actors(&all.actions).map(|actor| sessions(actor).count() as u64).sum();
     let times = || all.actions.iter().map(|action| action.time);
     let mut did: Vec<_> =

@@ -24,7 +24,7 @@ use crate::{
 const FULL: u64 = 64 << 20;
 /// Bytes that are merged at a time: about the largest segment there will be.
 const MERGED: u64 = 256 << 20;
-/// Segments that are merged at a time; bounds the memory, some 5 MB for each.
+/// Segments that are merged at a time: as many files are open.
 const INPUTS: usize = 64;
 /// Segments are of similar size when they are between two consecutive powers of this.
 const SIMILAR: u64 = 4;
@@ -55,10 +55,11 @@ pub(crate) struct Choice {
 pub(crate) fn choose<'s>(
     live: impl Iterator<Item = &'s Arc<Segment>> + Clone,
     files: usize,
+    memory: u64,
     kept_from: Option<i64>,
     now_micros: i64,
 ) -> Option<Choice> {
-    group(live.clone(), files).or_else(|| {
+    group(live.clone(), files, memory).or_else(|| {
         let kept_from = kept_from?;
         let mut live = live.filter(|segment| is_settled(segment, now_micros));
         let expired = live.find(|segment| is_much_expired(segment, kept_from))?;
@@ -81,7 +82,7 @@ fn is_settled(segment: &Segment, now_micros: i64) -> bool {
     segment.bytes >= FULL || now_micros.saturating_sub(seconds.saturating_mul(1_000_000)) > DAY_MICROS
 }
 
-fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize) -> Option<Choice> {
+fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize, memory: u64) -> Option<Choice> {
     let mut groups: BTreeMap<(&str, u32), Vec<&Arc<Segment>>> = BTreeMap::new();
     for segment in live.filter(|segment| segment.bytes < FULL) {
         let size = segment.bytes.max(1).ilog(SIMILAR);
@@ -93,13 +94,15 @@ fn group<'s>(live: impl Iterator<Item = &'s Arc<Segment>>, files: usize) -> Opti
     }
     // Neighbours in the log are neighbours in time.
     group.sort_by_key(|segment| segment.offsets.min);
-    let mut bytes = 0;
-    let fits = |segment: &&&Arc<Segment>| {
+    let (mut bytes, mut held, mut inputs) = (0, 0, Vec::new());
+    for segment in group.into_iter().take(INPUTS) {
         bytes += segment.bytes;
-        bytes <= MERGED
-    };
-    let inputs: Vec<_> =
-        group.iter().take(INPUTS).take_while(fits).map(|segment| Arc::clone(segment)).collect();
+        held += segment.row_group_bytes();
+        if bytes > MERGED || held > memory && inputs.len() >= 2 {
+            break;
+        }
+        inputs.push(Arc::clone(segment));
+    }
     let splits = splits(&inputs);
     Some(Choice { project: project.to_owned(), inputs, splits })
 }
@@ -164,7 +167,13 @@ pub(crate) async fn once(
     let live = &chain.state().live;
     passed_over.forget(Instant::now(), |id| live.contains_key(id));
     let wanted = live.values().filter(|segment| !passed_over.holds(segment.id));
-    let Some(choice) = choose(wanted, settings.compact_files, kept_from, clock::now_micros()) else {
+    let Some(choice) = choose(
+        wanted,
+        settings.compact_files,
+        settings.compaction_bytes as u64,
+        kept_from,
+        clock::now_micros(),
+    ) else {
         return Ok(None);
     };
     let merge = Merge {
@@ -239,8 +248,10 @@ mod tests {
         })
     }
 
+    const MEMORY: u64 = 1 << 30;
+
     fn choice(live: &[Arc<Segment>], files: usize) -> Option<Choice> {
-        choose(live.iter(), files, None, 0)
+        choose(live.iter(), files, MEMORY, None, 0)
     }
 
     #[test]
@@ -263,7 +274,7 @@ mod tests {
     fn a_segment_of_which_half_is_too_old_is_written_anew() {
         let live = [segment("a", 64, 0..=9), segment("a", 200, 0..=3)];
         let chosen = |days: i64| {
-            let choice = choose(live.iter(), 2, Some(days * DAY_MICROS), 0);
+            let choice = choose(live.iter(), 2, MEMORY, Some(days * DAY_MICROS), 0);
             choice.map(|choice| choice.inputs)
         };
         assert_eq!(chosen(1), None);
@@ -277,7 +288,7 @@ mod tests {
     fn a_segment_that_is_soon_to_be_merged_is_not_written_anew_for_what_is_too_old_in_it() {
         let live = [segment("a", 2, 0..=9)];
         let now = clock::now_micros();
-        let chosen = |now| choose(live.iter(), 2, Some(8 * DAY_MICROS), now);
+        let chosen = |now| choose(live.iter(), 2, MEMORY, Some(8 * DAY_MICROS), now);
         assert_eq!(chosen(now), None);
         assert_eq!(chosen(now + 2 * DAY_MICROS).map(|choice| choice.inputs), Some(live.to_vec()));
     }
@@ -287,6 +298,13 @@ mod tests {
         let live: Vec<_> = (0..40).map(|_| segment("a", 60, 0..=0)).collect();
         let bytes: u64 = choice(&live, 4).unwrap().inputs.iter().map(|segment| segment.bytes).sum();
         assert!((FULL..=MERGED).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn no_more_are_merged_than_there_is_memory_for() {
+        let live: Vec<_> = (0..40).map(|_| segment("a", 4, 0..=0)).collect();
+        let merged = |megabytes: u64| choose(live.iter(), 16, megabytes << 20, None, 0).unwrap().inputs.len();
+        assert_eq!([merged(1), merged(9), merged(32), merged(1000)], [2, 2, 8, 40]);
     }
 
     #[test]

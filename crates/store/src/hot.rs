@@ -13,12 +13,14 @@ use arrow::{
     datatypes::Int64Type,
 };
 
-use crate::{manifest::State, schema::column, shape, texts};
+use crate::{manifest::State, schema::column, shape, texts, width};
 
 /// So many parts of similar size are joined: fewer would be copied more often, more would be many to read.
 const JOINED: usize = 8;
 /// Rows up to which parts are joined: at most some 6 MB copied at a time.
 const JOIN_UP_TO: usize = 32 << 10;
+/// Bytes up to which they are joined, where rows are wide.
+const JOIN_UP_TO_BYTES: usize = 8 << 20;
 
 /// Clean events of a range of the log's offsets: what is accepted at a time.
 #[derive(Clone, Debug)]
@@ -49,6 +51,10 @@ pub struct Part {
 impl Part {
     fn rows(&self) -> usize {
         self.events.values().map(RecordBatch::num_rows).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.events.values().map(width::bytes).sum()
     }
 
     /// The part without offsets below `from`.
@@ -221,6 +227,9 @@ impl Hot {
             let joined = &self.parts[self.parts.len() - count..];
             let rows: usize = joined.iter().map(|part| part.rows()).sum();
             if count < JOINED || rows > JOIN_UP_TO {
+                continue;
+            }
+            if joined.iter().map(|part| part.bytes()).sum::<usize>() > JOIN_UP_TO_BYTES {
                 continue;
             }
             let Some(part) = Part::join(joined) else { return };

@@ -15,7 +15,7 @@
 //! - behind the writer: `upkeep` calls `compact`, `retain` and `gc`; `passed_over` what is not compacted; `delete_user`
 //! - from a question to rows: `reader`, `damage` when that fails, `view` one form of all shapes, `table`, `numbered` tests of
 //!   texts by their numbers
-//! - `error` and `clock`
+//! - `width` how much memory rows take, `error` and `clock`
 
 mod chosen;
 mod clock;
@@ -42,6 +42,7 @@ pub mod table;
 mod texts;
 mod upkeep;
 pub mod view;
+pub mod width;
 mod writer;
 
 pub use chosen::json;

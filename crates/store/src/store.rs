@@ -37,7 +37,8 @@ pub struct Settings {
     pub flush_interval: Duration,
     /// Bytes of events in memory that are written at once, without waiting for the interval. For each partition.
     pub flush_bytes: usize,
-    /// Bytes of events in memory from which on a writer has no room. For each partition.
+    /// Bytes of events in memory, of all partitions that this process owns: each has an equal share, is written at half of it, and has no
+    /// room beyond it.
     pub max_hot_bytes: usize,
     /// How long events are kept by their time; `None` for ever.
     pub retention: Option<Duration>,
@@ -45,20 +46,22 @@ pub struct Settings {
     pub columns: Vec<String>,
     /// So many segments of similar size are compacted into one.
     pub compact_files: usize,
+    /// What is held of segments while they are compacted, bytes: a row group of each. Two are merged even where they have more.
+    pub compaction_bytes: usize,
 }
 
 impl Settings {
-    /// What Weir's configuration has by default: flushed every 45 s or 64 MB, 256 MB in memory at most, kept for ever, compacted by
-    /// 16.
+    /// What Weir's configuration has by default: flushed every 45 s or 16 MB, 64 MB in memory at most, kept for ever, compacted by 16.
     pub fn new(location: Location) -> Self {
         Self {
             location,
             flush_interval: Duration::from_secs(45),
-            flush_bytes: 64 << 20,
-            max_hot_bytes: 256 << 20,
+            flush_bytes: 16 << 20,
+            max_hot_bytes: 64 << 20,
             retention: None,
             columns: Vec::new(),
             compact_files: 16,
+            compaction_bytes: 32 << 20,
         }
     }
 
@@ -189,6 +192,16 @@ impl Store {
 
     fn owned(&self) -> MutexGuard<'_, HashMap<u32, Arc<watch::Sender<Hot>>>> {
         self.0.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes from which on a partition that this process owns has no room.
+    pub(crate) fn hot_share(&self) -> usize {
+        self.settings().max_hot_bytes / self.owned().len().max(1)
+    }
+
+    /// Bytes at which events of a partition are written: some that come meanwhile have room.
+    pub(crate) fn flush_bytes(&self) -> usize {
+        self.settings().flush_bytes.min(self.hot_share() / 2).max(1)
     }
 
     /// Since when events are kept, microseconds since the Unix epoch; `None` for ever.

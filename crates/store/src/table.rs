@@ -1,7 +1,7 @@
 //! The table of a project's events, for DataFusion: segments and the hot part as one [`View`].
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
@@ -49,11 +49,12 @@ use object_store::{ObjectStore, path::Path};
 use parquet::file::metadata::PageIndexPolicy;
 
 use crate::{
-    manifest::Segment,
+    manifest::{Segment, row_group_bytes},
     numbered,
     schema::column,
-    segment::FOOTER_HINT,
+    segment::{FOOTER_HINT, ROW_GROUP},
     view::{Adapter, Adapters, View},
+    width,
 };
 
 /// Files below this size are read as a whole by one thread: splitting them costs more than it brings. Bytes.
@@ -65,8 +66,15 @@ const FOOTERS: usize = 32;
 /// Files up to which it is worth to look at their footers before they are read: more of them are small, and not all footers are
 /// remembered until then.
 const LOOKED_AT: usize = 256;
+/// Batches that a thread has at a time: one that is decoded, one that is filtered, one on its way.
+const BATCHES: u64 = 3;
 /// Says of a row whether the filters hold, where no column of the view does.
 const HOLDS: &str = "holds";
+
+/// Bytes of the batches that a thread has at a time.
+fn of_batches(width: u64) -> u64 {
+    width.saturating_mul(BATCHES * width::rows(width) as u64)
+}
 
 /// A segment, as far as reading it needs to know.
 #[derive(Clone, Debug)]
@@ -85,9 +93,28 @@ pub struct File {
     pub names: Option<Vec<String>>,
     /// Names of the columns of chosen properties.
     pub columns: Vec<String>,
+    /// Columns that are wide, and how many bytes a row of them takes; `None` where that is not known.
+    pub wide: Option<BTreeMap<String, u64>>,
 }
 
+/// Bytes of a row of a file of which nothing is known.
+const UNKNOWN: u64 = 2 << 10;
+/// Bytes of narrow columns that take one in a file.
+const PACKED: u64 = 4;
+
 impl File {
+    /// Bytes of a row of some columns of a view.
+    fn width(&self, view: &View, columns: &[usize]) -> u64 {
+        let Some(wide) = &self.wide else { return UNKNOWN };
+        columns.iter().map(|index| view.width(*index, &self.columns, wide)).sum()
+    }
+
+    /// What a reader of rows of this width holds of it at most: a row group as it is in the file, and some batches. Bytes.
+    fn held(&self, width: u64) -> usize {
+        let narrow = (ROW_GROUP as u64).saturating_mul(width) / PACKED;
+        (row_group_bytes(self.bytes, self.rows).min(narrow) + of_batches(width)) as usize
+    }
+
     /// The same for DataFusion. `PartitionedFile::new` would encode the path once more.
     fn of_table(&self) -> PartitionedFile {
         let mut file = PartitionedFile::new("", self.bytes);
@@ -107,6 +134,7 @@ impl From<&Segment> for File {
             users: (segment.users.min, segment.users.max),
             names: segment.names.as_ref().map(|names| names.keys().cloned().collect()),
             columns: segment.columns.clone(),
+            wide: segment.wide.clone(),
         }
     }
 }
@@ -228,18 +256,49 @@ impl Table {
         opened.collect().await
     }
 
-    /// Columns of all segments that can matter, computed from those of a projection.
+    /// Columns of all segments that can matter, computed from those of a projection: files whose batches have as many rows in one
+    /// part.
     async fn segments(
         &self,
         state: &dyn Session,
         columns: &[ProjectionExpr],
         projection: &[usize],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
-    ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
-        let files = self.candidates(predicate)?;
-        if files.is_empty() {
-            return Ok(None);
+    ) -> Result<Vec<Part>, DataFusionError> {
+        let read: Vec<usize> = match predicate {
+            Some(predicate) => {
+                let tested = collect_columns(predicate).into_iter().map(|column| column.index());
+                projection.iter().copied().chain(tested).collect::<BTreeSet<_>>().into_iter().collect()
+            }
+            None => projection.to_vec(),
+        };
+        let mut by_rows: BTreeMap<usize, (Vec<&File>, Vec<usize>)> = BTreeMap::new();
+        for file in self.candidates(predicate)? {
+            let width = file.width(&self.view, &read);
+            let (files, held) = by_rows.entry(width::rows(width)).or_default();
+            files.push(file);
+            held.push(file.held(width));
         }
+        let mut parts = Vec::with_capacity(by_rows.len());
+        for (rows, (files, mut held)) in by_rows {
+            let plan = self.files(state, columns, projection, predicate, &files, rows).await?;
+            // Each thread has one file open.
+            held.sort_unstable_by(|a, b| b.cmp(a));
+            let held = held.iter().take(state.config().target_partitions()).sum();
+            parts.push(Part { plan, rows, held });
+        }
+        Ok(parts)
+    }
+
+    async fn files(
+        &self,
+        state: &dyn Session,
+        columns: &[ProjectionExpr],
+        projection: &[usize],
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
+        files: &[&File],
+        rows: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let threads = state.config().target_partitions();
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let factory = CachedParquetFileReaderFactory::new(Arc::clone(&self.objects), cache);
@@ -248,11 +307,11 @@ impl Table {
             .with_metadata_size_hint(FOOTER_HINT);
         if let Some(predicate) = predicate {
             source = source
-                .with_pushdown_filters(self.filters_first(&files, projection, predicate))
+                .with_pushdown_filters(self.filters_first(files, projection, predicate))
                 .with_reorder_filters(true)
                 .with_predicate(Arc::clone(predicate));
         }
-        let group = FileGroup::new(self.open(state, &files, projection, predicate).await);
+        let group = FileGroup::new(self.open(state, files, projection, predicate).await);
         let groups = FileGroupPartitioner::new()
             .with_target_partitions(threads)
             .with_repartition_file_min_size(SPLIT_FROM)
@@ -264,30 +323,32 @@ impl Table {
         let config = FileScanConfigBuilder::new(self.url.clone(), source)
             .with_file_groups(groups)
             .with_expr_adapter(Some(Arc::new(Adapters(self.view.clone()))))
+            .with_batch_size(Some(rows.min(state.config().batch_size())))
             .build();
-        Ok(Some(DataSourceExec::from_data_source(config)))
+        Ok(DataSourceExec::from_data_source(config))
     }
 
     /// The same of the hot part.
-    fn hot(
-        &self,
-        state: &dyn Session,
-        columns: &[ProjectionExpr],
-    ) -> Result<Vec<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    fn hot(&self, state: &dyn Session, columns: &[ProjectionExpr]) -> Result<Vec<Part>, DataFusionError> {
         let mut plans = Vec::new();
-        let mut by_schema: Vec<(SchemaRef, Vec<&RecordBatch>)> = Vec::new();
+        let mut by_schema: Vec<((SchemaRef, usize), Vec<RecordBatch>)> = Vec::new();
+        let mut widest = 0;
         for batch in &self.hot {
-            match by_schema.iter_mut().find(|(schema, _)| schema == batch.schema_ref()) {
-                Some((_, batches)) => batches.push(batch),
-                None => by_schema.push((batch.schema(), vec![batch])),
+            let width = (width::bytes(batch) / batch.num_rows().max(1)) as u64;
+            widest = widest.max(width);
+            let rows = width::rows(width);
+            let pieces = width::pieces(batch, width::BATCH_BYTES);
+            match by_schema.iter_mut().find(|((schema, of), _)| schema == batch.schema_ref() && *of == rows) {
+                Some((_, batches)) => batches.extend(pieces),
+                None => by_schema.push(((batch.schema(), rows), pieces.collect())),
             }
         }
-        for (schema, batches) in by_schema {
+        for ((schema, rows_at_once), batches) in by_schema {
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
             let threads = (rows / HOT_ROWS).clamp(1, state.config().target_partitions());
             let mut shares = vec![Vec::new(); threads];
             for (index, batch) in batches.into_iter().enumerate() {
-                shares[index % threads].push(batch.clone());
+                shares[index % threads].push(batch);
             }
             let source = MemorySourceConfig::try_new_exec(&shares, Arc::clone(&schema), None)?;
             let adapter = Adapter { view: self.view.clone(), file: schema };
@@ -296,7 +357,8 @@ impl Table {
                 Ok(ProjectionExpr { expr, alias: column.alias.clone() })
             });
             let expressions: Vec<_> = expressions.collect::<Result<_, DataFusionError>>()?;
-            plans.push(Arc::new(ProjectionExec::try_new(expressions, source)?) as Arc<dyn ExecutionPlan>);
+            let plan: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(expressions, source)?);
+            plans.push(Part { plan, rows: rows_at_once, held: threads * of_batches(widest) as usize });
         }
         Ok(plans)
     }
@@ -420,30 +482,62 @@ impl PruningStatistics for Statistics<'_> {
 struct Scan {
     inner: Arc<dyn ExecutionPlan>,
     /// What reads segments and the hot part.
-    parts: Vec<Arc<dyn ExecutionPlan>>,
+    parts: Vec<Part>,
     /// The last column of the parts, if it says of a row whether it is one of the table's.
     holds: Option<usize>,
 }
 
+/// Something that is read in batches of a size.
+#[derive(Clone, Debug)]
+struct Part {
+    plan: Arc<dyn ExecutionPlan>,
+    /// Rows of a batch, so that it comes to about [`width::BATCH_BYTES`].
+    rows: usize,
+    /// What is held of files and in batches while it is read, bytes.
+    held: usize,
+}
+
+impl Part {
+    /// Without the rows for which the last column says that they are not the table's.
+    fn filtered(&self, holds: Option<usize>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let Some(holds) = holds else { return Ok(Arc::clone(&self.plan)) };
+        let filter =
+            FilterExecBuilder::new(Arc::new(PhysicalColumn::new(HOLDS, holds)), Arc::clone(&self.plan));
+        // It makes large batches of small ones.
+        let filter = filter.with_batch_size(self.rows).apply_projection(Some((0..holds).collect()))?;
+        Ok(Arc::new(filter.build()?))
+    }
+}
+
 impl Scan {
     /// Of parts, at least one, with the same columns.
-    fn of(parts: Vec<Arc<dyn ExecutionPlan>>, holds: Option<usize>) -> Result<Self, DataFusionError> {
-        let mut inner = match parts.as_slice() {
-            [only] => Arc::clone(only),
-            _ => UnionExec::try_new(parts.clone())?,
+    fn of(parts: Vec<Part>, holds: Option<usize>) -> Result<Self, DataFusionError> {
+        let filtered = parts.iter().map(|part| part.filtered(holds));
+        let mut filtered = filtered.collect::<Result<Vec<_>, _>>()?;
+        let inner = match filtered.len() {
+            1 => filtered.remove(0),
+            _ => UnionExec::try_new(filtered)?,
         };
-        if let Some(holds) = holds {
-            let filter = FilterExecBuilder::new(Arc::new(PhysicalColumn::new(HOLDS, holds)), inner);
-            inner = Arc::new(filter.apply_projection(Some((0..holds).collect()))?.build()?);
-        }
         Ok(Self { inner, parts, holds })
     }
+}
+
+/// What the scans of a plan hold of files and in batches while they run, at most and about: bytes.
+pub fn footprint(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let own = plan.downcast_ref::<Scan>().map_or(0, |scan| scan.parts.iter().map(|part| part.held).sum());
+    plan.children().into_iter().map(footprint).fold(own, usize::saturating_add)
+}
+
+/// Rows of a batch that an operator of a plan may make: as many as its scans put into one.
+pub fn rows_at_once(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let own = plan.downcast_ref::<Scan>().and_then(|scan| scan.parts.iter().map(|part| part.rows).min());
+    plan.children().into_iter().map(rows_at_once).fold(own.unwrap_or(width::BATCH), usize::min)
 }
 
 impl DisplayAs for Scan {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EventsScan:")?;
-        let parts = self.parts.iter().map(|part| datafusion::physical_plan::displayable(part.as_ref()));
+        let parts = self.parts.iter().map(|part| datafusion::physical_plan::displayable(part.plan.as_ref()));
         parts.into_iter().try_for_each(|part| write!(f, " {}", part.one_line()))
     }
 }
@@ -495,9 +589,9 @@ impl ExecutionPlan for Scan {
             self.holds.map(|at| ProjectionExpr::new(Arc::new(PhysicalColumn::new(HOLDS, at)) as _, HOLDS));
         let wanted: Vec<_> = projection.expr().iter().cloned().chain(holds).collect();
         let parts = self.parts.iter().map(|part| {
-            let projected = ProjectionExec::try_new(wanted.clone(), Arc::clone(part))?;
-            let swapped = part.try_swapping_with_projection(&projected)?;
-            Ok(swapped.unwrap_or_else(|| Arc::new(projected)))
+            let projected = ProjectionExec::try_new(wanted.clone(), Arc::clone(&part.plan))?;
+            let swapped = part.plan.try_swapping_with_projection(&projected)?;
+            Ok(Part { plan: swapped.unwrap_or_else(|| Arc::new(projected)), ..part.clone() })
         });
         let parts = parts.collect::<Result<_, DataFusionError>>()?;
         Ok(Some(Arc::new(Self::of(parts, self.holds.map(|_| wanted.len() - 1))?)))
@@ -506,7 +600,7 @@ impl ExecutionPlan for Scan {
     /// Of what was read.
     fn metrics(&self) -> Option<MetricsSet> {
         let mut all = MetricsSet::new();
-        for metrics in self.parts.iter().filter_map(|part| part.metrics()) {
+        for metrics in self.parts.iter().filter_map(|part| part.plan.metrics()) {
             metrics.iter().for_each(|metric| all.push(Arc::clone(metric)));
         }
         Some(all)

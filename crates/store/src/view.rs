@@ -3,7 +3,10 @@
 //! A [`Column`] of the view has the same name and type everywhere. How it is read depends on the file: from a column of its own, out
 //! of the map of properties, or not at all. [`Adapter`] tells DataFusion file by file.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::{
     array::{
@@ -184,7 +187,7 @@ impl Column {
 }
 
 /// The type of a column of texts as a dictionary.
-fn dictionary_type() -> DataType {
+pub(crate) fn dictionary_type() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8View))
 }
 
@@ -263,6 +266,24 @@ impl View {
         place(&self.columns[index])
     }
 
+    /// Bytes that a row of a column takes in a file with these columns of chosen properties, of which those in `wide` take more than
+    /// others.
+    pub(crate) fn width(&self, index: usize, chosen: &[String], wide: &BTreeMap<String, u64>) -> u64 {
+        let of = |name: &str| wide.get(name).copied().unwrap_or_default();
+        let text = self.text_place(index).map_or(0, |name| of(&name));
+        let map = if self.reads_map(index, chosen) {
+            of(column::PROPERTIES) + of(column::PROPERTY_KINDS)
+        } else {
+            0
+        };
+        // The map with all properties has those that are columns in the file, too.
+        let gathered = match &self.columns[index] {
+            Column::Core(column::PROPERTIES) => chosen.iter().map(|name| of(name)).sum(),
+            _ => 0,
+        };
+        VALUE + text.max(map) + gathered
+    }
+
     /// Whether a column is a dictionary.
     pub(crate) fn is_numbered(&self, index: usize) -> bool {
         matches!(self.columns[index], Column::Numbered(_))
@@ -299,6 +320,9 @@ impl View {
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_, _>>()?)?)
     }
 }
+
+/// Bytes of a value in a column that is not wide, about: a view of a text.
+const VALUE: u64 = 16;
 
 /// Rewrites expressions on a view into expressions on a file.
 #[derive(Debug)]

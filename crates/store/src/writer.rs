@@ -129,7 +129,7 @@ impl Writer {
 
     /// Whether more may be accepted; if not, wait for [`Writer::changed`].
     pub fn has_room(&self) -> bool {
-        self.hot.borrow().bytes() < self.store.settings().max_hot_bytes
+        self.hot.borrow().bytes() < self.store.hot_share()
     }
 
     /// Makes everything durable and stops.
@@ -182,7 +182,7 @@ impl Drop for Flusher {
 
 impl Flusher {
     async fn run(mut self, mut drains: mpsc::Receiver<oneshot::Sender<Result<()>>>) -> Error {
-        let (interval, enough) = (self.store.settings().flush_interval, self.store.settings().flush_bytes);
+        let interval = self.store.settings().flush_interval;
         let mut hot = self.hot.subscribe();
         let mut failures = 0;
         let mut due = Instant::now() + interval;
@@ -196,7 +196,7 @@ impl Flusher {
                     return Error::Stopped { partition: self.chain.partition() };
                 }
                 () = sleep_until(due) => {}
-                _ = async { hot.wait_for(|hot| hot.bytes() >= enough).await.map(drop) }, if failures == 0 => {}
+                _ = async { hot.wait_for(|hot| hot.bytes() >= self.store.flush_bytes()).await.map(drop) }, if failures == 0 => {}
             }
             let flushed = self.flush().await;
             failures = if flushed.is_ok() { 0 } else { failures + 1 };
@@ -266,7 +266,7 @@ impl Flusher {
             return Ok(Some(written));
         }
         let mut parts: Vec<Arc<Part>> = Vec::new();
-        let bytes = self.store.settings().flush_bytes;
+        let bytes = self.store.flush_bytes();
         let mut complete_since_micros = i64::MIN;
         self.hot.send_if_modified(|hot| {
             parts = hot.seal(bytes);

@@ -215,6 +215,7 @@ async fn put_as(
         columns: shape::chosen_columns(&batch.schema())
             .map(|(kind, key)| format!("{}{key}", kind.prefix().unwrap()))
             .collect(),
+        wide: None,
     };
     store.put(&file.path, bytes.into()).await.unwrap();
     file

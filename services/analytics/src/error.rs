@@ -24,6 +24,9 @@ pub(crate) enum Error {
     /// The question needs more memory than there is.
     #[error("{0}")]
     OutOfMemory(String),
+    /// Others use what the question needs; it could not begin in time.
+    #[error("{0}")]
+    Busy(String),
     /// Evaluation failed for a reason that is ours.
     #[error("{0}")]
     Internal(String),
@@ -101,6 +104,7 @@ impl Error {
             Self::StoreUnavailable(_) => "store",
             Self::Unreadable(_) => "unreadable",
             Self::OutOfMemory(_) => "out_of_memory",
+            Self::Busy(_) => "busy",
             Self::Internal(_) => "internal",
             Self::NotCovered { .. } => "not_covered",
             Self::TooFine(_) => "too_fine",
@@ -148,6 +152,7 @@ impl From<weir_query::Error> for Error {
                 Self::TooLarge { rows: format!("more than {limit} {what}"), limit: limit as u64, mend }
             }
             weir_query::Error::TooSlow(after) => Self::TooSlow(after),
+            weir_query::Error::Busy(_) => Self::Busy(message),
             weir_query::Error::OutOfMemory { .. } => Self::OutOfMemory(message),
             weir_query::Error::Store(error) => error.into(),
             weir_query::Error::Unreadable(_) => Self::Unreadable(message),
@@ -170,6 +175,7 @@ impl From<Error> for Status {
             Error::NotFound(_) => Reason::ResourceNotFound.status(message),
             Error::StoreUnavailable(_) | Error::Unreadable(_) => Reason::StoreUnavailable.status(message),
             Error::OutOfMemory(_) => Reason::ResultTooLarge.status(message),
+            Error::Busy(_) => Reason::ConcurrencyExceeded.status(message),
             Error::Internal(_) => Reason::Internal.status(message),
             Error::NotCovered { dimensions, numerics, configuration, .. } => Reason::DimensionNotCovered
                 .error(message)

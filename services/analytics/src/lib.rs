@@ -143,10 +143,7 @@ pub async fn serve(
     let owners = Arc::new(Owners::new(store.clone(), owners));
     let computing = weir_query::Engine::new(weir_query::engine::Settings {
         memory_bytes: config.analytics.query_memory_bytes,
-        threads: match config.analytics.query_threads {
-            0 => cores,
-            threads => threads,
-        },
+        threads: config.analytics.query_threads(cores),
     });
     let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?, PROJECT.into());
     let analytics = Analytics {

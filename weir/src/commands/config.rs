@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use weir_runtime::{
     Config,
-    config::{DEFAULT_TOML, Sources},
+    config::{DEFAULT_TOML, Sources, memory_table},
 };
 
 use crate::{output, settings::Settings};
@@ -44,8 +44,10 @@ pub(crate) fn run(args: &ConfigCommand) -> Result<()> {
         output::line(format_args!("{} is valid", file.display()))?;
     } else if args.effective {
         output::text(args.settings.effective_toml()?)?;
+        output::text(memory_table(&args.settings.load()?))?;
     } else {
         output::text(DEFAULT_TOML)?;
+        output::text(memory_table(&Config::load(Sources::default())?))?;
     }
     Ok(())
 }

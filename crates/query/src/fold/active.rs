@@ -76,6 +76,11 @@ impl Counts {
         }
     }
 
+    /// Numbers that it holds.
+    pub fn size(&self) -> usize {
+        self.groups.len() + self.steps.len()
+    }
+
     /// Adds the counts of other actors.
     pub fn merge(&mut self, other: Self) {
         self.all += other.all;

@@ -1,5 +1,6 @@
 //! The cells of all streams, merged, and sums of them.
 
+use datafusion::execution::memory_pool::MemoryReservation;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_rollup::{
@@ -15,8 +16,9 @@ use super::{
 };
 use crate::{
     Engine, Error,
+    deadline::Deadline,
     fold::active::{Counts, Sighting, Span},
-    funnel::at_rank,
+    funnel::place,
     gather::{PARTS, each_part},
     measure::{Measure, Statistic},
     pile::Pile,
@@ -32,6 +34,8 @@ pub(super) struct Merged {
     columns: Vec<Measurements>,
     /// By measure, where it counts actors exactly.
     actors: Vec<Option<Actors>>,
+    /// Accounts for all of it as long as it is there.
+    memory: MemoryReservation,
 }
 
 impl Merged {
@@ -41,23 +45,25 @@ impl Merged {
         span: Span,
         grid: &Grid,
     ) -> Result<Self, Error> {
-        let memory = engine.memory("series of a question");
+        let mut pace = engine.deadline().pace();
         let mut merged = Self {
             texts: Texts::default(),
             index: HashMap::default(),
             groups: 0,
             columns: Vec::new(),
             actors: Vec::new(),
+            memory: engine.memory("series of a question"),
         };
         // By measure that counts actors, by part: what each stream saw, with groups as they are numbered here.
         let mut sightings: Vec<Vec<Vec<Pile<Sighting>>>> = Vec::new();
         for stream in streams {
             let bytes = crate::scan::Sink::bytes(&stream);
-            memory.try_grow(bytes).map_err(|error| engine.failure(error))?;
+            merged.memory.try_grow(bytes).map_err(|error| engine.failure(error))?;
             let numbers = merged.texts.absorb(&stream.texts);
             let number = |group: u32| numbers.get(group as usize).copied().unwrap_or(0);
             let mut places = vec![0; stream.index.cells.len()];
             for ((group, bucket), cell) in &stream.index.cells {
+                pace.step(1)?;
                 merged.groups = merged.groups.max(number(*group) + 1);
                 let next = merged.index.len() as u32;
                 places[*cell as usize] = *merged.index.entry((number(*group), *bucket)).or_insert(next);
@@ -104,6 +110,21 @@ impl Merged {
         within.map(|((group, _), cell)| (*group, *cell))
     }
 
+    /// The numbers of a cell, of a measure that keeps all of them.
+    pub(super) fn numbers(&self, column: usize, cell: u32) -> &[f64] {
+        match self.columns.get(column) {
+            Some(Measurements::Values(cells)) => &cells[cell as usize],
+            Some(
+                Measurements::Events(_)
+                | Measurements::Revenue(_)
+                | Measurements::Summary(_)
+                | Measurements::Sightings(_)
+                | Measurements::Elsewhere,
+            )
+            | None => &[],
+        }
+    }
+
     /// The counts of a measure that counts actors exactly.
     pub(super) fn actors(&self, column: usize) -> Option<&Actors> {
         self.actors.get(column)?.as_ref()
@@ -142,19 +163,22 @@ async fn count(
     let grid = grid.clone();
     let alone = grid.lead() == 0;
     let nobody = move || Actors { spans: Counts::new(span), totals: Counts::new(Span::Buckets(1)) };
-    let add = move |counts: &mut Actors, streams: Vec<Pile<Sighting>>| {
+    let add = move |counts: &mut Actors, streams: Vec<Pile<Sighting>>, deadline: &Deadline| {
         let mut all = Vec::with_capacity(streams.iter().map(Pile::len).sum());
         streams.into_iter().for_each(|pile| pile.move_to(&mut all));
-        all.sort();
+        deadline.sort_by(&mut all, Ord::cmp)?;
         all.dedup();
+        deadline.check()?;
         if alone {
             counts.spans.add(&all);
         } else {
             counts.add(&mut all, &grid);
         }
+        Ok(())
     };
-    let mut counted = nobody();
+    let (mut counted, mut pace) = (nobody(), engine.deadline().pace());
     for part in each_part(engine, parts, nobody, add).await? {
+        pace.step(part.size())?;
         counted.spans.merge(part.spans);
         counted.totals.merge(part.totals);
     }
@@ -163,6 +187,14 @@ async fn count(
         counted.totals.groups = counted.spans.groups.clone();
     }
     Ok(counted)
+}
+
+/// The quantile that a measure asks for, of so many numbers; `at` finds the one that has so many before it.
+pub(super) fn quantile(measure: &Measure, count: usize, at: impl FnOnce(usize) -> Option<f64>) -> Figure {
+    let Measure::Numeric(_, Statistic::Quantile(rank)) = measure else { return Figure::default() };
+    let rank = if rank.is_nan() { 0.5 } else { rank.clamp(0.0, 1.0) };
+    let estimate = place(rank, count).and_then(at).map(Estimate::exact);
+    Figure { estimate, money: None }
 }
 
 /// Cells of a measure, added up.
@@ -206,11 +238,22 @@ impl Sum {
         }
     }
 
+    /// Adds another sum of the same measure.
+    pub(super) fn join(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Events(sum), Self::Events(more)) => *sum += more,
+            (Self::Revenue(sum), Self::Revenue(more)) => sum.merge(more),
+            (Self::Summary(sum), Self::Summary(more)) => sum.merge(more),
+            (Self::Values(sum), Self::Values(more)) => sum.extend_from_slice(more),
+            (Self::Events(_) | Self::Revenue(_) | Self::Summary(_) | Self::Values(_) | Self::Nothing, _) => {}
+        }
+    }
+
     /// The figure of the measure. Revenue of a measure that leaves the currency open is in the only one there is.
-    pub(super) fn figure(self, measure: &Measure) -> Figure {
+    pub(super) fn figure(&mut self, measure: &Measure) -> Figure {
         let figure = |estimate: Option<Estimate>| Figure { estimate, money: None };
         match self {
-            Self::Events(count) => Figure::exact(count as f64),
+            Self::Events(count) => Figure::exact(*count as f64),
             Self::Revenue(sums) => {
                 let Measure::Revenue(currency) = measure else { return Figure::default() };
                 let amount = sums.amounts().iter().find(|amount| Some(amount.currency) == *currency).copied();
@@ -218,13 +261,9 @@ impl Sum {
                 let estimate = Some(amount.map_or(Estimate::exact(0.0), |amount| amount.estimate()));
                 Figure { estimate, money: amount.or(nothing) }
             }
-            Self::Values(mut values) => {
-                let Measure::Numeric(_, Statistic::Quantile(rank)) = measure else {
-                    return Figure::default();
-                };
-                let rank = if rank.is_nan() { 0.5 } else { rank.clamp(0.0, 1.0) };
-                figure(at_rank(&mut values, rank).map(Estimate::exact))
-            }
+            Self::Values(values) => quantile(measure, values.len(), |rank| {
+                Some(*values.select_nth_unstable_by(rank, f64::total_cmp).1)
+            }),
             Self::Summary(summary) => {
                 let Measure::Numeric(_, statistic) = measure else { return Figure::default() };
                 figure(match statistic {

@@ -23,12 +23,14 @@ mod cells;
 mod grid;
 mod merged;
 mod preceding;
+mod running;
 mod summary;
 mod visits;
 
 use cells::Cells;
 use grid::Grid;
 use merged::{Merged, Sum};
+use running::Running;
 pub use summary::{Summary, TopEvent};
 
 /// A measure of some of the events.
@@ -206,8 +208,7 @@ impl Engine {
         limit: Duration,
     ) -> Result<Answer, Error> {
         let grid = question.grid()?;
-        let engine = self.clone();
-        self.run(limit, async move { answer(&engine, &*events, question, grid).await }).await
+        self.run(limit, move |engine| async move { answer(&engine, &*events, question, grid).await }).await
     }
 }
 
@@ -228,7 +229,7 @@ async fn answer(
         }
     }
     let measures = settle_currencies(&question, &merged)?;
-    let view = View { question: &question, measures: &measures, merged: &merged, grid: &grid };
+    let view = View { question: &question, measures: &measures, merged: &merged, grid: &grid, engine };
 
     // Without a breakdown there is one series, even of nothing.
     let mut groups = vec![0];
@@ -236,15 +237,18 @@ async fn answer(
         let is_wanted = |group: &u32| {
             question.only.as_ref().is_none_or(|only| only.contains(&merged.texts.values(*group)))
         };
-        groups = view.greatest_first().await;
+        groups = view.greatest_first().await?;
         groups.retain(is_wanted);
     }
     let omitted_series = groups.len().saturating_sub(question.max_series);
     groups.truncate(question.max_series);
+    if !question.by.is_empty() {
+        merged.texts.fit(groups.iter().copied())?;
+    }
     let mut points = 0;
     let mut series = Vec::with_capacity(groups.len());
     for group in groups {
-        let one = view.series(group);
+        let one = view.series(group)?;
         points += one.points.len();
         if points > question.max_points {
             let mend = "widen the interval, shorten the range or ask for fewer series";
@@ -255,7 +259,7 @@ async fn answer(
     }
     let totals = match series.as_slice() {
         [only] if question.by.is_empty() => only.totals.clone(),
-        _ => view.totals(),
+        _ => view.totals()?,
     };
     Ok(Answer { measures, buckets: grid.buckets(), series, omitted_series, totals, read })
 }
@@ -287,63 +291,45 @@ struct View<'a> {
     measures: &'a [Measure],
     merged: &'a Merged,
     grid: &'a Grid,
+    engine: &'a Engine,
 }
 
 impl View<'_> {
-    fn series(&self, group: u32) -> Series {
+    fn series(&self, group: u32) -> Result<Series, Error> {
         // By bucket that is read, its cell.
         let cells: Vec<Option<u32>> =
             (0..self.grid.read().len() as u32).map(|bucket| self.merged.cell(group, bucket)).collect();
-        let by_measure: Vec<Vec<Figure>> = (0..self.measures.len())
-            .map(|column| match self.merged.actors(column) {
-                Some(actors) => {
-                    let counts = actors.spans.series(group, self.grid.len() as u32).into_iter();
-                    counts.map(|count| Figure::exact(count as f64)).collect()
-                }
-                None => self.added(column, &cells),
-            })
-            .collect();
+        let by_measure = (0..self.measures.len()).map(|column| match self.merged.actors(column) {
+            Some(actors) => {
+                let counts = actors.spans.series(group, self.grid.len() as u32).into_iter();
+                Ok(counts.map(|count| Figure::exact(count as f64)).collect())
+            }
+            None => {
+                let (merged, grid, measure) = (self.merged, self.grid, &self.measures[column]);
+                let running = Running { merged, grid, column, measure, cells: &cells };
+                running.figures(self.question.shape, self.engine)
+            }
+        });
+        let by_measure: Vec<Vec<Figure>> = by_measure.collect::<Result<_, Error>>()?;
         let shown = |bucket: &usize| self.question.shape != Shape::Plain || cells[*bucket].is_some();
         let answered = self.grid.answered();
         let points = answered.clone().filter(shown).map(|bucket| {
             let figures = by_measure.iter().map(|figures| figures[bucket]).collect();
             Point { bucket: bucket - answered.start, figures: self.with_formulas(figures) }
         });
-        let totals = (0..self.measures.len()).map(|column| self.total_of(group, column)).collect();
+        let totals = (0..self.measures.len()).map(|column| self.total_of(group, column));
+        let totals = totals.collect::<Result<_, Error>>()?;
         let values =
             if self.question.by.is_empty() { Values::new() } else { self.merged.texts.values(group) };
-        Series { values, points: points.collect(), totals: self.with_formulas(totals) }
-    }
-
-    /// By bucket: what a measure adds up to.
-    fn added(&self, column: usize, cells: &[Option<u32>]) -> Vec<Figure> {
-        let measure = &self.measures[column];
-        let mut running = Sum::of(self.merged, column);
-        (0..self.grid.len())
-            .map(|bucket| {
-                let from = match self.question.shape {
-                    Shape::Cumulative => {
-                        cells[bucket].into_iter().for_each(|cell| running.add(self.merged, column, cell));
-                        return running.clone().figure(measure);
-                    }
-                    Shape::Plain => bucket,
-                    Shape::Rolling(width) => (bucket + 1).saturating_sub(width as usize),
-                };
-                let mut sum = Sum::of(self.merged, column);
-                cells[self.grid.of(from..bucket + 1)]
-                    .iter()
-                    .flatten()
-                    .for_each(|cell| sum.add(self.merged, column, *cell));
-                sum.figure(measure)
-            })
-            .collect()
+        Ok(Series { values, points: points.collect(), totals: self.with_formulas(totals) })
     }
 
     /// The groups by their totals of the first measure, those alike by their values.
-    async fn greatest_first(&self) -> Vec<u32> {
+    async fn greatest_first(&self) -> Result<Vec<u32>, Error> {
+        let deadline = self.engine.deadline();
         let groups = 0..self.merged.groups;
         let totals: Vec<Figure> = if self.merged.actors(0).is_some() {
-            groups.clone().map(|group| self.total_of(group, 0)).collect()
+            groups.clone().map(|group| self.total_of(group, 0)).collect::<Result<_, _>>()?
         } else {
             let mut sums: Vec<Sum> = groups.clone().map(|_| Sum::of(self.merged, 0)).collect();
             for (done, (group, cell)) in self.merged.cells_of_groups(self.grid.lead()).enumerate() {
@@ -352,39 +338,46 @@ impl View<'_> {
                     tokio::task::yield_now().await;
                 }
             }
-            sums.into_iter().map(|sum| sum.figure(&self.measures[0])).collect()
+            let mut pace = deadline.pace();
+            let figures = sums.iter_mut().map(|sum| {
+                pace.step(1)?;
+                Ok(sum.figure(&self.measures[0]))
+            });
+            figures.collect::<Result<_, Error>>()?
         };
         let first = |total: &Figure| total.estimate.map_or(f64::NEG_INFINITY, |first| first.value);
         let mut by_first: Vec<(f64, u32)> = totals.iter().map(first).zip(groups).collect();
-        by_first.sort_by_cached_key(|(_, group)| self.merged.texts.values(*group));
-        by_first.sort_by(|a, b| b.0.total_cmp(&a.0));
-        by_first.into_iter().map(|(_, group)| group).collect()
-    }
-
-    fn total_of(&self, group: u32, column: usize) -> Figure {
-        if let Some(actors) = self.merged.actors(column) {
-            return Figure::exact(actors.totals.groups.get(&group).copied().unwrap_or(0) as f64);
-        }
-        let mut sum = Sum::of(self.merged, column);
-        for bucket in self.grid.lead()..self.grid.read().len() {
-            if let Some(cell) = self.merged.cell(group, bucket as u32) {
-                sum.add(self.merged, column, cell);
-            }
-        }
-        sum.figure(&self.measures[column])
-    }
-
-    fn totals(&self) -> Vec<Figure> {
-        let total = |column: usize| match self.merged.actors(column) {
-            Some(actors) => Figure::exact(actors.totals.all as f64),
-            None => {
-                let mut sum = Sum::of(self.merged, column);
-                let cells = self.merged.cells_of_groups(self.grid.lead());
-                cells.for_each(|(_, cell)| sum.add(self.merged, column, cell));
-                sum.figure(&self.measures[column])
-            }
+        let order = |one: &(f64, u32), other: &(f64, u32)| {
+            other.0.total_cmp(&one.0).then_with(|| self.merged.texts.order(one.1, other.1))
         };
-        self.with_formulas((0..self.measures.len()).map(total).collect())
+        deadline.sort_by(&mut by_first, order)?;
+        Ok(by_first.into_iter().map(|(_, group)| group).collect())
+    }
+
+    fn total_of(&self, group: u32, column: usize) -> Result<Figure, Error> {
+        if let Some(actors) = self.merged.actors(column) {
+            return Ok(Figure::exact(actors.totals.groups.get(&group).copied().unwrap_or(0) as f64));
+        }
+        let buckets = self.grid.lead()..self.grid.read().len();
+        self.total(column, buckets.filter_map(|bucket| self.merged.cell(group, bucket as u32)))
+    }
+
+    fn totals(&self) -> Result<Vec<Figure>, Error> {
+        let total = |column: usize| match self.merged.actors(column) {
+            Some(actors) => Ok(Figure::exact(actors.totals.all as f64)),
+            None => self.total(column, self.merged.cells_of_groups(self.grid.lead()).map(|(_, cell)| cell)),
+        };
+        Ok(self.with_formulas((0..self.measures.len()).map(total).collect::<Result<_, Error>>()?))
+    }
+
+    /// A measure of some cells.
+    fn total(&self, column: usize, cells: impl Iterator<Item = u32>) -> Result<Figure, Error> {
+        let (mut sum, mut pace) = (Sum::of(self.merged, column), self.engine.deadline().pace());
+        for cell in cells {
+            pace.step(1)?;
+            sum.add(self.merged, column, cell);
+        }
+        Ok(sum.figure(&self.measures[column]))
     }
 
     fn with_formulas(&self, mut figures: Vec<Figure>) -> Vec<Figure> {
@@ -415,6 +408,11 @@ struct Actors {
 }
 
 impl Actors {
+    /// Numbers that it holds.
+    fn size(&self) -> usize {
+        self.spans.size() + self.totals.size()
+    }
+
     /// Adds all sightings of some actors, sorted, in the buckets that are read; leaves nothing of use of them.
     fn add(&mut self, seen: &mut [Sighting], grid: &Grid) {
         let lead = grid.lead() as u32;

@@ -9,6 +9,7 @@ use super::{Actors, Measured, Question, grid::Grid, merged::Merged};
 use crate::{
     Engine, Error, Events,
     buckets::Buckets,
+    deadline::Pace,
     engine::Read,
     fold::{
         Action,
@@ -75,8 +76,10 @@ impl Fold for Visits {
         self.actors.add(&mut self.seen, &self.grid);
     }
 
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: Self, pace: &mut Pace<'_>) -> Result<(), Error> {
+        pace.step(other.actors.size())?;
         self.actors.spans.merge(other.actors.spans);
         self.actors.totals.merge(other.actors.totals);
+        Ok(())
     }
 }

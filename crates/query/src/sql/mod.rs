@@ -85,8 +85,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Sql`] for a statement that can't be planned. Errors of its execution end the stream of rows.
     pub async fn sql(&self, events: Arc<dyn Events>, text: String, limits: Limits) -> Result<Rows, Error> {
-        let engine = self.clone();
-        let plan = self.run(limits.time, async move { plan(&engine, &*events, &text).await }).await?;
+        let plan =
+            self.run(limits.time, move |engine| async move { plan(&engine, &*events, &text).await }).await?;
         Ok(self.rows(plan, limits.time, limits.rows, failure))
     }
 }

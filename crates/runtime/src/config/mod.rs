@@ -8,6 +8,7 @@
 //!
 //! Names with one underscore (`WEIR_ENDPOINT`, `WEIR_API_KEY`) belong to the command line client and are not read here.
 
+mod bounds;
 mod check;
 mod error;
 mod humane;
@@ -16,6 +17,7 @@ mod sections;
 
 use std::path::PathBuf;
 
+pub use bounds::{Bound, memory_table};
 pub use error::{Error, Origin};
 pub use humane::Secret;
 pub use sections::*;

@@ -330,6 +330,8 @@ pub struct Analytics {
     pub max_watches: usize,
     /// Updates a reader may be behind.
     pub watch_buffer: usize,
+    /// Memory for events that wait for readers of live tails, bytes.
+    pub watch_buffer_bytes: usize,
     /// The longest a query may run.
     #[serde(deserialize_with = "duration::deserialize")]
     pub query_timeout: Duration,
@@ -342,10 +344,19 @@ pub struct Analytics {
     pub exact_up_to_events: u64,
     /// Memory for all questions that are answered from the events, bytes.
     pub query_memory_bytes: usize,
-    /// Threads that answer them; 0: one for each core.
+    /// Threads that answer them; 0: see [`Analytics::query_threads`].
     pub query_threads: usize,
     /// Memory for answers that are kept, bytes.
     pub cache_bytes: u64,
+    /// Memory for parts of exports that wait for their readers, bytes.
+    pub export_buffer_bytes: usize,
+}
+
+impl Analytics {
+    /// Threads that answer questions from events: the configured number, else one core is left to ingest.
+    pub fn query_threads(&self, cores: usize) -> usize {
+        if self.query_threads == 0 { cores.saturating_sub(1).max(1) } else { self.query_threads }
+    }
 }
 
 /// Where the events themselves are kept.
@@ -360,7 +371,7 @@ pub struct Store {
     pub flush_interval: Duration,
     /// Size at which they are, bytes in one partition.
     pub flush_bytes: usize,
-    /// Size from which on a partition waits, bytes.
+    /// Size of all partitions of a process that are not in segments, bytes.
     pub max_hot_bytes: usize,
     /// Age at which events go; `None`: never.
     #[serde(deserialize_with = "retention::deserialize")]
@@ -369,6 +380,8 @@ pub struct Store {
     pub columns: Vec<String>,
     /// Segments that are compacted into one.
     pub compact_files: usize,
+    /// Memory for what a compaction reads, bytes.
+    pub compaction_bytes: usize,
     /// Read when the location is a bucket.
     pub s3: S3,
 }

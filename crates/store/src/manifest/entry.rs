@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::schema::Kind;
+use crate::{
+    schema::Kind,
+    segment::{ROW_GROUP, ROW_GROUP_BYTES},
+};
 
 /// One numbered file of a partition's chain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,6 +102,10 @@ pub struct Segment {
     /// Whether further properties occur that are not in `properties`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more_properties: bool,
+    /// Columns with values that take more than [`Segment::NARROW`] bytes a row, on average over some row group, and how many. `None`
+    /// in segments that were written before this was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wide: Option<BTreeMap<String, u64>>,
 }
 
 #[cfg(test)]
@@ -120,6 +127,7 @@ impl Segment {
             names: None,
             properties: BTreeMap::new(),
             more_properties: false,
+            wide: None,
         }
     }
 }
@@ -129,6 +137,19 @@ impl Segment {
     pub const MAX_NAMES: usize = 200;
     /// Keys in [`Segment::properties`] at most; the most frequent ones are named.
     pub const MAX_PROPERTIES: usize = 200;
+    /// Columns that take up to so many bytes a row are not in [`Segment::wide`].
+    pub const NARROW: u64 = 64;
+
+    /// What a reader holds of the file at most: a row group as it is in the file. Bytes.
+    pub(crate) fn row_group_bytes(&self) -> u64 {
+        row_group_bytes(self.bytes, self.rows)
+    }
+}
+
+/// What a reader holds at most of a file with so many bytes and rows: a row group. Bytes.
+pub(crate) fn row_group_bytes(bytes: u64, rows: u64) -> u64 {
+    let of_rows = bytes.saturating_mul(ROW_GROUP as u64) / rows.max(1);
+    of_rows.min(bytes).min(ROW_GROUP_BYTES as u64)
 }
 
 /// Least and greatest of some values, both included.

@@ -14,6 +14,7 @@ mod state;
 use std::time::Duration;
 
 pub use chain::{Chain, Published};
+pub(crate) use entry::row_group_bytes;
 pub use entry::{Change, Entry, Kinds, Reason, Segment, Span};
 pub use state::{Refusal, Removed, State};
 

@@ -31,11 +31,8 @@ use crate::{
     manifest::{Kinds, Segment},
     objects::Objects,
     schema::{self, Kind, column},
-    shape,
+    shape, width,
 };
-
-/// Rows that pass at a time.
-const BATCH: usize = 8192;
 
 /// Which events stay.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +96,7 @@ pub(crate) struct Merge {
 impl Merge {
     /// Writes the new segments. What a failure leaves behind are orphans.
     ///
-    /// Streams: needs memory for one row group of each input and output. Computes for long and may block: to be run on a thread
+    /// Streams: needs memory for one row group of each input and output, and some batches, which have few rows where these are wide. Computes for long and may block: to be run on a thread
     /// that may.
     ///
     /// # Errors
@@ -116,8 +113,10 @@ impl Merge {
         };
         let mut streams = Vec::with_capacity(opened.len());
         for (builder, segment) in opened.into_iter().zip(&self.inputs) {
-            let batches =
-                builder.with_batch_size(BATCH).build().map_err(|error| unreadable(segment, error))?;
+            let batches = builder
+                .with_batch_size(rows_of(segment))
+                .build()
+                .map_err(|error| unreadable(segment, error))?;
             let (segment, keys, wanted) = (Arc::clone(segment), keys.clone(), Arc::clone(&schema));
             let shaped = batches.map(move |batch| {
                 let batch = batch.map_err(|error| unreadable(&segment, error));
@@ -126,7 +125,8 @@ impl Merge {
             streams.push(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), shaped))
                 as SendableRecordBatchStream);
         }
-        let mut rows = merged(streams, &schema)?;
+        let at_once = self.inputs.iter().map(|segment| rows_of(segment)).min().unwrap_or(width::BATCH);
+        let mut rows = merged(streams, &schema, at_once)?;
         let mut outputs: Vec<Option<SegmentWriter>> = (0..=self.splits.len()).map(|_| None).collect();
         let written = self.distribute(objects, &mut rows, &mut outputs).await;
         let mut segments = Vec::with_capacity(outputs.len());
@@ -173,6 +173,18 @@ impl Merge {
         Ok(())
     }
 }
+
+/// Rows of a segment that pass at a time.
+fn rows_of(segment: &Segment) -> usize {
+    let wide = segment.wide.as_ref().map_or(UNKNOWN, |wide| wide.values().sum());
+    // All of its columns are read.
+    width::rows(NARROW + wide)
+}
+
+/// Bytes of a row that takes no more than others.
+const NARROW: u64 = 200;
+/// Bytes of a row of which nothing is known.
+const UNKNOWN: u64 = 2 << 10;
 
 /// The rows before the first split, between the first and the second, and so on: those of these that are any.
 fn split(batch: RecordBatch, splits: &[i64]) -> Result<Vec<(usize, RecordBatch)>> {
@@ -268,6 +280,7 @@ fn reshape(batch: &RecordBatch, keys: &BTreeSet<String>, wanted: &SchemaRef) -> 
 fn merged(
     mut streams: Vec<SendableRecordBatchStream>,
     schema: &SchemaRef,
+    rows: usize,
 ) -> Result<SendableRecordBatchStream> {
     if streams.len() == 1 {
         return Ok(streams.remove(0));
@@ -286,7 +299,7 @@ fn merged(
         .with_schema(Arc::clone(schema))
         .with_expressions(&order)
         .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0))
-        .with_batch_size(BATCH)
+        .with_batch_size(rows)
         .with_reservation(MemoryConsumer::new("merge").register(&pool))
         .with_round_robin_tie_breaker(false)
         .build()

@@ -11,7 +11,7 @@ mod write;
 
 pub(crate) use merge::{Keep, Merge, others};
 pub(crate) use read::{FOOTER_HINT, check, open, open_users, unreadable, verify};
-pub(crate) use write::{Compression, write_all};
+pub(crate) use write::{Compression, ROW_GROUP, ROW_GROUP_BYTES, write_all};
 
 use object_store::path::Path;
 use uuid::Uuid;

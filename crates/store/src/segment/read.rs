@@ -145,8 +145,8 @@ pub(crate) async fn verify(objects: &Objects, segment: &Segment) -> Result<()> {
         return Err(bad(segment, "is not in the order of user, time and offset"));
     }
     check(objects, segment).await?;
-    let Segment { id, project, path, bytes, checksum, columns, .. } = segment.clone();
-    let Some(found) = tally.finish(File { id, project, path, bytes, checksum, columns }) else {
+    let Segment { id, project, path, bytes, checksum, columns, wide, .. } = segment.clone();
+    let Some(found) = tally.finish(File { id, project, path, bytes, checksum, columns, wide }) else {
         return Err(bad(segment, "has no rows"));
     };
     let differs = |what, found: &dyn std::fmt::Debug, said: &dyn std::fmt::Debug| {

@@ -27,6 +27,8 @@ pub(super) struct File {
     pub(super) checksum: String,
     /// Names of the columns of chosen properties.
     pub(super) columns: Vec<String>,
+    /// As [`Segment::wide`].
+    pub(super) wide: Option<BTreeMap<String, u64>>,
 }
 
 /// What is known of the rows so far.
@@ -131,7 +133,7 @@ impl Tally {
         properties.sort_by(|(a, some), (b, more)| more.total().cmp(&some.total()).then_with(|| a.cmp(b)));
         let more_properties = self.more_properties || properties.len() > Segment::MAX_PROPERTIES;
         properties.truncate(Segment::MAX_PROPERTIES);
-        let File { id, project, path, bytes, checksum, columns } = file;
+        let File { id, project, path, bytes, checksum, columns, wide } = file;
         Some(Segment {
             id,
             project,
@@ -147,6 +149,7 @@ impl Tally {
             names: self.names.map(|names| names.into_iter().collect::<BTreeMap<_, _>>()),
             properties: properties.into_iter().collect(),
             more_properties,
+            wide,
         })
     }
 }

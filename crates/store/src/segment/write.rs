@@ -35,13 +35,18 @@ use crate::{
     manifest::Segment,
     objects::{Objects, Upload},
     schema::{self, column},
-    shape, texts,
+    shape, texts, width,
 };
 
 /// Rows of a row group: what a reader decodes at a time, some 4 MB. Measured best for counts and timelines alike.
-const ROW_GROUP: usize = 128 << 10;
+pub(crate) const ROW_GROUP: usize = 128 << 10;
+/// Bytes of a row group, where its rows are wide: what a reader holds of a file at most, and what its batches can come to where wide
+/// rows lie together.
+pub(crate) const ROW_GROUP_BYTES: usize = 16 << 20;
 /// Rows of a page: what a reader skips at a time.
 const PAGE: usize = 8 << 10;
+/// Bytes of a page, about: the default of the format's library.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// Columns with as many different texts as there are people, of which the first rows of a segment have few.
 const IDS: [&str; 4] = [column::USER_ID, column::ANONYMOUS_ID, column::SESSION_ID, column::INSTALL_ID];
@@ -146,6 +151,10 @@ pub(super) struct SegmentWriter {
     file: SerializedFileWriter<Vec<u8>>,
     /// The row group that is being written is a file of its own until it has all its rows.
     row_group: Option<ArrowWriter<Vec<u8>>>,
+    /// By column: bytes that the rows of the row group take.
+    row_group_bytes: Vec<usize>,
+    /// By column: bytes that a row takes, in the row group where that is most.
+    widths: Vec<u64>,
     schema: SchemaRef,
     options: ArrowWriterOptions,
     tally: Tally,
@@ -177,8 +186,21 @@ impl SegmentWriter {
         let file = file.map_err(failed)?;
         let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true).with_properties(properties);
         let upload = objects.upload(&path).await?;
-        let (row_group, tally, project) = (None, Tally::default(), project.to_owned());
-        Ok(Self { upload, file, row_group, schema, options, tally, id, project, path, columns })
+        let (row_group_bytes, widths) = (vec![0; schema.fields().len()], vec![0; schema.fields().len()]);
+        Ok(Self {
+            upload,
+            file,
+            row_group: None,
+            row_group_bytes,
+            widths,
+            schema,
+            options,
+            tally: Tally::default(),
+            id,
+            project: project.to_owned(),
+            path,
+            columns,
+        })
     }
 
     /// Adds rows; they come after those before in the order of segments.
@@ -202,10 +224,20 @@ impl SegmentWriter {
                     self.options.clone(),
                 )?),
             };
-            let rows = (batch.num_rows() - start).min(ROW_GROUP - row_group.in_progress_rows());
-            row_group.write(&batch.slice(start, rows))?;
+            let held: usize = self.row_group_bytes.iter().sum();
+            let room = (ROW_GROUP - row_group.in_progress_rows(), ROW_GROUP_BYTES.saturating_sub(held));
+            let rows = match width::prefix(batch, start, room.0, room.1) {
+                // A single row is a row group, however wide.
+                (0, _) if row_group.in_progress_rows() == 0 => 1,
+                (rows, _) => rows,
+            };
+            let fitting = batch.slice(start, rows);
+            row_group.write(&fitting)?;
+            for (bytes, column) in self.row_group_bytes.iter_mut().zip(fitting.columns()) {
+                *bytes += width::of_array(column);
+            }
             start += rows;
-            if row_group.in_progress_rows() == ROW_GROUP {
+            if start < batch.num_rows() || row_group.in_progress_rows() == ROW_GROUP {
                 self.end_row_group().await?;
             }
         }
@@ -214,6 +246,10 @@ impl SegmentWriter {
 
     async fn end_row_group(&mut self) -> Result<(), ParquetError> {
         if let Some(mut row_group) = self.row_group.take() {
+            let rows = row_group.in_progress_rows().max(1);
+            for (width, bytes) in self.widths.iter_mut().zip(&mut self.row_group_bytes) {
+                *width = (*width).max((mem::take(bytes) / rows) as u64);
+            }
             let metadata = row_group.finish()?;
             let bytes = Bytes::from(mem::take(row_group.inner_mut()));
             checksums::add_row_group(&mut self.file, &bytes, &metadata)?;
@@ -234,9 +270,11 @@ impl SegmentWriter {
             self.abort().await;
             return Err(error);
         }
-        let Self { upload, file, tally, id, project, path, columns, .. } = self;
+        let Self { upload, file, tally, id, project, path, columns, schema, widths, .. } = self;
         let (bytes, checksum) = (file.bytes_written() as u64, upload.checksum());
-        Ok(tally.finish(File { id, project, path, bytes, checksum, columns }))
+        let names = schema.fields().iter().map(|field| field.name().clone());
+        let wide = names.zip(widths).filter(|(_, width)| *width > Segment::NARROW).collect();
+        Ok(tally.finish(File { id, project, path, bytes, checksum, columns, wide: Some(wide) }))
     }
 
     async fn complete(&mut self) -> Result<(), ParquetError> {
@@ -268,6 +306,10 @@ fn properties(compression: Compression, first: &RecordBatch) -> WriterProperties
         .set_compression(parquet::basic::Compression::ZSTD(level))
         .set_max_row_group_row_count(None)
         .set_data_page_row_count_limit(PAGE)
+        // A page is seen to be full after so many values.
+        .set_write_batch_size(
+            (PAGE_BYTES / width::bytes(first).div_ceil(first.num_rows().max(1)).max(1)).clamp(1, 1024),
+        )
         // Of texts they would cost much and exclude nothing: by users, every page has all of them.
         .set_statistics_enabled(EnabledStatistics::None)
         .set_created_by("weir".to_owned())

@@ -35,6 +35,7 @@ fn segment(offsets: Span<u64>) -> Segment {
         names: None,
         properties: BTreeMap::new(),
         more_properties: false,
+        wide: None,
     }
 }
 
