@@ -189,8 +189,17 @@ impl Engine {
 
     /// A context without catalogs.
     pub(crate) fn context(&self) -> SessionContext {
+        self.context_of(self.threads())
+    }
+
+    /// A context whose scans read one file after the other.
+    pub(crate) fn context_in_order(&self) -> SessionContext {
+        self.context_of(1)
+    }
+
+    fn context_of(&self, streams: usize) -> SessionContext {
         let config = SessionConfig::new()
-            .with_target_partitions(self.threads())
+            .with_target_partitions(streams)
             .with_information_schema(false)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true)
             .set_bool("datafusion.execution.parquet.reorder_filters", true);

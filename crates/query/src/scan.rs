@@ -38,6 +38,8 @@ pub(crate) struct Scan {
     holds: Option<usize>,
     /// By what rows are sorted, and how many of them are wanted.
     top: Option<(Vec<SortExpr>, usize)>,
+    /// Whether rows come in one stream, in the order in which they are stored.
+    in_order: bool,
 }
 
 impl Scan {
@@ -106,12 +108,17 @@ impl Scan {
         self.top = Some((order, rows));
     }
 
+    /// Rows in the order in which each file has them, file after file.
+    pub(crate) fn in_order(&mut self) {
+        self.in_order = true;
+    }
+
     pub(crate) async fn plan(
         self,
         engine: &Engine,
         events: &dyn Events,
     ) -> Result<Arc<dyn ExecutionPlan>, Error> {
-        let context = engine.context();
+        let context = if self.in_order { engine.context_in_order() } else { engine.context() };
         let table = events.table(&self.columns)?;
         let planned = async {
             let mut frame = context.read_table(table)?;

@@ -71,8 +71,12 @@ pub struct Snapshot {
     pub project: Arc<str>,
     /// Published segments.
     pub segments: Vec<Arc<Segment>>,
+    /// Their partitions.
+    pub segment_partitions: Vec<u32>,
     /// Events that are in no segment.
     pub hot: Vec<RecordBatch>,
+    /// The partition of each batch of them.
+    pub hot_partitions: Vec<u32>,
     /// By partition, the offset after the last event that is here.
     pub next_offsets: BTreeMap<u32, u64>,
     /// No event before this moment is expected anymore in any partition that has events; microseconds since the Unix epoch,
@@ -253,7 +257,9 @@ impl Snapshot {
         let mut snapshot = Self {
             project: project.into(),
             segments: Vec::new(),
+            segment_partitions: Vec::new(),
             hot: Vec::new(),
+            hot_partitions: Vec::new(),
             next_offsets: BTreeMap::new(),
             watermark_micros: i64::MIN,
             complete_since_micros: i64::MIN,
@@ -264,7 +270,10 @@ impl Snapshot {
         for (partition, state, hot, trouble) in shares {
             for segment in state.of_project(project) {
                 match isolated.get(&segment.id) {
-                    None => snapshot.segments.push(Arc::clone(segment)),
+                    None => {
+                        snapshot.segments.push(Arc::clone(segment));
+                        snapshot.segment_partitions.push(partition);
+                    }
                     Some((problem, _)) => snapshot.missing.push(Missing {
                         partition,
                         path: segment.path.clone(),
@@ -279,6 +288,7 @@ impl Snapshot {
             if let Some(hot) = hot {
                 let batches = hot.parts.iter().filter_map(|part| part.events.get(project));
                 snapshot.hot.extend(batches.cloned());
+                snapshot.hot_partitions.resize(snapshot.hot.len(), partition);
                 (end, watermark) = (end.max(hot.end), watermark.max(hot.watermark_micros));
                 complete_since = complete_since.max(hot.complete_since_micros);
             }

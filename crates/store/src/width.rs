@@ -101,7 +101,7 @@ pub(crate) fn prefix(
 }
 
 /// The rows of a batch in pieces of at most so many bytes, or one row.
-pub fn pieces(batch: &RecordBatch, most_bytes: usize) -> impl Iterator<Item = RecordBatch> {
+pub fn pieces(batch: &RecordBatch, most_bytes: usize) -> impl Iterator<Item = RecordBatch> + use<> {
     let (mut start, batch) = (0, batch.clone());
     std::iter::from_fn(move || {
         let left = batch.num_rows() - start;

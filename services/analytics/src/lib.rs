@@ -58,7 +58,7 @@ use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, context
 use weir_store::Store;
 
 use answers::Answers;
-use events::{Events, hot::Owners};
+use events::{Events, hot::Owners, turns::Exports};
 use materialise::Limits;
 use partition::Pulse;
 use planner::{Answered, Planner};
@@ -145,6 +145,7 @@ pub async fn serve(
         memory_bytes: config.analytics.query_memory_bytes,
         threads: config.analytics.query_threads(cores),
     });
+    let exports = Exports::new(config.analytics.export_buffer_bytes, config.analytics.query_threads(cores));
     let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?, PROJECT.into());
     let analytics = Analytics {
         planner: Arc::new(Planner {
@@ -159,6 +160,7 @@ pub async fn serve(
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
         watches: Arc::new(Semaphore::new(config.analytics.max_watches.min(Semaphore::MAX_PERMITS))),
+        exports,
         limits: config.analytics.clone(),
     };
     let service = AnalyticsServiceServer::new(analytics)

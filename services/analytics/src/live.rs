@@ -1,8 +1,8 @@
 //! `WatchEvents`: events as they arrive.
 //!
 //! One task per partition follows the end of the log for all watchers together, and only while there are any. Each watcher
-//! has a task of its own that filters and keeps at most `Limits::events` events for a reader that is slow; beyond that the
-//! oldest are dropped and counted.
+//! has a task of its own that filters and keeps at most [`Limits::events`] events for a reader that is slow, and of their bytes no more
+//! than its share of [`Limits::bytes`]; beyond that the oldest are dropped and counted.
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 
@@ -227,33 +227,50 @@ pub(crate) fn value<'e>(event: &'e Event, field: &Field) -> Option<Cow<'e, str>>
     }
 }
 
+/// What may wait for slow readers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Events for one.
+    pub(crate) events: usize,
+    /// Bytes for all, shared out equally; one event always has room.
+    pub(crate) bytes: usize,
+}
+
 /// What waits for a slow reader.
 #[derive(Debug)]
 struct Backlog {
-    events: VecDeque<LiveEvent>,
-    /// Events at most.
-    limit: usize,
+    /// With their encoded sizes.
+    events: VecDeque<(LiveEvent, usize)>,
+    bytes: usize,
+    limits: Limits,
     missed: u64,
     /// By partition: how many records there have been.
     seen: HashMap<u32, u64>,
 }
 
 impl Backlog {
-    fn take_in(&mut self, batch: &Batch, wish: &Wish) {
+    /// Takes events in, as one of so many watchers.
+    fn take_in(&mut self, batch: &Batch, wish: &Wish, watchers: usize) {
+        // A response that is on its way is held once more.
+        let share = self.limits.bytes / watchers.max(1) / 2;
         // What was not read is counted whole: nobody knows which of it would have passed.
         let seen = self.seen.entry(batch.partition).or_insert(batch.before);
         self.missed += batch.before.saturating_sub(*seen);
         *seen = batch.before + batch.records.len() as u64;
         for record in batch.records.iter().filter(|record| wish.wants(record)) {
-            if self.events.len() == self.limit {
-                self.events.pop_front();
+            let bytes = record.encoded_len();
+            while self.events.len() >= self.limits.events.max(1) || self.bytes + bytes > share {
+                let Some((_, dropped)) = self.events.pop_front() else { break };
+                self.bytes -= dropped;
                 self.missed += 1;
             }
-            self.events.push_back(LiveEvent {
+            self.bytes += bytes;
+            let event = LiveEvent {
                 event: record.event.clone(),
                 receive_time: Some(timestamp(record.receive_time_micros)),
                 corrected_time: Some(timestamp(record.corrected_time_micros)),
-            });
+            };
+            self.events.push_back((event, bytes));
         }
     }
 
@@ -262,18 +279,19 @@ impl Backlog {
     }
 
     fn take(&mut self) -> WatchEventsResponse {
+        self.bytes = 0;
         WatchEventsResponse {
-            events: self.events.drain(..).collect(),
+            events: self.events.drain(..).map(|(event, _)| event).collect(),
             missed: std::mem::take(&mut self.missed),
         }
     }
 }
 
-/// Starts to watch: what is appended after this returned will be seen. `limit` events wait for a slow reader.
+/// Starts to watch: what is appended after this returned will be seen. Some events wait for a slow reader.
 pub(crate) async fn watch(
     tail: &Tail,
     wish: Wish,
-    limit: usize,
+    limits: Limits,
     place: Place,
     shutdown: &Shutdown,
 ) -> Result<mpsc::Receiver<Result<WatchEventsResponse, Status>>, Error> {
@@ -282,14 +300,13 @@ pub(crate) async fn watch(
     let (responses, receiver) = mpsc::channel(1);
     let stop = shutdown.requested();
     shutdown.spawn(async move {
-        let _place = place;
         let mut backlog =
-            Backlog { events: VecDeque::new(), limit: limit.max(1), missed: 0, seen: HashMap::new() };
+            Backlog { events: VecDeque::new(), bytes: 0, limits, missed: 0, seen: HashMap::new() };
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 batch = tap.recv() => match batch {
-                    Ok(batch) => backlog.take_in(&batch, &wish),
+                    Ok(batch) => backlog.take_in(&batch, &wish, place.open()),
                     // The next batch of the same partition tells how much that was.
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => break,

@@ -25,10 +25,17 @@ use weir_store::manifest::READABLE;
 use crate::{
     SERVICE,
     error::Error,
-    events::{Seen, discovery::Listing, export, sql, user},
+    events::{
+        Seen,
+        discovery::Listing,
+        export, sql,
+        turns::{self, Exports, Job},
+        user,
+    },
     live::{self, Tail, Wish},
     planner::{Patience, Planner, explain, resolve},
     question::{Asks, Question},
+    rollups::engine::Wanted,
     watch::{self, Place, Watch},
 };
 
@@ -40,6 +47,9 @@ const MARGIN: Duration = Duration::from_millis(20);
 /// The longest that an export may take: what is read has no bound but what is kept, and how long the store keeps it readable.
 const EXPORT: Duration = READABLE;
 
+/// The longest that an export waits for room among those that wait for their readers.
+const BEGIN: Duration = Duration::from_secs(10);
+
 /// The service, as tonic serves it.
 #[derive(Debug)]
 pub(crate) struct Analytics {
@@ -49,6 +59,8 @@ pub(crate) struct Analytics {
     pub(crate) metrics: Metrics,
     /// One permit a watch (`analytics.max_watches`).
     pub(crate) watches: Arc<Semaphore>,
+    /// What exports share.
+    pub(crate) exports: Exports,
     pub(crate) limits: weir_runtime::config::Analytics,
 }
 
@@ -171,9 +183,17 @@ impl Analytics {
             };
             wish = wish.with_properties(keys);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let rows = engine.export(seen.clone(), wish.of(range.clone()), left).await?;
-        Ok(self.streamed(wish.pieces(rows, range.clone(), seen.clone()), range, seen))
+        let begin = self.patience(request).answered.unwrap_or(deadline).min(Instant::now() + BEGIN);
+        let room = self.exports.room(wish.held(), begin).await?;
+        let (exports, engine) = (self.exports.clone(), engine.clone());
+        let planner = Arc::clone(&self.planner);
+        let now = move || {
+            let planner = Arc::clone(&planner);
+            async move { planner.events.now(&Wanted::default(), Instant::now()).await }
+        };
+        let told = Arc::new(seen.without_hot());
+        let job = Job { exports, room, wish, range: range.clone(), seen, engine, deadline };
+        Ok(self.streamed(ReceiverStream::new(turns::pieces(job, now)), range, told))
     }
 
     async fn sql(&self, request: &Request<QuerySqlRequest>) -> Result<Streamed<QuerySqlResponse>, Error> {
@@ -331,7 +351,9 @@ impl AnalyticsService for Analytics {
         let watched = async {
             let wish = Wish::parse(request.get_ref(), self.planner.rollups.project.clone())?;
             let place = self.place("watch_events")?;
-            live::watch(&self.tail, wish, self.limits.watch_buffer, place, &self.shutdown).await
+            let limits =
+                live::Limits { events: self.limits.watch_buffer, bytes: self.limits.watch_buffer_bytes };
+            live::watch(&self.tail, wish, limits, place, &self.shutdown).await
         };
         let responses = watched.await.map_err(|error| self.refuse(error))?;
         Ok(Response::new(ReceiverStream::new(responses).boxed()))

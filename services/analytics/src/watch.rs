@@ -48,6 +48,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// How many places are taken.
+    pub(crate) fn open(&self) -> usize {
+        usize::try_from(self.open.get()).unwrap_or(1)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.open.dec();

@@ -6,10 +6,10 @@ use arrow::{array::RecordBatch, error::ArrowError, ipc::writer::StreamWriter};
 use futures::{Stream, StreamExt, stream};
 use tonic::{Code, Request, Response, Status};
 use weir_proto::store::v1::{ProjectEvents, ReadHotRequest, ReadHotResponse, hot_service_server::HotService};
-use weir_store::{HotRead, HotSource, Part, Store};
+use weir_store::{HotRead, HotSource, Part, Store, width};
 
-/// Rows of a project in one response, so that none comes near the limit on messages.
-const ROWS: usize = 8192;
+/// Bytes of rows in one response, about, so that none comes near the limit on messages.
+const BYTES: usize = 8 << 20;
 
 /// Answers from the store of this process.
 #[derive(Clone, Debug)]
@@ -39,32 +39,31 @@ impl HotService for Hot {
             complete_since_micros: (complete_since_micros > i64::MIN).then_some(complete_since_micros),
             projects: vec![],
         };
+        // One at a time: a slow reader holds the parts, which others share, and one response.
         let parts = stream::iter(parts).flat_map(|part| stream::iter(responses(&part)));
         Ok(Response::new(Box::pin(stream::iter([Ok(head)]).chain(parts))))
     }
 }
 
 /// A part as responses, each with some of its rows.
-fn responses(part: &Arc<Part>) -> Vec<Result<ReadHotResponse, Status>> {
-    let mut responses = Vec::new();
-    for (project, batch) in &part.events {
-        for from in (0..batch.num_rows()).step_by(ROWS) {
-            let rows = batch.slice(from, ROWS.min(batch.num_rows() - from));
-            let response = encode(&rows).map(|arrow_stream| ReadHotResponse {
-                start_offset: part.start,
-                end_offset: part.end,
-                watermark_micros: part.watermark_micros,
-                manifest_version: 0,
-                complete_since_micros: None,
-                projects: vec![ProjectEvents {
-                    project: project.to_string(),
-                    arrow_stream: arrow_stream.into(),
-                }],
-            });
-            responses.push(response.map_err(|error| Status::internal(error.to_string())));
-        }
-    }
-    responses
+fn responses(part: &Arc<Part>) -> impl Iterator<Item = Result<ReadHotResponse, Status>> + use<> {
+    let (start_offset, end_offset, watermark_micros) = (part.start, part.end, part.watermark_micros);
+    let batches = part.events.iter().map(|(project, batch)| (project.to_string(), batch.clone()));
+    let pieces = batches
+        .collect::<Vec<_>>()
+        .into_iter()
+        .flat_map(|(project, batch)| width::pieces(&batch, BYTES).map(move |rows| (project.clone(), rows)));
+    pieces.map(move |(project, rows)| {
+        let arrow_stream = encode(&rows).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(ReadHotResponse {
+            start_offset,
+            end_offset,
+            watermark_micros,
+            manifest_version: 0,
+            complete_since_micros: None,
+            projects: vec![ProjectEvents { project, arrow_stream: arrow_stream.into() }],
+        })
+    })
 }
 
 fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
@@ -86,7 +85,7 @@ mod tests {
     #[test]
     fn every_row_arrives_as_it_was() {
         let mut encoder = Encoder::default();
-        let rows = ROWS as u64 + 5;
+        let rows = 50_000;
         for offset in 0..rows {
             let user = format!("user {offset}");
             let event_name = ["view", "buy"][usize::from(offset.is_multiple_of(3))];

@@ -68,8 +68,7 @@ impl Engine {
             max_points: usize::MAX,
         };
         let grid = question.grid()?;
-        let engine = self.clone();
-        self.run(limit, async move { summary(&engine, &*events, question, grid).await }).await
+        self.run(limit, move |engine| async move { summary(&engine, &*events, question, grid).await }).await
     }
 }
 

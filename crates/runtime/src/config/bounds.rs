@@ -24,7 +24,7 @@ impl Config {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let bound = |key, holds, bytes| Bound { key, holds, bytes };
         let mut bounds = vec![
-            bound("server.max_receiving_bytes", "requests in progress", bytes(server.max_receiving_bytes)),
+            bound("server.request_memory_bytes", "requests in progress", bytes(server.request_memory_bytes)),
             bound(
                 "producer.max_in_flight_bytes",
                 "events that are not durable yet",

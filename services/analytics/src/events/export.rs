@@ -8,6 +8,7 @@ use std::{
 
 use arrow::{
     array::{AsArray as _, RecordBatch},
+    datatypes::SchemaRef,
     ipc::writer::StreamWriter,
 };
 use bytes::Bytes;
@@ -16,32 +17,30 @@ use datafusion::parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use futures::{Stream, StreamExt as _, stream};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use prost_types::value::Kind;
 use weir_proto::{
-    analytics::v1::{self as pb, export_events_request::Format},
+    analytics::v1::{self as pb, ResultInfo, export_events_request::Format},
     event::v1::{Event, EventRecord},
     google::api::HttpBody,
     time::timestamp,
     validate::{Path, Violations},
 };
-use weir_query::{Rows, engine::Read, export::Export, fields};
+use weir_query::{export::Export, fields};
 use weir_rollup::field::{ContextField, Field};
 use weir_store::{Decoder, schema::column};
 
-use super::Seen;
 use crate::{
     error::Error,
     live,
     question::{TimeRange, reader::Reader},
 };
 
-/// Bytes of a piece of the file, about.
-const PIECE: usize = 256 << 10;
-/// Bytes of a row group of Parquet, about: so much of the file is held until it is written.
-const ROW_GROUP: usize = 16 << 20;
+/// Bytes of a piece of the file, about: as much waits for a slow reader, twice.
+pub(super) const PIECE: usize = 64 << 10;
+/// Bytes of a batch of Arrow and of a row group of Parquet, about: so much of the file is held until it is written.
+const ROW_GROUP: usize = 1 << 20;
 
 /// What to export, but for its range, which may depend on the moment.
 #[derive(Debug, Clone)]
@@ -61,6 +60,8 @@ impl Wish {
         let export = Export {
             range: 0..0,
             filter: reader.events(&Path::ROOT, &request.event_names, request.filter.as_ref()),
+            after: None,
+            offsets: None,
             max_rows: match usize::try_from(request.max_events) {
                 Ok(0) | Err(_) => usize::MAX,
                 Ok(limit) => limit,
@@ -113,63 +114,46 @@ impl Wish {
         }
     }
 
-    /// The file in pieces, made as the events are read.
-    pub(crate) fn pieces(
-        self,
-        rows: Rows,
-        range: Range<i64>,
-        seen: Arc<Seen>,
-    ) -> impl Stream<Item = Result<pb::ExportEventsResponse, Error>> + Send {
-        let content_type = self.content_type();
-        let begun = File::begin(&self, &rows);
-        let state = begun.map(|file| (file, rows, 0_u64, 0_u64));
-        let first = std::iter::once(content_type.to_owned()).chain(std::iter::repeat(String::new()));
-        let pieces = stream::unfold(Some(state), move |state| {
-            let (seen, range) = (Arc::clone(&seen), range.clone());
-            async move {
-                let (mut file, mut rows, mut events, mut late) = match state? {
-                    Ok(begun) => begun,
-                    Err(error) => return Some((Err(error), None)),
-                };
-                loop {
-                    match rows.next().await {
-                        Some(Ok(batch)) => {
-                            events += batch.num_rows() as u64;
-                            late += late_of(&batch);
-                            if let Err(error) = file.write(&batch) {
-                                return Some((Err(error), None));
-                            }
-                            if file.ready() >= PIECE {
-                                let piece = (file.take(), 0, None);
-                                return Some((Ok(piece), Some(Ok((file, rows, events, late)))));
-                            }
-                        }
-                        Some(Err(error)) => return Some((Err(error.into()), None)),
-                        None => {
-                            let info = seen.info(&range, Read { late, ..rows.read() }, true);
-                            let last = file.end().map(|bytes| (bytes, events, Some(info)));
-                            return Some((last, None));
-                        }
-                    }
-                }
-            }
-        });
-        pieces.zip(stream::iter(first)).map(|(piece, content_type)| {
-            let (data, events, info) = piece?;
-            let body = HttpBody { content_type, data, extensions: Vec::new() };
-            Ok(pb::ExportEventsResponse { body: Some(body), events, info })
-        })
+    /// Whether rows are written many at a time.
+    fn is_columnar(&self) -> bool {
+        match self.format {
+            Format::Parquet | Format::Arrow => true,
+            Format::Unspecified | Format::Ndjson | Format::Csv => false,
+        }
+    }
+
+    /// Bytes of rows that are written at a time.
+    pub(crate) fn at_once(&self) -> usize {
+        if self.is_columnar() { ROW_GROUP } else { PIECE }
+    }
+
+    /// Bytes that are held for a reader: rows as they are written, and pieces.
+    pub(crate) fn held(&self) -> usize {
+        self.at_once() + if self.is_columnar() { 2 * ROW_GROUP } else { PIECE }
+    }
+
+    /// A piece of the file, with the events in it; the last has what there is to say about all of them.
+    pub(crate) fn response(
+        &self,
+        data: Bytes,
+        events: u64,
+        first: bool,
+        info: Option<ResultInfo>,
+    ) -> pb::ExportEventsResponse {
+        let content_type = if first { self.content_type().to_owned() } else { String::new() };
+        let body = HttpBody { content_type, data, extensions: Vec::new() };
+        pb::ExportEventsResponse { body: Some(body), events, info }
     }
 }
 
 /// Events that were late.
-fn late_of(batch: &RecordBatch) -> u64 {
+pub(super) fn late_of(batch: &RecordBatch) -> u64 {
     let late = batch.column_by_name(column::LATE).and_then(|late| late.as_boolean_opt());
     late.map_or(0, |late| late.true_count() as u64)
 }
 
 /// A file in the making.
-enum File {
+pub(super) enum File {
     Ndjson(Vec<u8>),
     Csv(csv::Writer<Vec<u8>>, Vec<Field>),
     Parquet(Box<ArrowWriter<Vec<u8>>>),
@@ -177,7 +161,7 @@ enum File {
 }
 
 impl File {
-    fn begin(wish: &Wish, rows: &Rows) -> Result<Self, Error> {
+    pub(super) fn begin(wish: &Wish, columns: &SchemaRef) -> Result<Self, Error> {
         Ok(match wish.format {
             Format::Unspecified | Format::Ndjson => Self::Ndjson(Vec::new()),
             Format::Csv => {
@@ -190,16 +174,14 @@ impl File {
             Format::Parquet => {
                 let zstd = Compression::ZSTD(ZstdLevel::default());
                 let properties = WriterProperties::builder().set_compression(zstd).build();
-                let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(rows.schema()), Some(properties));
+                let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(columns), Some(properties));
                 Self::Parquet(Box::new(writer.map_err(unwritten)?))
             }
-            Format::Arrow => {
-                Self::Arrow(StreamWriter::try_new(Vec::new(), rows.schema()).map_err(unwritten)?)
-            }
+            Format::Arrow => Self::Arrow(StreamWriter::try_new(Vec::new(), columns).map_err(unwritten)?),
         })
     }
 
-    fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         match self {
             Self::Ndjson(bytes) => {
                 let decoder = Decoder::new(batch)?;
@@ -218,7 +200,7 @@ impl File {
             }
             Self::Parquet(writer) => {
                 writer.write(batch).map_err(unwritten)?;
-                if writer.in_progress_size() >= ROW_GROUP {
+                if writer.memory_size() >= ROW_GROUP {
                     writer.flush().map_err(unwritten)?;
                 }
             }
@@ -228,7 +210,7 @@ impl File {
     }
 
     /// Bytes that can be taken.
-    fn ready(&mut self) -> usize {
+    pub(super) fn ready(&mut self) -> usize {
         match self {
             Self::Ndjson(bytes) => bytes.len(),
             Self::Csv(writer, _) => writer.get_ref().len(),
@@ -237,7 +219,7 @@ impl File {
         }
     }
 
-    fn take(&mut self) -> Bytes {
+    pub(super) fn take(&mut self) -> Bytes {
         let bytes = match self {
             Self::Ndjson(bytes) => std::mem::take(bytes),
             // The writer of CSV lends its bytes only to read them.
@@ -251,7 +233,7 @@ impl File {
         bytes.into()
     }
 
-    fn end(mut self) -> Result<Bytes, Error> {
+    pub(super) fn end(mut self) -> Result<Bytes, Error> {
         match self {
             Self::Ndjson(_) | Self::Csv(..) => Ok(self.take()),
             Self::Parquet(writer) => Ok(writer.into_inner().map_err(unwritten)?.into()),

@@ -25,8 +25,8 @@ use crate::partition::Progress;
 /// missing.
 const CONNECT: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(5);
-/// A response with 8192 events of at most 64 KiB would be larger than this only with an unusual stream of events.
-const MAX_MESSAGE: usize = 1 << 30;
+/// Owners send about 8 MiB at a time, and texts that rows share with each.
+const MAX_MESSAGE: usize = 64 << 20;
 
 /// Asks the owners of partitions.
 #[derive(Debug)]

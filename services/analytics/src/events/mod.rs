@@ -6,6 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`summary`], [`series`], [`funnel`], [`retention`], [`paths`], [`user`], [`discovery`], [`export`], [`sql`] | the questions |
+//! | [`turns`] | exports of slow readers |
 //! | [`known`] | which names in a question no event has |
 //! | [`hot`] | asks the owners of partitions for their newest events |
 
@@ -19,6 +20,7 @@ pub(crate) mod retention;
 pub(crate) mod series;
 pub(crate) mod sql;
 mod summary;
+pub(crate) mod turns;
 pub(crate) mod user;
 
 use std::{
@@ -201,6 +203,17 @@ impl weir_query::Events for Seen {
 }
 
 impl Seen {
+    /// The same as another snapshot has it.
+    pub(crate) fn with(&self, snapshot: Snapshot) -> Self {
+        Self { snapshot, store: self.store.clone() }
+    }
+
+    /// The same without what is in memory, which would be kept there.
+    pub(crate) fn without_hot(&self) -> Self {
+        let (hot, hot_partitions) = (Vec::new(), Vec::new());
+        self.with(Snapshot { hot, hot_partitions, ..self.snapshot.clone() })
+    }
+
     /// By partition, the offset after the last event.
     pub(crate) fn next_offsets(&self) -> Vec<u64> {
         self.snapshot.next_offsets.values().copied().collect()
