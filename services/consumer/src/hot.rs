@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn every_row_arrives_as_it_was() {
         let mut encoder = Encoder::default();
-        let rows = 50_000;
+        let rows = 50_000_u64;
         for offset in 0..rows {
             let user = format!("user {offset}");
             let event_name = ["view", "buy"][usize::from(offset.is_multiple_of(3))];

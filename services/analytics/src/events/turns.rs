@@ -53,7 +53,9 @@ pub(crate) struct Exports {
 
 /// The room that an export has for its pieces, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Room(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit);
+pub(crate) struct Room {
+    _permits: OwnedSemaphorePermit,
+}
 
 impl Exports {
     /// With so much memory for pieces; so many read at a time.
@@ -71,7 +73,7 @@ impl Exports {
         let wanted = (bytes / UNIT).clamp(1, self.units);
         let permits = Arc::clone(&self.room).acquire_many_owned(u32::try_from(wanted).unwrap_or(u32::MAX));
         match timeout_at(deadline, permits).await {
-            Ok(permits) => Ok(Room(permits.expect("the semaphore is never closed"))),
+            Ok(permits) => Ok(Room { _permits: permits.expect("the semaphore is never closed") }),
             Err(_) => Err(Error::Busy(
                 "the export could not begin: others that wait for their readers fill analytics.export_buffer_bytes; retry in a moment"
                     .to_owned(),
@@ -197,7 +199,7 @@ fn of_batch(batch: &RecordBatch) -> &[i64] {
 /// What an export makes its pieces with.
 pub(crate) struct Job {
     pub(crate) exports: Exports,
-    /// Held to the end.
+    #[expect(dead_code, reason = "it is held until the export has ended")]
     pub(crate) room: Room,
     pub(crate) wish: Wish,
     pub(crate) range: Range<i64>,
