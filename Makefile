@@ -49,6 +49,12 @@ bench-store: ## Measure questions about events beside DuckDB and ClickHouse; ARG
 	@scripts/setup build
 	@scripts/bench-store $(ARGS)
 
+.PHONY: verify-bounds
+verify-bounds: ## Measure what 200 slow readers of a gigabyte of wide events make Weir hold: some minutes
+	@scripts/setup build
+	cargo build --release --bin weir
+	WEIR_VERIFY_BOUNDS=1 cargo test --release --package weir-tests --test system bounds:: -- --nocapture
+
 .PHONY: generate
 generate: ## Write the code generated from proto/ anew
 	WEIR_REGENERATE=1 cargo test --release --package weir-proto --test generated

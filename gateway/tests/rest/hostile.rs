@@ -69,10 +69,7 @@ async fn lists_of_millions_are_refused_as_protobuf() {
         let message = [tag, 0].repeat(4_194_000);
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         let body = [&[0], length.as_slice(), &message].concat();
-        let request = f
-            .request("POST", path)
-            .header("content-type", "application/grpc-web+proto")
-            .body(body);
+        let request = f.request("POST", path).header("content-type", "application/grpc-web+proto").body(body);
         let started = Instant::now();
         let response = request.send().await.unwrap();
         assert!(started.elapsed() < SOON, "{path} took {:?}", started.elapsed());

@@ -3,6 +3,7 @@
 mod answers;
 mod bad_input;
 mod bad_questions;
+mod bounds;
 mod kill;
 mod log_conformance;
 mod streams;

@@ -1,6 +1,9 @@
 //! Bad questions and limits: clear errors, bounded memory, work that stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt as _;
 use weir_query::{
@@ -9,13 +12,14 @@ use weir_query::{
     filter::Filter,
     fold::{funnel::Order, retention::Cohorts},
     funnel::{Exclusion, MAX_WINDOW},
-    measure::Measure,
+    measure::{Measure, Statistic},
     retention,
+    series::Shape,
     sql::Limits,
 };
 use weir_rollup::calendar::{Interval, Zone};
 
-use crate::events::{Event, Held, LIMIT, engine, funnel, named, run, series};
+use crate::events::{Event, Held, LIMIT, engine, field, funnel, named, numbers, run, series};
 
 fn many(count: i64) -> Arc<dyn Events> {
     let event = |number: i64| Event {
@@ -100,6 +104,61 @@ fn a_question_that_takes_too_long_is_ended_and_its_work_stops() {
     // The threads are free for the next question.
     let answer = run(engine.series(many(1000), series(0..1000, vec![Measure::Events]), LIMIT)).unwrap();
     assert_eq!(answer.totals[0].estimate.unwrap().value, 1000.0);
+}
+
+/// Medians of all that came before, for each second: what came before is not looked through again.
+#[test]
+fn running_quantiles_take_no_longer_with_more_points() {
+    let engine = engine();
+    let event = |number: i64| Event {
+        user: format!("u{}", number % 1000),
+        name: "buy".to_owned(),
+        time: number * 400_000,
+        numbers: vec![("price".to_owned(), (number * 7919 % 1000) as f64)],
+        ..Event::default()
+    };
+    let events = Held::of(&(0..200_000).map(event).collect::<Vec<_>>(), 8192);
+    let median = Measure::Numeric(field("properties.price"), Statistic::Quantile(0.5));
+    for shape in [Shape::Cumulative, Shape::Rolling(1000)] {
+        let mut question = series(0..80_000_000_000, vec![median.clone()]);
+        (question.interval, question.shape) = (Some(Interval::Second), shape);
+        let started = Instant::now();
+        let answer = run(engine.series(events.clone(), question.clone(), LIMIT)).unwrap();
+        let took = started.elapsed();
+        assert_eq!(answer.series[0].points.len(), 80_000);
+        let last = answer.series[0].points.last().unwrap();
+        assert!((480.0..520.0).contains(&numbers(&last.figures)[0]), "{last:?}");
+        assert!(took < Duration::from_secs(5), "{shape:?} took {took:?}; adding up anew takes a minute");
+
+        // Whatever is computed looks at the deadline, so the threads are soon free.
+        let started = Instant::now();
+        let error = run(engine.series(events.clone(), question, took / 4)).unwrap_err();
+        assert!(matches!(error, Error::TooSlow(_)), "{error}");
+        let free = run(engine.series(many(1000), series(0..1000, vec![Measure::Events]), LIMIT)).unwrap();
+        assert_eq!(numbers(&free.totals), [1000.0]);
+        assert!(started.elapsed() < took / 4 + Duration::from_millis(500), "{:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn texts_that_are_too_long_for_an_answer_are_refused() {
+    let event = |number: i64| Event {
+        user: format!("u{number}"),
+        name: "view".to_owned(),
+        time: number,
+        texts: vec![("page".to_owned(), format!("{number}{}", "x".repeat(50_000)))],
+        ..Event::default()
+    };
+    let events = Held::of(&(0..200).map(event).collect::<Vec<_>>(), 50);
+    let ask = |groups| {
+        let mut question = series(0..1000, vec![Measure::Events]);
+        (question.by, question.max_series) = (vec![field("properties.page")], groups);
+        run(engine().series(events.clone(), question, LIMIT))
+    };
+    assert_eq!(ask(50).unwrap().series.len(), 50);
+    let error = ask(200).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { what: "bytes of texts", .. }), "{error}");
+    assert!(error.to_string().contains("shorter values"), "{error}");
 }
 
 #[test]
