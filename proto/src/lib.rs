@@ -2,8 +2,9 @@
 //!
 //! The schemas lie in `weir/<area>/v1/*.proto` and are the reference manual of every API; `gen/` holds the generated code,
 //! which a test keeps current. Modules follow the packages: `weir.event.v1` is [`event::v1`]. Written by hand are only
-//! [`validate`], which enforces the schemas' constraints, [`mod@record`], which reads events in place, [`token`] and [`time`].
+//! [`validate`], which enforces the schemas' constraints, [`mod@record`], which reads events in place, [`currency`], [`token`] and [`time`].
 
+pub mod currency;
 pub mod record;
 pub mod time;
 pub mod token;

@@ -691,6 +691,7 @@ impl Validate for crate::weir::event::v1::Event {
             let at = at.field("event_name");
             rules::min_len(&self.event_name, 1, &at, found);
             rules::max_bytes(&self.event_name, 200, &at, found);
+            rules::visible_ends(&self.event_name, &at, found);
         }
         {
             let at = at.field("event_type");
@@ -699,20 +700,28 @@ impl Validate for crate::weir::event::v1::Event {
         {
             let at = at.field("user_id");
             rules::max_bytes(&self.user_id, 200, &at, found);
-            rules::not_in(&self.user_id, &["undefined", "null", "NULL", "nil", "None", "NaN", "[object Object]"], &at, found);
+            rules::visible_ends(&self.user_id, &at, found);
+            rules::not_in(&self.user_id, &["undefined", "null", "nil", "none", "nan", "(null)", "[object object]", "00000000-0000-0000-0000-000000000000"], &at, found);
         }
         {
             let at = at.field("anonymous_id");
             rules::max_bytes(&self.anonymous_id, 200, &at, found);
-            rules::not_in(&self.anonymous_id, &["undefined", "null", "NULL", "nil", "None", "NaN", "[object Object]"], &at, found);
+            rules::visible_ends(&self.anonymous_id, &at, found);
+            rules::not_in(&self.anonymous_id, &["undefined", "null", "nil", "none", "nan", "(null)", "[object object]", "00000000-0000-0000-0000-000000000000"], &at, found);
         }
         {
             let at = at.field("session_id");
             rules::max_bytes(&self.session_id, 200, &at, found);
+            rules::visible_ends(&self.session_id, &at, found);
         }
         {
             let at = at.field("install_id");
             rules::max_bytes(&self.install_id, 200, &at, found);
+            rules::visible_ends(&self.install_id, &at, found);
+        }
+        {
+            let at = at.field("sequence");
+            rules::lte(self.sequence, 9223372036854775807, &at, found);
         }
         {
             let at = at.field("event_time");

@@ -542,6 +542,10 @@ pub enum Interval {
     Week = 6,
     /// One month of the zone's calendar.
     Month = 7,
+    /// Three months of the zone's calendar; quarters start in January, April, July and October.
+    Quarter = 8,
+    /// One year of the zone's calendar.
+    Year = 9,
 }
 impl Interval {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -558,6 +562,8 @@ impl Interval {
             Self::Day => "INTERVAL_DAY",
             Self::Week => "INTERVAL_WEEK",
             Self::Month => "INTERVAL_MONTH",
+            Self::Quarter => "INTERVAL_QUARTER",
+            Self::Year => "INTERVAL_YEAR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -571,6 +577,8 @@ impl Interval {
             "INTERVAL_DAY" => Some(Self::Day),
             "INTERVAL_WEEK" => Some(Self::Week),
             "INTERVAL_MONTH" => Some(Self::Month),
+            "INTERVAL_QUARTER" => Some(Self::Quarter),
+            "INTERVAL_YEAR" => Some(Self::Year),
             _ => None,
         }
     }

@@ -20,6 +20,14 @@ mod generated {
 
 use std::fmt;
 
+/// The pattern of names and ids in the schemas: neither end is white space or invisible, and no character is a control.
+/// Beside Unicode's Z, Cc and Cf these are letters and symbols that are drawn as a blank: Hangul fillers and the empty Braille
+/// pattern.
+pub const VISIBLE_ENDS: &str = concat!(
+    r"^$|^[^\p{Z}\p{Cc}\p{Cf}\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}]",
+    r"([^\p{Cc}]*[^\p{Z}\p{Cc}\p{Cf}\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}])?$"
+);
+
 /// A message whose schema constrains it.
 pub trait Validate {
     /// Adds every constraint that the message breaks to `found`; `at` is where the message stands in the request.

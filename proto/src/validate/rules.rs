@@ -1,10 +1,11 @@
 //! The rules that generated code calls, one function each, named as in `buf.validate`. A rule holds or adds a violation.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::LazyLock};
 
 use prost_types::Duration;
+use regex::Regex;
 
-use super::{Path, Violations};
+use super::{Path, VISIBLE_ENDS, Violations};
 
 pub(super) fn required(present: bool, at: &Path<'_>, found: &mut Violations) {
     if !present {
@@ -27,15 +28,38 @@ pub(super) fn max_bytes(value: &str, maximum: usize, at: &Path<'_>, found: &mut 
     }
 }
 
+/// In any letter case, which is stricter than the rule of `buf.validate`.
 pub(super) fn not_in(value: &str, refused: &[&str], at: &Path<'_>, found: &mut Violations) {
-    if refused.contains(&value) {
+    if refused.iter().any(|refused| refused.eq_ignore_ascii_case(value)) {
         found.add(
             at,
             format_args!(
-                "must not be the literal {value:?}; leave the field out when there is nothing to say"
+                "must not be the placeholder {value:?}; leave the field out when there is nothing to say"
             ),
         );
     }
+}
+
+/// The pattern [`VISIBLE_ENDS`].
+pub(super) fn visible_ends(value: &str, at: &Path<'_>, found: &mut Violations) {
+    if !has_visible_ends(value) {
+        found.add(
+            at,
+            "must not begin or end with white space or invisible characters, nor contain control characters",
+        );
+    }
+}
+
+pub(super) fn has_visible_ends(value: &str) -> bool {
+    static PATTERN: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(VISIBLE_ENDS).expect("the pattern is a constant that a test compiles"));
+    let bytes = value.as_bytes();
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return true };
+    // Nearly every value is of printable ASCII, for which no automaton is needed.
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return *first != b' ' && *last != b' ';
+    }
+    PATTERN.is_match(value)
 }
 
 /// 32 hex digits in groups of 8-4-4-4-12, of any version.

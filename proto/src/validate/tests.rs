@@ -189,3 +189,91 @@ fn long_and_odd_keys_are_quoted_and_cut() {
     let long = "é".repeat(100);
     assert_eq!(root.key(&long).to_string(), format!("properties[\"{}\"…]", "é".repeat(64)));
 }
+
+#[test]
+fn names_and_ids_have_visible_ends() {
+    let pattern = regex::Regex::new(super::VISIBLE_ENDS).unwrap();
+    for (text, fine) in [
+        ("", true),
+        ("u", true),
+        ("Ada Lovelace", true),
+        ("\u{1f469}\u{200d}\u{1f4bb} family\u{fe0f}", true),
+        ("Gr\u{fc}n", true),
+        (" ", false),
+        ("\t", false),
+        ("\u{a0}", false),
+        ("\u{200b}", false),
+        ("\u{2060}\u{feff}", false),
+        ("\u{3000}", false),
+        ("\u{3164}", false),
+        (" u", false),
+        ("u\n", false),
+        ("u\u{200b}", false),
+        ("\u{feff}u", false),
+        ("a\u{0}b", false),
+        ("a\u{1b}[31mb", false),
+        ("a\u{85}b", false),
+    ] {
+        assert_eq!(super::rules::has_visible_ends(text), fine, "{text:?}");
+        assert_eq!(pattern.is_match(text), fine, "the schema's pattern: {text:?}");
+        let bad = if fine { &[][..] } else { &["event_name", "user_id", "session_id", "install_id"][..] };
+        let mut found = fields(&Event {
+            event_name: if text.is_empty() { "e".into() } else { text.into() },
+            user_id: text.into(),
+            session_id: text.into(),
+            install_id: text.into(),
+            ..Event::default()
+        });
+        found.dedup();
+        assert_eq!(found, bad, "{text:?}");
+        if !text.is_empty() {
+            let key = Event {
+                properties: properties([(text.to_owned(), value(Kind::BoolValue(true)))]),
+                ..event()
+            };
+            assert_eq!(fields(&key).is_empty(), fine, "key {text:?}");
+        }
+    }
+    let empty = Event { properties: properties([(String::new(), value(Kind::BoolValue(true)))]), ..event() };
+    assert_eq!(fields(&empty), [r#"properties[""]"#]);
+}
+
+#[test]
+fn placeholders_are_refused_in_any_letter_case() {
+    for text in [
+        "undefined",
+        "NULL",
+        "None",
+        "nAn",
+        "(null)",
+        "[object Object]",
+        "00000000-0000-0000-0000-000000000000",
+    ] {
+        let user = Event { user_id: text.into(), ..event() };
+        assert_eq!(fields(&user), ["user_id"], "{text}");
+        let visitor = Event { anonymous_id: text.into(), ..event() };
+        assert_eq!(fields(&visitor), ["anonymous_id"], "{text}");
+    }
+    for text in ["nullable", "nan1", "undefined user"] {
+        assert_eq!(fields(&Event { user_id: text.into(), ..event() }), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn money_is_of_a_real_currency_and_magnitude() {
+    let of = |currency_code: &str, units| {
+        let revenue = Some(Money { currency_code: currency_code.into(), units, nanos: 0 });
+        fields(&Event { revenue, ..event() })
+    };
+    assert_eq!(of("JPY", -1_000_000_000_000_000), [""; 0]);
+    assert_eq!(of("AAA", 1), ["revenue.currency_code"]);
+    assert_eq!(of("eur", 1), ["revenue.currency_code"]);
+    assert_eq!(of("EUR", 1_000_000_000_000_001), ["revenue.units"]);
+    assert_eq!(of("EUR", i64::MIN), ["revenue.units"]);
+}
+
+#[test]
+fn a_sequence_fits_a_signed_column() {
+    assert_eq!(fields(&Event { sequence: i64::MAX as u64, ..event() }), [""; 0]);
+    assert_eq!(fields(&Event { sequence: 1 << 63, ..event() }), ["sequence"]);
+}

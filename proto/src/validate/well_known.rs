@@ -2,8 +2,8 @@
 
 use prost_types::{Duration, Struct, Timestamp, Value, value::Kind};
 
-use super::{Path, Validate, Violations};
-use crate::google::r#type::Money;
+use super::{Path, Validate, Violations, rules::has_visible_ends};
+use crate::{currency, google::r#type::Money};
 
 /// Keys in a `Struct` with everything nested in it.
 pub const MAX_KEYS: usize = 255;
@@ -11,6 +11,9 @@ pub const MAX_KEYS: usize = 255;
 pub const MAX_DEPTH: usize = 5;
 /// Bytes of a string or key within a `Struct`.
 pub const MAX_STRING_BYTES: usize = 8 << 10;
+
+/// Units of money in one event, either way: more than any payment, and little enough that sums don't overflow.
+pub const MAX_MONEY_UNITS: i64 = 1_000_000_000_000_000;
 
 const NANOS_PER_SECOND: i32 = 1_000_000_000;
 
@@ -39,12 +42,19 @@ impl Validate for Duration {
     }
 }
 
-/// Three capital letters; both parts with the same sign.
+/// A currency of ISO 4217; an amount that sums of billions of events can hold; both parts with the same sign.
 impl Validate for Money {
     fn check(&self, at: &Path<'_>, found: &mut Violations) {
-        if self.currency_code.len() != 3 || !self.currency_code.bytes().all(|b| b.is_ascii_uppercase()) {
-            found
-                .add(&at.field("currency_code"), "must be three capital letters as in ISO 4217, such as USD");
+        if !currency::is_known(&self.currency_code) {
+            let code = &self.currency_code;
+            let shown: String = code.chars().take(8).collect();
+            found.add(
+                &at.field("currency_code"),
+                format_args!("must be a currency of ISO 4217 in capital letters, such as USD, is {shown:?}"),
+            );
+        }
+        if self.units.unsigned_abs() > MAX_MONEY_UNITS.unsigned_abs() {
+            found.add(&at.field("units"), format_args!("must be at most {MAX_MONEY_UNITS} either way"));
         }
         sign_and_range(self.units, self.nanos, "units", at, found);
     }
@@ -79,6 +89,14 @@ fn check_struct(fields: &Struct, depth: usize, keys: &mut usize, at: &Path<'_>, 
     *keys += fields.fields.len();
     for (key, value) in &fields.fields {
         let at = at.key(key);
+        if key.is_empty() {
+            found.add(&at, "the key must not be empty");
+        } else if !has_visible_ends(key) {
+            found.add(
+                &at,
+                "the key must not begin or end with white space or invisible characters, nor contain control characters",
+            );
+        }
         if key.len() > MAX_STRING_BYTES {
             found.add(
                 &at,

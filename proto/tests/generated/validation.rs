@@ -98,7 +98,7 @@ fn check_field(field: &FieldDescriptor) -> String {
                     optional_rules.push(format!("rules::{rule}({values}, &at, found);"));
                 }
             }
-            (kind @ ("string" | "uint32" | "double" | "enum"), Value::Message(rules))
+            (kind @ ("string" | "uint32" | "uint64" | "double" | "enum"), Value::Message(rules))
                 if !field.is_list() && !field.supports_presence() =>
             {
                 for (rule, value) in set_fields(&rules) {
@@ -142,6 +142,13 @@ fn scalar_rule(field: &FieldDescriptor, kind: &str, rule: &str, value: &Value) -
             format!("rules::not_in(&self.{name}, &[{}], &at, found);", refused.join(", "))
         }
         ("string", "uuid" | "ip", Value::Bool(true)) => format!("rules::{rule}(&self.{name}, &at, found);"),
+        // The one pattern that schemas use has a name, as its check is written by hand.
+        ("string", "pattern", Value::String(pattern)) if pattern == weir_proto::validate::VISIBLE_ENDS => {
+            format!("rules::visible_ends(&self.{name}, &at, found);")
+        }
+        ("uint64", "lte" | "gte", Value::U64(bound)) => {
+            format!("rules::{rule}(self.{name}, {bound}, &at, found);")
+        }
         ("uint32", "lte" | "gte", Value::U32(bound)) => {
             format!("rules::{rule}(self.{name}, {bound}, &at, found);")
         }

@@ -162,7 +162,12 @@ mod tests {
     fn intake() -> Intake {
         let day = Duration::from_secs(86_400);
         Intake {
-            rules: Rules { max_event_bytes: 65_536, max_past: 30 * day, max_future: day },
+            rules: Rules {
+                max_event_bytes: 65_536,
+                max_past: 30 * day,
+                max_future: day,
+                allow_placeholders: false,
+            },
             clocks: Clocks::new(),
         }
     }

@@ -25,7 +25,15 @@ pub(crate) struct Rules {
     pub(crate) max_past: Duration,
     /// How far ahead of our clock an event may be.
     pub(crate) max_future: Duration,
+    /// Whether texts of [`PLACEHOLDERS`] are ids as any other.
+    pub(crate) allow_placeholders: bool,
 }
+
+/// What exports, spreadsheets and broken clients write for "nobody", in any letter case, beside what the schema refuses in any
+/// case. Taken as ids, they would merge everybody without one into one user.
+const PLACEHOLDERS: [&str; 6] = ["na", "n/a", "0", "-1", "true", "false"];
+/// Likewise for "no session".
+const NO_SESSIONS: [&str; 2] = ["0", "-1"];
 
 /// An event as it came, with its encoded size: measuring it costs as much as validating it, so it is done once.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +80,13 @@ impl ValidEvent {
             return Err(found);
         }
         event.check(at, &mut found);
+        if !rules.allow_placeholders {
+            check_placeholder(&event.user_id, &at.field("user_id"), &mut found);
+            check_placeholder(&event.anonymous_id, &at.field("anonymous_id"), &mut found);
+            if NO_SESSIONS.contains(&event.session_id.as_str()) {
+                event.session_id.clear();
+            }
+        }
         if event.user_id.is_empty() && event.anonymous_id.is_empty() {
             found.add(&at.field("user_id"), "is required, or anonymous_id instead");
         }
@@ -122,6 +137,17 @@ impl ValidEvent {
     /// The value of its record.
     pub(crate) fn record(&self) -> &EventRecord {
         &self.record
+    }
+}
+
+fn check_placeholder(id: &str, at: &Path<'_>, found: &mut Violations) {
+    if PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(id)) {
+        found.add(
+            at,
+            format_args!(
+                "must not be the placeholder {id:?}; leave it out, or set producer.placeholder_ids = \"allow\" if it is a real id"
+            ),
+        );
     }
 }
 
@@ -179,6 +205,7 @@ mod tests {
             max_event_bytes: 65_536,
             max_past: Duration::from_secs(30 * 86_400),
             max_future: Duration::from_secs(3_600),
+            allow_placeholders: false,
         }
     }
 
@@ -190,11 +217,15 @@ mod tests {
         Event { event_time: Some(timestamp(micros)), ..event() }
     }
 
-    fn parse_from(event: Event, mut arrival: Arrival) -> Result<ValidEvent, String> {
+    fn parse_from(event: Event, arrival: Arrival) -> Result<ValidEvent, String> {
+        parse_by(&rules(), event, arrival)
+    }
+
+    fn parse_by(rules: &Rules, event: Event, mut arrival: Arrival) -> Result<ValidEvent, String> {
         ValidEvent::new(
             event.into(),
             &Path::ROOT.field("event"),
-            &rules(),
+            rules,
             "default",
             &Clocks::new(),
             &mut arrival,
@@ -251,6 +282,28 @@ mod tests {
         // And a stated offset does not get an event past the window.
         let stated = Some(prost_types::Duration { seconds: 86_400, nanos: 0 });
         assert!(parse(Event { clock_offset: stated, ..at(NOW) }).is_err());
+    }
+
+    #[test]
+    fn placeholders_are_no_ids_unless_allowed() {
+        let with = |user: &str, session: &str, allow_placeholders: bool| {
+            let event = Event { user_id: user.into(), session_id: session.into(), ..event() };
+            let rules = Rules { allow_placeholders, ..rules() };
+            parse_by(&rules, event, Arrival::at(NOW))
+        };
+        for user in ["NA", "n/a", "0", "-1", "TRUE"] {
+            let error = with(user, "", false).unwrap_err();
+            assert!(error.contains("user_id: must not be the placeholder"), "{error}");
+            assert_eq!(with(user, "", true).unwrap().key(), user);
+        }
+        let session = |session: &str, allow| {
+            let event = with("u1", session, allow).unwrap();
+            event.record().event.as_ref().unwrap().session_id.clone()
+        };
+        assert_eq!(session("-1", false), "");
+        assert_eq!(session("0", false), "");
+        assert_eq!(session("10", false), "10");
+        assert_eq!(session("-1", true), "-1");
     }
 
     #[test]

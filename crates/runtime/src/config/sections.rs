@@ -47,6 +47,16 @@ pub enum LogKind {
     Kafka,
 }
 
+/// What happens to user and session ids such as `n/a` and `-1`, which exports write for "nobody".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceholderIds {
+    /// Events of such users are refused; such sessions count as none.
+    Reject,
+    /// They are ids as any other.
+    Allow,
+}
+
 /// Which log carries the events, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -255,6 +265,8 @@ pub struct Producer {
     /// How far ahead of our clock an event may be.
     #[serde(deserialize_with = "duration::deserialize")]
     pub max_future: Duration,
+    /// What happens to ids that stand for nobody.
+    pub placeholder_ids: PlaceholderIds,
     /// Whether requests marked `weir-import: true` may bring events older than `max_past`.
     pub allow_import: bool,
     /// Events received and not yet durable, bytes.
