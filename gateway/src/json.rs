@@ -15,7 +15,7 @@ use weir_runtime::{
 };
 
 use crate::{
-    scalar,
+    exact, scalar,
     transcode::{Message, Wire},
 };
 
@@ -64,6 +64,7 @@ pub(crate) fn decode(
     limits: Limits,
 ) -> Result<Vec<u8>, Status> {
     let json = &*scan(json, limits.values)?;
+    let json = &*exact::quote_large_numbers(json);
     let mut wire = Wire::new(limits.bytes);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Message { descriptor: message, wire: &mut wire }
@@ -413,6 +414,34 @@ mod tests {
         let message = decode(&descriptor(), json, "").unwrap();
         let text = String::from_utf8(encode(&message, None).unwrap()).unwrap();
         assert!(text.contains("-8.598820847849039e+299"), "{text}");
+    }
+
+    #[test]
+    fn whole_numbers_stay_apart_or_are_refused() {
+        let properties = |number: &str| {
+            let json = format!(r#"{{"properties":{{"n":{number}}}}}"#);
+            let message = decode(&descriptor(), json.as_bytes(), "")?;
+            let event = Event::decode(message.encode_to_vec().as_slice()).unwrap();
+            Ok::<_, Status>(event.properties.unwrap().fields["n"].kind.clone().unwrap())
+        };
+        use prost_types::value::Kind::{NumberValue, StringValue};
+        assert_eq!(properties("9007199254740993").unwrap(), StringValue("9007199254740993".into()));
+        assert_eq!(properties("100000000000000000001").unwrap(), StringValue("100000000000000000001".into()));
+        assert_eq!(properties("101.0").unwrap(), NumberValue(101.0));
+        assert_eq!(properties("1e2").unwrap(), NumberValue(100.0));
+        assert!(properties("1e400").is_err());
+        assert!(properties(&"9".repeat(400)).is_err());
+
+        let sequence = |number: &str| {
+            let json = format!(r#"{{"sequence":{number}}}"#);
+            let message = decode(&descriptor(), json.as_bytes(), "")?;
+            Ok::<_, Status>(Event::decode(message.encode_to_vec().as_slice()).unwrap().sequence)
+        };
+        assert_eq!(sequence("18446744073709551615").unwrap(), u64::MAX);
+        assert_eq!(sequence("9007199254740993").unwrap(), 9_007_199_254_740_993);
+        assert!(sequence("36893488147419103232").is_err());
+        assert!(sequence("-1").is_err());
+        assert!(decode(&descriptor(), br#"{"userId":101.0}"#, "").is_err());
     }
 
     #[test]

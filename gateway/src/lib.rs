@@ -13,6 +13,7 @@
 //! | `rule` | the bindings of a service, read and checked from its descriptors |
 //! | `table` | which binding a method and a path mean; pure |
 //! | `json`, `query`, `scalar` | JSON, query parameters and path variables into messages and back; pure |
+//! | `exact` | keeps whole numbers beyond 64 bits; pure |
 //! | `body` | request bodies: content types, decompression, limits, lines |
 //! | `call` | one gRPC call with ready-made message bytes, its metadata and deadline |
 //! | `unary`, `stream`, `upload` | the three shapes of an RPC over HTTP |
@@ -23,6 +24,7 @@
 mod body;
 mod call;
 mod error;
+mod exact;
 mod failure;
 mod file;
 mod json;
