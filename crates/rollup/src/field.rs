@@ -27,7 +27,8 @@ pub enum Field {
     InstallId,
     /// `context.` and the path within the context.
     Context(ContextField),
-    /// `properties.` and the key. The key is taken whole: dots in it do not descend.
+    /// `properties.` and the key. A key with dots is taken whole where an event has it; else each dot descends into an object:
+    /// `cart.total` is 5 in `{"cart": {"total": 5}}`.
     Property(String),
 }
 

@@ -13,8 +13,8 @@
 //!   `shape` which properties have columns of their own
 //! - from a batch to a segment: `writer`, `hot` what is in memory, `segment`, `manifest`
 //! - behind the writer: `upkeep` calls `compact`, `retain` and `gc`; `passed_over` what is not compacted; `delete_user`
-//! - from a question to rows: `reader`, `damage` when that fails, `view` one form of all shapes, `table`, `numbered` tests of
-//!   texts by their numbers
+//! - from a question to rows: `reader`, `damage` when that fails, `view` one form of all shapes, `within` values in structs,
+//!   `table`, `numbered` tests of texts by their numbers
 //! - `width` how much memory rows take, `error` and `clock`
 
 mod chosen;
@@ -43,6 +43,7 @@ mod texts;
 mod upkeep;
 pub mod view;
 pub mod width;
+mod within;
 mod writer;
 
 pub use chosen::json;

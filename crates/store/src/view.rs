@@ -41,7 +41,7 @@ use crate::{
     numbered::OfNumbered,
     schema::{self, Kind, column},
     shape::{Entries, chosen_column, chosen_columns, gather},
-    texts,
+    texts, within,
 };
 
 /// A column of the view.
@@ -50,7 +50,7 @@ pub enum Column {
     /// One of [`schema::schema`], by name.
     Core(&'static str),
     /// A property as a text, by the rule that rollups follow for dimensions: numbers as they are written, booleans `true` and `false`;
-    /// null for lists, structs, null and events without it.
+    /// null for lists, structs, null and events without it. Where an event has no such property, dots descend into structs.
     Text(String),
     /// A property's number; null for any other value.
     Number(String),
@@ -114,8 +114,28 @@ impl Column {
         }
     }
 
-    /// How it is computed from the columns of a batch or file.
+    /// How it is computed from the columns of a batch or file. A property with a dot in its name that an event lacks may be a value
+    /// within a struct.
     fn expression(&self, file: &Schema) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+        let whole = self.of_whole_name(file)?;
+        let (key, within, first) = match self {
+            Self::Text(key) if key.contains('.') => (key, &TEXT_WITHIN, &FIRST_TEXT),
+            Self::Number(key) if key.contains('.') => (key, &NUMBER_WITHIN, &FIRST_NUMBER),
+            _ => return Ok(whole),
+        };
+        let place = |name: &str| {
+            let index = file.index_of(name).ok()?;
+            Some(Arc::new(PhysicalColumn::new(name, index)) as Arc<dyn PhysicalExpr>)
+        };
+        let (Some(map), Some(kinds)) = (place(column::PROPERTIES), place(column::PROPERTY_KINDS)) else {
+            return Ok(whole);
+        };
+        let within = call(within, vec![map, kinds, text_literal(Some(key))], file)?;
+        call(first, vec![whole, within], file)
+    }
+
+    /// The same for a property with exactly this name.
+    fn of_whole_name(&self, file: &Schema) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let place = |name: &str| {
             let index = file.index_of(name).ok()?;
             let found = Arc::new(PhysicalColumn::new(name, index)) as Arc<dyn PhysicalExpr>;
@@ -258,6 +278,8 @@ impl View {
         fn place(column: &Column) -> Option<String> {
             match column {
                 Column::Core(name) => Some((*name).to_owned()),
+                // Values within structs are elsewhere.
+                Column::Text(key) if key.contains('.') => None,
                 Column::Text(key) => Some(format!("{}{key}", Kind::Text.prefix()?)),
                 Column::Numbered(texts) => place(texts),
                 Column::Number(_) | Column::Holds => None,
@@ -299,7 +321,7 @@ impl View {
         fn reads_map(column: &Column, chosen: &[String]) -> bool {
             match column {
                 Column::Core(name) => matches!(*name, column::PROPERTIES | column::PROPERTY_KINDS),
-                Column::Text(key) | Column::Number(key) => !is_among(chosen, key),
+                Column::Text(key) | Column::Number(key) => key.contains('.') || !is_among(chosen, key),
                 Column::Numbered(texts) => reads_map(texts, chosen),
                 Column::Holds => false,
             }
@@ -413,6 +435,12 @@ static PROPERTY_TEXT: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(Function::udf(Does::PropertyText, 3)));
 static PROPERTY_NUMBER: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(Function::udf(Does::PropertyNumber, 3)));
+static TEXT_WITHIN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::TextWithin, 3)));
+static NUMBER_WITHIN: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(Function::udf(Does::NumberWithin, 3)));
+static FIRST_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::FirstText, 2)));
+static FIRST_NUMBER: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(Function::udf(Does::FirstNumber, 2)));
 static AS_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(Function::udf(Does::AsText, 1)));
 static AS_DICTIONARY: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(Function::udf(Does::AsDictionary, 1)));
@@ -426,12 +454,18 @@ enum Does {
     PropertyText,
     /// `(properties, property_kinds, key)`: its number.
     PropertyNumber,
+    /// `(properties, property_kinds, path)`: the text of a value within a struct.
+    TextWithin,
+    /// `(properties, property_kinds, path)`: its number.
+    NumberWithin,
     /// A number, a boolean or a numbered text as a text.
     AsText,
     /// Texts, numbered or not, as a dictionary.
     AsDictionary,
     /// The first of some texts that is not null.
     FirstText,
+    /// The first of some numbers that is not null.
+    FirstNumber,
     /// Whether both hold. DataFusion's own `and` copies the rows of which the first one holds before it looks at the second, which
     /// takes longer than to look up numbers.
     Both,
@@ -460,9 +494,12 @@ impl ScalarUDFImpl for Function {
         match self.does {
             Does::PropertyText => "property_text",
             Does::PropertyNumber => "property_number",
+            Does::TextWithin => "text_within",
+            Does::NumberWithin => "number_within",
             Does::AsText => "as_text",
             Does::AsDictionary => "as_dictionary",
             Does::FirstText => "first_text",
+            Does::FirstNumber => "first_number",
             Does::Both => "both",
             Does::Either => "either",
             Does::AllProperties(_) => "all_properties",
@@ -476,11 +513,13 @@ impl ScalarUDFImpl for Function {
 
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType, DataFusionError> {
         Ok(match self.does {
-            Does::PropertyText | Does::AsText | Does::FirstText | Does::AllKinds(_) => DataType::Utf8View,
+            Does::PropertyText | Does::TextWithin | Does::AsText | Does::FirstText | Does::AllKinds(_) => {
+                DataType::Utf8View
+            }
             Does::AsDictionary => dictionary_type(),
             Does::Both | Does::Either => DataType::Boolean,
             Does::AllProperties(_) => schema::map_type(),
-            Does::PropertyNumber => DataType::Float64,
+            Does::PropertyNumber | Does::NumberWithin | Does::FirstNumber => DataType::Float64,
         })
     }
 
@@ -491,7 +530,13 @@ impl ScalarUDFImpl for Function {
                 arguments.arg_fields.iter().any(|field| field.is_nullable())
             }
             Does::AllProperties(_) | Does::AllKinds(_) => false,
-            Does::PropertyText | Does::PropertyNumber | Does::FirstText | Does::AsDictionary => true,
+            Does::PropertyText
+            | Does::PropertyNumber
+            | Does::TextWithin
+            | Does::NumberWithin
+            | Does::FirstText
+            | Does::FirstNumber
+            | Does::AsDictionary => true,
         };
         Ok(Arc::new(ArrowField::new(self.name(), self.return_type(&[])?, nullable)))
     }
@@ -501,12 +546,12 @@ impl ScalarUDFImpl for Function {
         let array: ArrayRef = match (&self.does, arguments.args.as_slice()) {
             (Does::AsText, [values]) => as_text(&values.to_array(rows)?)?,
             (Does::AsDictionary, [texts]) => as_dictionary(&texts.to_array(rows)?)?,
-            (Does::FirstText, [first, others @ ..]) => {
-                let mut texts = first.to_array(rows)?;
+            (Does::FirstText | Does::FirstNumber, [first, others @ ..]) => {
+                let mut values = first.to_array(rows)?;
                 for other in others {
-                    texts = zip(&is_not_null(&texts)?, &texts, &other.to_array(rows)?)?;
+                    values = zip(&is_not_null(&values)?, &values, &other.to_array(rows)?)?;
                 }
-                texts
+                values
             }
             (Does::Both, [one, other]) => {
                 Arc::new(and_kleene(one.to_array(rows)?.as_boolean(), other.to_array(rows)?.as_boolean())?)
@@ -524,6 +569,16 @@ impl ScalarUDFImpl for Function {
                 let entries = Entries::new(&map, &kinds).map_err(external)?;
                 Arc::new(property_number(&entries, literal(key)?))
             }
+            (Does::TextWithin, [map, kinds, ColumnarValue::Scalar(path)]) => {
+                let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
+                let entries = Entries::new(&map, &kinds).map_err(external)?;
+                Arc::new(within::texts(&entries, literal(path)?))
+            }
+            (Does::NumberWithin, [map, kinds, ColumnarValue::Scalar(path)]) => {
+                let (map, kinds) = (map.to_array(rows)?, kinds.to_array(rows)?);
+                let entries = Entries::new(&map, &kinds).map_err(external)?;
+                Arc::new(within::numbers(&entries, literal(path)?))
+            }
             (Does::AllProperties(chosen) | Does::AllKinds(chosen), [map, kinds, columns @ ..]) => {
                 let columns = chosen.iter().zip(columns);
                 let columns =
@@ -537,6 +592,9 @@ impl ScalarUDFImpl for Function {
                 Does::AsText
                 | Does::AsDictionary
                 | Does::FirstText
+                | Does::FirstNumber
+                | Does::TextWithin
+                | Does::NumberWithin
                 | Does::Both
                 | Does::Either
                 | Does::PropertyText

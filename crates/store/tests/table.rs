@@ -39,13 +39,22 @@ fn value() -> impl Strategy<Value = Kind> {
         Just(Kind::StringValue("a text that is too long to be kept in place".to_owned())),
     ];
     leaf.prop_recursive(2, 6, 3, |inner| {
-        let values = prop::collection::vec(inner.prop_map(|kind| Value { kind: Some(kind) }), 0..3);
-        values.prop_map(|values| Kind::ListValue(prost_types::ListValue { values }))
+        let value = inner.prop_map(|kind| Value { kind: Some(kind) });
+        let lists = prop::collection::vec(value.clone(), 0..3)
+            .prop_map(|values| Kind::ListValue(prost_types::ListValue { values }));
+        let structs = prop::collection::btree_map("[ab]", value, 0..3)
+            .prop_map(|fields| Kind::StructValue(Struct { fields }));
+        prop_oneof![lists, structs]
     })
 }
 
+/// Keys of properties; some look like paths into others.
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof![4 => "[a-e]".boxed(), 1 => Just("a.b".to_owned()).boxed()]
+}
+
 fn event() -> impl Strategy<Value = EventRecord> {
-    let properties = prop::collection::btree_map("[a-e]", value(), 0..5);
+    let properties = prop::collection::btree_map(key(), value(), 0..5);
     let texts = ("[a-c]", "[u-w]{0,1}", "[s-t]{0,1}", prop_oneof![Just(""), Just("linux")]);
     let money = prop::option::of((any::<i64>(), 0i32..1_000_000_000));
     (properties, texts, money, -1_000_000i64..1_000_000, any::<u128>()).prop_map(
@@ -105,16 +114,34 @@ fn decode(batch: &RecordBatch) -> Vec<EventRecord> {
     (0..batch.num_rows()).map(|row| decoder.record(row)).collect()
 }
 
-/// What a property is as a text and as a number, straight from the event.
+/// What a property is as a text and as a number, straight from the event: by its whole name or, if that says nothing, by path.
 fn expected(record: &EventRecord, key: &str) -> (Option<String>, Option<f64>) {
-    let fields = record.event.as_ref().unwrap().properties.as_ref();
-    match fields.and_then(|of| of.fields.get(key)?.kind.as_ref()) {
+    fn within<'a>(fields: &'a Struct, path: &str) -> Option<&'a Kind> {
+        match path.split_once('.') {
+            None => fields.fields.get(path)?.kind.as_ref(),
+            Some((outer, path)) => match fields.fields.get(outer)?.kind.as_ref()? {
+                Kind::StructValue(inner) => within(inner, path),
+                _ => None,
+            },
+        }
+    }
+    let Some(fields) = record.event.as_ref().unwrap().properties.as_ref() else { return (None, None) };
+    let whole = scalar(fields.fields.get(key).and_then(|value| value.kind.as_ref()));
+    let nested = scalar(key.contains('.').then(|| within(fields, key)).flatten());
+    (whole.0.or(nested.0), whole.1.or(nested.1))
+}
+
+fn scalar(kind: Option<&Kind>) -> (Option<String>, Option<f64>) {
+    match kind {
         Some(Kind::StringValue(text)) => (Some(text.clone()), None),
         Some(Kind::NumberValue(number)) => (Some(number_text(*number)), Some(*number)),
         Some(Kind::BoolValue(boolean)) => (Some(boolean.to_string()), None),
         _ => (None, None),
     }
 }
+
+/// Properties that are asked for.
+const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "a.b", "c.a.b", "d.x"];
 
 /// Columns that make up the events of these tests.
 const CORE: [&str; 15] = [
@@ -140,8 +167,8 @@ proptest! {
     fn events_survive_every_shape(
         learnt in any::<bool>(),
         records in prop::collection::vec(event(), 0..20),
-        first in prop::collection::btree_set("[a-e]", 0..4),
-        second in prop::collection::btree_set("[a-e]", 0..4),
+        first in prop::collection::btree_set(key(), 0..4),
+        second in prop::collection::btree_set(key(), 0..4),
     ) {
         // What an encoder has learnt from many events shows in the batches that come.
         let before: Vec<_> = records.iter().cycle().take(if learnt { 200 } else { 0 }).cloned().collect();
@@ -165,7 +192,7 @@ proptest! {
         let settled = shape::promote(&joined, &chosen).unwrap();
         prop_assert_eq!(&decode(&settled), &all);
 
-        let view = View::new("abcde".chars().flat_map(|key| [Column::Text(key.into()), Column::Number(key.into())]));
+        let view = View::new(KEYS.iter().flat_map(|key| [Column::Text((*key).into()), Column::Number((*key).into())]));
         let whole = View::new(weir_store::schema::schema().fields().iter().filter_map(|field| {
             let text = |of: &'static str| (of == field.name()).then_some(Column::Core(of));
             CORE.iter().find_map(|of| text(of))
@@ -179,12 +206,12 @@ proptest! {
             prop_assert_eq!(&decode(&whole.of(batch).unwrap()), &expected_events, "the view has every property");
             let seen = view.of(batch).unwrap();
             for (row, record) in records.iter().enumerate() {
-                for (index, key) in "abcde".chars().enumerate() {
+                for (index, key) in KEYS.iter().enumerate() {
                     let texts = seen.column(2 * index).as_string_view();
                     let numbers = seen.column(2 * index + 1).as_primitive::<arrow::datatypes::Float64Type>();
                     let text = texts.iter().nth(row).unwrap().map(str::to_owned);
                     let found = (text, numbers.iter().nth(row).unwrap());
-                    prop_assert_eq!(found, expected(record, &key.to_string()));
+                    prop_assert_eq!(found, expected(record, key), "{}", key);
                 }
             }
         }

@@ -87,7 +87,47 @@ pub enum Value<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nested<'a>(&'a [u8]);
 
-impl Nested<'_> {
+impl<'a> Nested<'a> {
+    /// The value at a path of keys joined by dots, such as `address.city`; `None` where there is none or a list is on the way.
+    pub fn get(self, path: &str) -> Option<Value<'a>> {
+        let (wanted, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+        let mut found = None;
+        let mut entry = Cursor::new(self.0);
+        while let Some(key) = entry.key().ok()? {
+            if key.tag != 2 {
+                entry.skip(key).ok()?;
+                continue;
+            }
+            let mut value = entry.message(key).ok()?;
+            while let Some(key) = value.key().ok()? {
+                if key.tag != 5 {
+                    // Of several kinds the last counts.
+                    if (1..=6).contains(&key.tag) {
+                        found = None;
+                    }
+                    value.skip(key).ok()?;
+                    continue;
+                }
+                let mut fields = value.message(key).ok()?;
+                while let Some(key) = fields.key().ok()? {
+                    if key.tag != 1 {
+                        fields.skip(key).ok()?;
+                        continue;
+                    }
+                    let (name, value) = read_entry(fields.message(key).ok()?).ok()?;
+                    if name == wanted {
+                        found = Some(value);
+                    }
+                }
+            }
+        }
+        match (found, rest) {
+            (Some(Value::Nested(nested)), Some(rest)) => nested.get(rest),
+            (found, None) => found,
+            (_, Some(_)) => None,
+        }
+    }
+
     /// The value, copied.
     pub fn read(self) -> prost_types::Value {
         let entry = Entry::decode(self.0).expect("it was checked by the rules that prost follows");

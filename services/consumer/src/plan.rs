@@ -25,6 +25,8 @@ pub struct Plan {
     /// Slot by field number in `Context` and in the message there (0: the field is a text itself).
     context: [[u16; 6]; 10],
     properties: Vec<Property>,
+    /// Properties with a dot in their names, which may be values within a struct: see [`Field::Property`].
+    nested: Vec<Within>,
     /// Bit n: some wanted property has a name of n bytes; the last bit stands for all longer ones. Most others end here.
     lengths: u64,
     dimensions: usize,
@@ -47,6 +49,17 @@ struct Property {
     name: String,
     dimension: u16,
     numeric: u16,
+}
+
+/// A value within a property that is a struct.
+#[derive(Clone, Debug)]
+struct Within {
+    /// The property.
+    outer: String,
+    /// The path within it.
+    path: String,
+    /// Its place among [`Plan::properties`].
+    index: usize,
 }
 
 impl Plan {
@@ -84,6 +97,7 @@ impl Plan {
             own: Vec::new(),
             context: [[UNWANTED; 6]; 10],
             properties: Vec::new(),
+            nested: Vec::new(),
             lengths: 0,
             dimensions: 0,
             numerics: 0,
@@ -104,7 +118,12 @@ impl Plan {
         let index = self.properties.iter().position(|p| p.name == name).unwrap_or_else(|| {
             self.lengths |= length_bit(name);
             self.properties.push(Property { name: name.to_owned(), dimension: UNWANTED, numeric: UNWANTED });
-            self.properties.len() - 1
+            let index = self.properties.len() - 1;
+            if let Some((outer, path)) = name.split_once('.') {
+                self.lengths |= length_bit(outer);
+                self.nested.push(Within { outer: outer.to_owned(), path: path.to_owned(), index });
+            }
+            index
         });
         &mut self.properties[index]
     }
@@ -152,24 +171,37 @@ impl Plan {
         if self.lengths & length_bit(name) == 0 {
             return;
         }
-        let Some(property) = self.properties.iter().find(|p| p.name == name) else { return };
-        if property.dimension != UNWANTED {
-            slots[usize::from(property.dimension)] = match value {
-                Value::Text(text) => Slot::Text(text),
-                Value::Number(number) if number.is_finite() => Slot::Number(number),
-                Value::Boolean(true) => Slot::Text("true"),
-                Value::Boolean(false) => Slot::Text("false"),
-                Value::Number(_) | Value::Nested(_) | Value::Null => Slot::Missing,
-            };
-        }
-        if property.numeric != UNWANTED {
-            numbers[usize::from(property.numeric)] = match value {
-                Value::Number(number) if number.is_finite() => Some(number),
-                Value::Number(_) | Value::Text(_) | Value::Boolean(_) | Value::Nested(_) | Value::Null => {
-                    None
+        if let Value::Nested(nested) = value {
+            // Keys come in ascending order: a property with the whole name comes later and has the last word.
+            for within in self.nested.iter().filter(|within| within.outer == name) {
+                if let Some(value) = nested.get(&within.path) {
+                    set(&self.properties[within.index], value, slots, numbers);
                 }
-            };
+            }
         }
+        if let Some(property) = self.properties.iter().find(|p| p.name == name) {
+            set(property, value, slots, numbers);
+        }
+    }
+}
+
+/// Gives the value of a property to its slots.
+fn set<'a>(property: &Property, value: Value<'a>, slots: &mut [Slot<'a>], numbers: &mut [Option<f64>]) {
+    if property.dimension != UNWANTED {
+        let slot = &mut slots[usize::from(property.dimension)];
+        match value {
+            Value::Text(text) => *slot = Slot::Text(text),
+            Value::Number(number) if number.is_finite() => *slot = Slot::Number(number),
+            Value::Boolean(true) => *slot = Slot::Text("true"),
+            Value::Boolean(false) => *slot = Slot::Text("false"),
+            Value::Number(_) | Value::Nested(_) | Value::Null => {}
+        }
+    }
+    if property.numeric != UNWANTED
+        && let Value::Number(number) = value
+        && number.is_finite()
+    {
+        numbers[usize::from(property.numeric)] = Some(number);
     }
 }
 
@@ -271,4 +303,35 @@ mod tests {
 
     const LONG: &str =
         "a name of a property that is longer than sixty-three bytes, so that its length has no bit";
+
+    #[test]
+    fn a_dot_descends_into_structs_unless_the_whole_name_is_a_key() {
+        let number = |number| prost_types::Value { kind: Some(Kind::NumberValue(number)) };
+        let object = |fields: Vec<(&str, prost_types::Value)>| {
+            let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            prost_types::Value { kind: Some(Kind::StructValue(Struct { fields })) }
+        };
+        let cart = || object(vec![("total", number(5.0)), ("size", object(vec![("width", number(7.0))]))]);
+        let total = |properties: prost_types::Value, field: &str| {
+            let Some(Kind::StructValue(properties)) = properties.kind else { unreachable!() };
+            let event = proto::Event { properties: Some(properties), ..proto::Event::default() };
+            let bytes = proto::EventRecord { event: Some(event), ..Default::default() }.encode_to_vec();
+            let mut parts = Parts::default();
+            let event = record::read(&bytes, &mut parts).unwrap();
+            let field = Field::parse(field).unwrap();
+            let plan = Plan::new(std::slice::from_ref(&field), std::slice::from_ref(&field));
+            let (mut slots, mut numbers) = ([Slot::Missing], [None]);
+            plan.fill(&event, &parts, &mut slots, &mut numbers);
+            numbers[0]
+        };
+        assert_eq!(total(object(vec![("cart", cart())]), "cart.total"), Some(5.0));
+        assert_eq!(total(object(vec![("cart", cart())]), "cart.size.width"), Some(7.0));
+        assert_eq!(total(object(vec![("cart", cart())]), "cart.size"), None);
+        assert_eq!(total(object(vec![("cart", cart())]), "cart.total.x"), None);
+        assert_eq!(
+            total(object(vec![("cart", cart()), ("cart.total", number(6.0))]), "cart.total"),
+            Some(6.0)
+        );
+        assert_eq!(total(object(vec![("cart", number(1.0))]), "cart.total"), None);
+    }
 }

@@ -30,7 +30,13 @@ impl Seen {
         });
         let properties = named.properties.iter().filter(|key| !self.knows_property(key)).map(|key| Note {
             kind: Kind::UnknownProperty.into(),
-            text: format!("no event that is kept has the property `{key}`"),
+            text: match key.split_once('.').filter(|(outer, _)| self.knows_property(outer)) {
+                Some((outer, _)) => format!(
+                    "no event that is kept has the property `{key}`: `{outer}` is never an object; JSON that is sent as a text stays \
+                     a text"
+                ),
+                None => format!("no event that is kept has the property `{key}`"),
+            },
             name: key.clone(),
             nearest_names: nearest(key, self.property_keys().iter()),
         });
@@ -51,13 +57,27 @@ impl Seen {
             || self.snapshot.hot.iter().any(|batch| names(batch).any(|name| name == wanted))
     }
 
+    /// Whether some event has a property, or one that holds lists or structs where a dot in the name may descend.
     fn knows_property(&self, wanted: &str) -> bool {
+        if wanted.split_once('.').is_some_and(|(outer, _)| self.has_structs(outer)) {
+            return true;
+        }
         let listed = |segment: &Segment| segment.more_properties || segment.properties.contains_key(wanted);
         self.snapshot.segments.iter().any(|segment| listed(segment))
             || self.snapshot.hot.iter().any(|batch| has(batch, wanted, |_| true))
     }
 
+    fn has_structs(&self, wanted: &str) -> bool {
+        let listed = |segment: &Segment| segment.properties.get(wanted).is_some_and(|kinds| kinds.json > 0);
+        self.snapshot.segments.iter().any(|segment| listed(segment))
+            || self.snapshot.hot.iter().any(|batch| has(batch, wanted, |kind| kind == ValueKind::Json))
+    }
+
+    /// Of values within structs nothing is known: they may be.
     fn has_number(&self, wanted: &str) -> bool {
+        if wanted.split_once('.').is_some_and(|(outer, _)| self.has_structs(outer)) {
+            return true;
+        }
         let listed = |segment: &Segment| {
             let kinds = segment.properties.get(wanted);
             kinds.map_or(segment.more_properties, |kinds| kinds.number > 0)
