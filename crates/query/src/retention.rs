@@ -80,7 +80,12 @@ impl Question {
     fn periods(&self) -> Result<Vec<Range<i64>>, Error> {
         match self.interval {
             Interval::Day | Interval::Week | Interval::Month => {}
-            Interval::Second | Interval::Minute | Interval::QuarterHour | Interval::Hour => {
+            Interval::Second
+            | Interval::Minute
+            | Interval::QuarterHour
+            | Interval::Hour
+            | Interval::Quarter
+            | Interval::Year => {
                 return Err(Error::question("period", "must be a day, a week or a month"));
             }
         }

@@ -87,6 +87,10 @@ class Zone:
             shown -= timedelta(days=shown.weekday())
         elif interval == "month":
             shown = date(shown.year, shown.month, 1)
+        elif interval == "quarter":
+            shown = date(shown.year, (shown.month - 1) // 3 * 3 + 1, 1)
+        elif interval == "year":
+            shown = date(shown.year, 1, 1)
         return self.start_of_date(shown)
 
     def buckets(self, interval, begin, end):

@@ -2,7 +2,7 @@
 //!
 //! Every zone of the IANA database, from a copy in the binary, so that all processes agree. Buckets of a zone follow each
 //! other without gap or overlap, whatever its clock does:
-//! - days, weeks (from Monday) and months begin when the zone's calendar first shows the new date: at midnight, or right
+//! - days, weeks (from Monday), months, quarters and years begin when the zone's calendar first shows the new date: at midnight, or right
 //!   after it where the clock jumps over midnight. A date that a zone skips has no bucket;
 //! - seconds to hours begin when the clock shows a round time, and where the clock is changed by less than the interval. The
 //!   hour that a clock repeats is two buckets.
@@ -34,6 +34,10 @@ pub enum Interval {
     Week,
     /// One month of the zone's calendar.
     Month,
+    /// Three months of the zone's calendar, from January, April, July or October.
+    Quarter,
+    /// One year of the zone's calendar.
+    Year,
 }
 
 /// Buckets that an unspecified interval aims at.
@@ -41,7 +45,7 @@ const FITTING_BUCKETS: i64 = 100;
 
 impl Interval {
     /// Every interval, finest first.
-    pub const ALL: [Interval; 7] = [
+    pub const ALL: [Interval; 9] = [
         Interval::Second,
         Interval::Minute,
         Interval::QuarterHour,
@@ -49,16 +53,18 @@ impl Interval {
         Interval::Day,
         Interval::Week,
         Interval::Month,
+        Interval::Quarter,
+        Interval::Year,
     ];
 
     /// The finest interval with at most about 100 buckets in a range of microseconds.
     pub fn fitting(range: &Range<i64>) -> Interval {
         let length = range.end.saturating_sub(range.start);
         let fits = |interval: &Interval| length / interval.nominal_micros() <= FITTING_BUCKETS;
-        Interval::ALL.into_iter().find(fits).unwrap_or(Interval::Month)
+        Interval::ALL.into_iter().find(fits).unwrap_or(Interval::Year)
     }
 
-    /// How long it is, microseconds; a month has 30 days.
+    /// How long it is, microseconds; a month has 30 days, a quarter 91 and a year 365.
     pub const fn nominal_micros(self) -> i64 {
         const SECOND: i64 = 1_000_000;
         const DAY: i64 = 86_400 * SECOND;
@@ -70,10 +76,12 @@ impl Interval {
             Interval::Day => DAY,
             Interval::Week => 7 * DAY,
             Interval::Month => 30 * DAY,
+            Interval::Quarter => 91 * DAY,
+            Interval::Year => 365 * DAY,
         }
     }
 
-    /// The first date of the day, week or month that a date belongs to, and of the one after it; `None` for an interval of
+    /// The first date of the day, week, month, quarter or year that a date belongs to, and of the one after it; `None` for an interval of
     /// the clock.
     fn dates(self, date: Date) -> Option<Result<(Date, Date), jiff::Error>> {
         let from = |first: Result<Date, jiff::Error>, step: Span| {
@@ -88,6 +96,11 @@ impl Interval {
                 Some(from(date.checked_sub(since_monday), Span::new().weeks(1)))
             }
             Interval::Month => Some(from(Ok(date.first_of_month()), Span::new().months(1))),
+            Interval::Quarter => {
+                let first = Date::new(date.year(), (date.month() - 1) / 3 * 3 + 1, 1);
+                Some(from(first, Span::new().months(3)))
+            }
+            Interval::Year => Some(from(Ok(date.first_of_year()), Span::new().years(1))),
         }
     }
 }

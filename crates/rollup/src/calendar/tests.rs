@@ -71,6 +71,8 @@ fn weeks_begin_on_monday_and_months_on_the_first() {
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(local(Interval::Week), pair("2024-03-04T00:00:00-05:00", "2024-03-11T00:00:00-04:00"));
     assert_eq!(local(Interval::Month), pair("2024-03-01T00:00:00-05:00", "2024-04-01T00:00:00-04:00"));
+    assert_eq!(local(Interval::Quarter), pair("2024-01-01T00:00:00-05:00", "2024-04-01T00:00:00-04:00"));
+    assert_eq!(local(Interval::Year), pair("2024-01-01T00:00:00-05:00", "2025-01-01T00:00:00-05:00"));
 }
 
 #[test]
@@ -112,11 +114,13 @@ fn an_unspecified_interval_gives_about_a_hundred_buckets() {
         (3 * day, Interval::Hour),
         (90 * day, Interval::Day),
         (365 * day, Interval::Week),
-        (3650 * day, Interval::Month),
+        (2000 * day, Interval::Month),
+        (3650 * day, Interval::Quarter),
+        (36500 * day, Interval::Year),
     ] {
         assert_eq!(Interval::fitting(&(0..length)), interval, "{length}");
     }
-    assert_eq!(Interval::fitting(&(i64::MIN..i64::MAX)), Interval::Month);
+    assert_eq!(Interval::fitting(&(i64::MIN..i64::MAX)), Interval::Year);
 }
 
 #[test]

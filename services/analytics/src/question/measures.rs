@@ -191,6 +191,8 @@ fn asked_interval(interval: pb::Interval) -> Option<Interval> {
         pb::Interval::Day => Some(Interval::Day),
         pb::Interval::Week => Some(Interval::Week),
         pb::Interval::Month => Some(Interval::Month),
+        pb::Interval::Quarter => Some(Interval::Quarter),
+        pb::Interval::Year => Some(Interval::Year),
     }
 }
 
@@ -204,5 +206,7 @@ pub(crate) fn interval_number(interval: Interval) -> pb::Interval {
         Interval::Day => pb::Interval::Day,
         Interval::Week => pb::Interval::Week,
         Interval::Month => pb::Interval::Month,
+        Interval::Quarter => pb::Interval::Quarter,
+        Interval::Year => pb::Interval::Year,
     }
 }

@@ -174,13 +174,18 @@ fn assert_figures(figures: &[pb::Figure], events: &[&Event]) {
     }
 }
 
-/// When the local day, week or month of a moment began, by the calendar of `jiff` alone.
+/// When the local day, week, month, quarter or year of a moment began, by the calendar of `jiff` alone.
 fn bucket_start(interval: pb::Interval, zone: &TimeZone, micros: i64) -> i64 {
     let local = Timestamp::from_microsecond(micros).unwrap().to_zoned(zone.clone());
     let date = match interval {
         pb::Interval::Day => local.date(),
         pb::Interval::Week => local.date() - i64::from(local.weekday().to_monday_zero_offset()).days(),
         pb::Interval::Month => local.date().first_of_month(),
+        pb::Interval::Quarter => {
+            let months = i64::from((local.date().month() - 1) % 3);
+            (local.date().first_of_month() - months.months()).first_of_month()
+        }
+        pb::Interval::Year => local.date().first_of_year(),
         other => panic!("no calendar interval: {other:?}"),
     };
     date.to_zoned(zone.clone()).unwrap().timestamp().as_microsecond()
@@ -239,7 +244,7 @@ proptest! {
         (now, events) in prop::sample::select(NOWS.to_vec())
             .prop_flat_map(|now| (Just(now), prop::collection::vec(event(now), 0..150))),
         zone in prop::sample::select(ZONES.to_vec()),
-        interval in prop::sample::select(vec![pb::Interval::Day, pb::Interval::Week, pb::Interval::Month]),
+        interval in prop::sample::select(vec![pb::Interval::Day, pb::Interval::Week, pb::Interval::Month, pb::Interval::Quarter, pb::Interval::Year]),
         quarters in (0..40 * 96i64, 1..40 * 96i64),
         fill_empty: bool,
     ) {

@@ -59,9 +59,9 @@ impl Plan {
                 let fitting = Interval::fitting(&range);
                 let mut tries = Interval::ALL.into_iter().filter(|interval| *interval >= fitting);
                 loop {
-                    let interval = tries.next().unwrap_or(Interval::Month);
+                    let interval = tries.next().unwrap_or(Interval::Year);
                     match slots(zone, interval, &range, setting) {
-                        Err(Error::TooFine(_)) if interval != Interval::Month => {}
+                        Err(Error::TooFine(_)) if interval != Interval::Year => {}
                         slots => {
                             let (buckets, spans) = slots?;
                             break (interval, buckets, spans);

@@ -140,10 +140,12 @@ enum Width {
     Day,
     Week,
     Month,
+    Quarter,
+    Year,
 }
 
 impl Width {
-    /// Seconds that it has, but for changes of the clock; months have none.
+    /// Seconds that it has, but for changes of the clock; months and longer have none.
     fn seconds(self) -> Option<u64> {
         match self {
             Self::Second => Some(1),
@@ -152,7 +154,7 @@ impl Width {
             Self::Hour => Some(3600),
             Self::Day => Some(86_400),
             Self::Week => Some(604_800),
-            Self::Month => None,
+            Self::Month | Self::Quarter | Self::Year => None,
         }
     }
 }
@@ -167,6 +169,8 @@ impl From<Width> for Interval {
             Width::Day => Self::Day,
             Width::Week => Self::Week,
             Width::Month => Self::Month,
+            Width::Quarter => Self::Quarter,
+            Width::Year => Self::Year,
         }
     }
 }

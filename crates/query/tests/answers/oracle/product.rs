@@ -110,6 +110,8 @@ fn interval(json: &Json) -> Interval {
         "day" => Interval::Day,
         "week" => Interval::Week,
         "month" => Interval::Month,
+        "quarter" => Interval::Quarter,
+        "year" => Interval::Year,
         other => panic!("{other}"),
     }
 }

@@ -162,6 +162,8 @@ fn series(dice: &mut Dice, world: &World, zone: &str) -> Json {
         ("day", 6 * DAY),
         ("week", 90 * DAY),
         ("month", 130 * DAY),
+        ("quarter", 300 * DAY),
+        ("year", 800 * DAY),
     ];
     let breakdown = dice.percent(25);
     let (interval, longest) = dice.pick(&intervals);

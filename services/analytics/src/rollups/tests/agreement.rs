@@ -77,7 +77,7 @@ proptest! {
             .prop_flat_map(|now| (Just(now), prop::collection::vec(event(now), 0..200))),
         zone in prop::sample::select(ZONES.to_vec()),
         interval in prop::sample::select(vec![
-            pb::Interval::Unspecified, pb::Interval::Hour, pb::Interval::Day, pb::Interval::Week, pb::Interval::Month,
+            pb::Interval::Unspecified, pb::Interval::Hour, pb::Interval::Day, pb::Interval::Week, pb::Interval::Month, pb::Interval::Quarter,
         ]),
         group_by in prop::sample::select(vec![&[][..], &["platform"], &["plan", "platform"], &["event_name"]]),
         filter in prop::option::of(0..filters().len()),

@@ -254,7 +254,8 @@ fn bucket(point: &TimeSeriesPoint, interval: Interval, frame: &Frame) -> String 
     let start = point.start_time.as_ref().map(moment::from_proto).unwrap_or_default();
     let pattern = match interval {
         Interval::Day | Interval::Week => "%Y-%m-%d",
-        Interval::Month => "%Y-%m",
+        Interval::Month | Interval::Quarter => "%Y-%m",
+        Interval::Year => "%Y",
         Interval::Unspecified | Interval::Second => "%Y-%m-%d %H:%M:%S",
         Interval::Minute | Interval::QuarterHour | Interval::Hour => "%Y-%m-%d %H:%M",
     };
