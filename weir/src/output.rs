@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::render::{FAINT, grouped, paint};
+use crate::render::{FAINT, grouped, paint, visible};
 
 /// Time between two lines of progress where there is no terminal to draw on.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ pub(crate) fn facts(facts: impl IntoIterator<Item = (String, String)>) -> io::Re
     let facts: Vec<(String, String)> = facts.into_iter().collect();
     let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     facts.iter().try_for_each(|(name, value)| {
-        line(format_args!("{}  {value}", paint(FAINT, format_args!("{name:width$}"))))
+        line(format_args!("{}  {}", paint(FAINT, format_args!("{name:width$}")), visible(value)))
     })
 }
 

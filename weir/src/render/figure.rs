@@ -112,21 +112,11 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{size:.1} TB")
 }
 
-/// A value of a field.
+/// A value of a field, with control characters made visible.
 pub(crate) fn value(value: &Value) -> String {
     match &value.kind {
         None | Some(Kind::NullValue(_)) => "(none)".to_owned(),
-        Some(Kind::StringValue(text)) => text.clone(),
-        Some(Kind::NumberValue(number)) => number.to_string(),
-        Some(Kind::BoolValue(is)) => is.to_string(),
-        Some(Kind::ListValue(list)) => {
-            format!("[{}]", list.values.iter().map(self::value).collect::<Vec<_>>().join(", "))
-        }
-        Some(Kind::StructValue(fields)) => {
-            let fields: Vec<String> =
-                fields.fields.iter().map(|(k, v)| format!("{k}: {}", self::value(v))).collect();
-            format!("{{{}}}", fields.join(", "))
-        }
+        _ => super::escaped(&plain_value(value)).into_owned(),
     }
 }
 
@@ -134,7 +124,24 @@ pub(crate) fn value(value: &Value) -> String {
 pub(crate) fn plain_value(value: &Value) -> String {
     match &value.kind {
         None | Some(Kind::NullValue(_)) => String::new(),
-        _ => self::value(value),
+        _ => written(value),
+    }
+}
+
+fn written(value: &Value) -> String {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => "(none)".to_owned(),
+        Some(Kind::StringValue(text)) => text.clone(),
+        Some(Kind::NumberValue(number)) => number.to_string(),
+        Some(Kind::BoolValue(is)) => is.to_string(),
+        Some(Kind::ListValue(list)) => {
+            format!("[{}]", list.values.iter().map(written).collect::<Vec<_>>().join(", "))
+        }
+        Some(Kind::StructValue(fields)) => {
+            let fields: Vec<String> =
+                fields.fields.iter().map(|(k, v)| format!("{k}: {}", written(v))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{STRONG, paint};
+use super::{STRONG, paint, visible};
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -25,10 +25,14 @@ pub(crate) fn numeric(name: impl Into<String>) -> Column {
     Column { name: name.into(), numeric: true }
 }
 
-/// A table without a frame, each column as wide as its widest cell, ended by a line break. Cells may be painted.
+/// A table without a frame, each column as wide as its widest cell, ended by a line break. Cells may be painted;
+/// other control characters in them are made visible.
 pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let header = columns.iter().map(|column| paint(STRONG, &column.name)).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(header)
+        .chain(rows)
+        .map(|cells| cells.iter().map(|cell| visible(cell).into_owned()).collect())
+        .collect();
     let widths: Vec<usize> = (0..columns.len())
         .map(|column| {
             lines.iter().filter_map(|line| line.get(column)).map(|cell| shown_width(cell)).max().unwrap_or(0)
@@ -59,6 +63,13 @@ fn shown_width(cell: &str) -> usize {
 mod tests {
     use super::*;
     use crate::render::GOOD;
+
+    #[test]
+    fn a_cell_stays_in_its_line() {
+        let rows = [vec!["a\u{1b}[2J\nb".to_owned()]];
+        let shown = table(&[text("name")], rows);
+        assert_eq!(anstream::adapter::strip_str(&shown).to_string(), "name\na\\u{1b}[2J\\nb\n");
+    }
 
     #[test]
     fn columns_line_up_whatever_is_in_them() {
