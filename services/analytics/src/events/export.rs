@@ -24,7 +24,7 @@ use weir_proto::{
     analytics::v1::{self as pb, ResultInfo, export_events_request::Format},
     event::v1::{Event, EventRecord},
     google::api::HttpBody,
-    time::timestamp,
+    time::{duration, micros, timestamp},
     validate::{Path, Violations},
 };
 use weir_query::{export::Export, fields};
@@ -50,7 +50,13 @@ pub(crate) struct Wish {
     export: Export,
     format: Format,
     fields: Vec<Field>,
+    /// Whether CSV has the columns of [`COMPLETE`].
+    is_complete: bool,
 }
+
+/// The last columns of CSV with all fields: with them `weir import` restores the events. Columns of single properties have no
+/// types; `properties` has all of them as JSON. `client_time` is empty where the client's clock was right.
+const COMPLETE: [&str; 3] = ["sequence", "client_time", "properties"];
 
 impl Wish {
     /// Reads a request.
@@ -73,7 +79,7 @@ impl Wish {
             Format::Unspecified => Format::Ndjson,
             other => other,
         };
-        reader.finish(Self { range, export, format, fields })
+        reader.finish(Self { range, export, format, fields, is_complete: false })
     }
 
     /// The question about a range.
@@ -86,9 +92,10 @@ impl Wish {
         self.format == Format::Csv && self.fields.is_empty()
     }
 
-    /// The same with these properties as columns.
+    /// The same with these properties as columns, and behind them what makes the file one that can be imported again.
     #[must_use]
     pub(crate) fn with_properties(mut self, properties: Vec<Field>) -> Self {
+        self.is_complete = true;
         self.fields = vec![
             Field::EventName,
             Field::EventType,
@@ -155,7 +162,7 @@ pub(super) fn late_of(batch: &RecordBatch) -> u64 {
 /// A file in the making.
 pub(super) enum File {
     Ndjson(Vec<u8>),
-    Csv(csv::Writer<Vec<u8>>, Vec<Field>),
+    Csv { writer: csv::Writer<Vec<u8>>, fields: Vec<Field>, is_complete: bool },
     Parquet(Box<ArrowWriter<Vec<u8>>>),
     Arrow(StreamWriter<Vec<u8>>),
 }
@@ -168,8 +175,9 @@ impl File {
                 let mut writer = csv::Writer::from_writer(Vec::new());
                 let header = ["event_id", "time", "revenue", "currency"].map(str::to_owned);
                 let names = wish.fields.iter().map(Field::to_string);
-                writer.write_record(header.into_iter().chain(names)).map_err(unwritten)?;
-                Self::Csv(writer, wish.fields.clone())
+                let more = COMPLETE.map(str::to_owned).into_iter().filter(|_| wish.is_complete);
+                writer.write_record(header.into_iter().chain(names).chain(more)).map_err(unwritten)?;
+                Self::Csv { writer, fields: wish.fields.clone(), is_complete: wish.is_complete }
             }
             Format::Parquet => {
                 let zstd = Compression::ZSTD(ZstdLevel::default());
@@ -186,15 +194,22 @@ impl File {
             Self::Ndjson(bytes) => {
                 let decoder = Decoder::new(batch)?;
                 for row in 0..batch.num_rows() {
-                    let event = decoder.record(row).event.unwrap_or_default();
-                    write_json(&event, bytes)?;
+                    let record = decoder.record(row);
+                    let clock_offset = clock_offset(&record);
+                    let event = record.event.unwrap_or_default();
+                    write_json(&Event { clock_offset, ..event }, bytes)?;
                     bytes.push(b'\n');
                 }
             }
-            Self::Csv(writer, fields) => {
+            Self::Csv { writer, fields, is_complete } => {
                 let decoder = Decoder::new(batch)?;
                 for row in 0..batch.num_rows() {
-                    write_csv(&decoder.record(row), fields, writer)?;
+                    let record = decoder.record(row);
+                    write_csv(&record, fields, writer)?;
+                    if *is_complete {
+                        write_complete(&record, writer)?;
+                    }
+                    writer.write_record(None::<&[u8]>).map_err(unwritten)?;
                 }
                 writer.flush().map_err(unwritten)?;
             }
@@ -213,7 +228,7 @@ impl File {
     pub(super) fn ready(&mut self) -> usize {
         match self {
             Self::Ndjson(bytes) => bytes.len(),
-            Self::Csv(writer, _) => writer.get_ref().len(),
+            Self::Csv { writer, .. } => writer.get_ref().len(),
             Self::Parquet(writer) => writer.inner().len(),
             Self::Arrow(writer) => writer.get_ref().len(),
         }
@@ -223,7 +238,7 @@ impl File {
         let bytes = match self {
             Self::Ndjson(bytes) => std::mem::take(bytes),
             // The writer of CSV lends its bytes only to read them.
-            Self::Csv(writer, _) => {
+            Self::Csv { writer, .. } => {
                 let empty = csv::WriterBuilder::new().from_writer(Vec::new());
                 std::mem::replace(writer, empty).into_inner().unwrap_or_default()
             }
@@ -235,7 +250,7 @@ impl File {
 
     pub(super) fn end(mut self) -> Result<Bytes, Error> {
         match self {
-            Self::Ndjson(_) | Self::Csv(..) => Ok(self.take()),
+            Self::Ndjson(_) | Self::Csv { .. } => Ok(self.take()),
             Self::Parquet(writer) => Ok(writer.into_inner().map_err(unwritten)?.into()),
             Self::Arrow(writer) => Ok(writer.into_inner().map_err(unwritten)?.into()),
         }
@@ -274,7 +289,32 @@ fn write_csv(record: &EventRecord, fields: &[Field], writer: &mut csv::Writer<Ve
         let text = live::value(event, field).or_else(|| nested(event, field).map(Cow::Owned));
         writer.write_field(text.unwrap_or_default().as_ref()).map_err(unwritten)?;
     }
-    writer.write_record(None::<&[u8]>).map_err(unwritten)
+    Ok(())
+}
+
+/// The columns of [`COMPLETE`].
+fn write_complete(record: &EventRecord, writer: &mut csv::Writer<Vec<u8>>) -> Result<(), Error> {
+    let nothing = Event::default();
+    let event = record.event.as_ref().unwrap_or(&nothing);
+    let sequence = if event.sequence == 0 { String::new() } else { event.sequence.to_string() };
+    let client = event.event_time.as_ref().filter(|_| clock_offset(record).is_some());
+    let properties = event.properties.as_ref().map(|properties| {
+        let fields = properties.fields.iter().map(|(key, value)| (key.clone(), weir_store::json(value)));
+        serde_json::Value::Object(fields.collect()).to_string()
+    });
+    for text in
+        [sequence, client.map(|time| time.to_string()).unwrap_or_default(), properties.unwrap_or_default()]
+    {
+        writer.write_field(text).map_err(unwritten)?;
+    }
+    Ok(())
+}
+
+/// What was added to the client's clock. It is not stored, but follows from both times; with it an event that is sent again gets
+/// the same time.
+fn clock_offset(record: &EventRecord) -> Option<prost_types::Duration> {
+    let client = micros(record.event.as_ref()?.event_time.as_ref()?);
+    (client != record.corrected_time_micros).then(|| duration(record.corrected_time_micros - client))
 }
 
 /// A list or structure among the properties as JSON.

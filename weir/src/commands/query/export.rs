@@ -22,7 +22,8 @@ use crate::{
   weir query export --from 2024-01-01 --to 2024-02-01 --output january.parquet
   weir query export --event purchase --format csv --field platform --field amount > purchases.csv
   weir query export --last 1h | jq .eventName
-NDJSON can be read again by `weir import`; Parquet and Arrow have the columns of the event store.")]
+`weir import` restores the events of all formats (of CSV only without --field); Parquet and Arrow have the columns of the event
+store.")]
 pub(super) struct Export {
     /// The format; after the end of --output when left out, else NDJSON
     #[arg(long)]
