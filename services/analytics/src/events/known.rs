@@ -47,7 +47,16 @@ impl Seen {
             name: key.clone(),
             nearest_names: Vec::new(),
         });
-        events.chain(properties).chain(texts).collect()
+        let mixed = named.numbers.iter().filter(|key| self.has_number(key) && self.has_text(key));
+        let mixed = mixed.map(|key| Note {
+            kind: Kind::Remark.into(),
+            text: format!(
+                "the property `{key}` has values that are text, too; measures of numbers leave them out"
+            ),
+            name: key.clone(),
+            nearest_names: Vec::new(),
+        });
+        events.chain(properties).chain(texts).chain(mixed).collect()
     }
 
     fn knows_event(&self, wanted: &str) -> bool {
@@ -85,6 +94,14 @@ impl Seen {
         let number = |kind| kind == ValueKind::Number;
         self.snapshot.segments.iter().any(|segment| listed(segment))
             || self.snapshot.hot.iter().any(|batch| has(batch, wanted, number))
+    }
+
+    /// Whether a property is known to have texts.
+    fn has_text(&self, wanted: &str) -> bool {
+        let listed = |segment: &Segment| segment.properties.get(wanted).is_some_and(|kinds| kinds.text > 0);
+        let text = |kind| kind == ValueKind::Text;
+        self.snapshot.segments.iter().any(|segment| listed(segment))
+            || self.snapshot.hot.iter().any(|batch| has(batch, wanted, text))
     }
 
     fn event_names(&self) -> BTreeSet<&str> {
