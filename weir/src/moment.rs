@@ -62,69 +62,6 @@ fn written(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     civil.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp())
 }
 
-/// How a column of a file writes times.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// Whatever is unambiguous: RFC 3339, date and time, date, Unix time in a unit told by its size.
-    Auto,
-    /// A pattern as of `strftime`.
-    Pattern(String),
-}
-
-/// The time of an event in a file. Unix times are seconds below 10¹¹ (the year 5138), then milliseconds, microseconds and
-/// nanoseconds, each for a thousand times larger numbers.
-pub(crate) fn event_time(text: &str, format: &Format, zone: &TimeZone) -> Result<Timestamp, String> {
-    let text = text.trim();
-    let parsed = match format {
-        Format::Auto
-            if text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-') && !is_date(text) =>
-        {
-            unix(text)
-        }
-        Format::Auto => written(text, zone),
-        Format::Pattern(pattern) => {
-            let broken = jiff::fmt::strtime::parse(pattern, text);
-            return broken
-                .and_then(|time| match time.to_timestamp() {
-                    Ok(timestamp) => Ok(timestamp),
-                    Err(_) => {
-                        let civil = time.to_datetime().or_else(|_| time.to_date().map(DateTime::from))?;
-                        civil.to_zoned(zone.clone()).map(|zoned| zoned.timestamp())
-                    }
-                })
-                .map_err(|error| format!("`{text}` is no time of the form `{pattern}`: {error}"));
-        }
-    };
-    parsed.ok_or_else(|| format!("`{text}` is no time: expected RFC 3339, YYYY-MM-DD HH:MM:SS or Unix time"))
-}
-
-/// Digits with dashes within: `2024-01-31`, not `-5` or `1700000000`.
-fn is_date(text: &str) -> bool {
-    text.get(1..).is_some_and(|rest| rest.contains('-'))
-}
-
-fn unix(text: &str) -> Option<Timestamp> {
-    let (whole, fraction) = match text.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (text, None),
-    };
-    let number: i64 = whole.parse().ok()?;
-    let nanos_per_unit: i128 = match number.unsigned_abs() {
-        0..100_000_000_000 => 1_000_000_000,
-        100_000_000_000..100_000_000_000_000 => 1_000_000,
-        100_000_000_000_000..100_000_000_000_000_000 => 1_000,
-        _ => 1,
-    };
-    let mut nanos = i128::from(number) * nanos_per_unit;
-    if let Some(fraction) = fraction {
-        let digits = fraction.get(..fraction.len().min(9))?;
-        let part: i128 = if digits.is_empty() { 0 } else { digits.parse::<u32>().ok()?.into() };
-        let part = part * nanos_per_unit / 10i128.pow(digits.len() as u32);
-        nanos += if whole.starts_with('-') { -part } else { part };
-    }
-    Timestamp::from_nanosecond(nanos).ok()
-}
-
 /// As the schema has it.
 pub(crate) fn to_proto(moment: Timestamp) -> prost_types::Timestamp {
     // Protobuf counts nanoseconds forwards from the second, jiff towards zero.
@@ -173,33 +110,6 @@ mod tests {
             let error = moment(text, &TimeZone::UTC, Timestamp::UNIX_EPOCH).unwrap_err();
             assert!(error.contains("expected"), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn event_times_of_every_usual_form_are_read() {
-        let at = |text: &str| event_time(text, &Format::Auto, &TimeZone::UTC).unwrap().to_string();
-        assert_eq!(at("2024-03-13 10:21:14"), "2024-03-13T10:21:14Z");
-        assert_eq!(at("2024-03-13T10:21:14.250+01:00"), "2024-03-13T09:21:14.25Z");
-        assert_eq!(at("2024-03-13"), "2024-03-13T00:00:00Z");
-        assert_eq!(at("1710325274"), "2024-03-13T10:21:14Z");
-        assert_eq!(at("1710325274.5"), "2024-03-13T10:21:14.5Z");
-        assert_eq!(at("1710325274250"), "2024-03-13T10:21:14.25Z");
-        assert_eq!(at("1710325274250001"), "2024-03-13T10:21:14.250001Z");
-        assert_eq!(at("1710325274250001002"), "2024-03-13T10:21:14.250001002Z");
-        assert_eq!(at("-1.5"), "1969-12-31T23:59:58.5Z");
-        let kolkata = zone("Asia/Kolkata").unwrap();
-        let local = event_time("2024-03-13 10:21:14", &Format::Auto, &kolkata).unwrap();
-        assert_eq!(local.to_string(), "2024-03-13T04:51:14Z");
-        assert!(event_time("soon", &Format::Auto, &TimeZone::UTC).is_err());
-        assert!(event_time("", &Format::Auto, &TimeZone::UTC).is_err());
-    }
-
-    #[test]
-    fn a_pattern_reads_what_nobody_could_guess() {
-        let format = Format::Pattern("%d/%m/%Y %H:%M".into());
-        let at = event_time("03/04/2024 05:06", &format, &zone("Europe/Berlin").unwrap()).unwrap();
-        assert_eq!(at.to_string(), "2024-04-03T03:06:00Z");
-        assert!(event_time("2024-04-03", &format, &TimeZone::UTC).unwrap_err().contains("%d/%m"));
     }
 
     #[test]

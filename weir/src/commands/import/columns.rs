@@ -1,17 +1,21 @@
 //! Where each part of an event comes from: `--map TARGET=COLUMN`, and what fills a target.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
-use weir_proto::event::v1::{Event, EventType};
+use weir_proto::{
+    event::v1::{Event, EventType},
+    time,
+};
 use weir_rollup::field::ContextField;
 
-use crate::{
-    ask::filter,
-    moment::{self, Format},
-    money,
+use super::{
+    json, lines,
+    times::{self, Format},
+    types::Evidence,
 };
+use crate::{moment, money};
 
 /// A part of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,10 @@ pub(crate) enum Target {
     Currency,
     Context(ContextField),
     Property(String),
+    /// All properties, as a JSON object.
+    Properties,
+    /// The client's time beside [`Target::EventTime`] as the server corrected it, in an export of Weir's.
+    ClientTime,
 }
 
 /// Names of the targets that are not open.
@@ -45,7 +53,23 @@ const NAMES: &[(&str, Target)] = &[
     ("event_time", Target::EventTime),
     ("revenue", Target::Revenue(None)),
     ("currency", Target::Currency),
+    ("properties", Target::Properties),
 ];
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revenue(Some(code)) => write!(f, "revenue in {code}"),
+            Self::Context(field) => write!(f, "context.{}", field.path()),
+            Self::Property(key) => write!(f, "properties.{key}"),
+            Self::ClientTime => f.write_str("the client's time"),
+            other => {
+                let named = NAMES.iter().find(|(_, target)| target == other);
+                f.write_str(named.map_or("", |(name, _)| name))
+            }
+        }
+    }
+}
 
 impl FromStr for Target {
     type Err = String;
@@ -114,7 +138,7 @@ impl FromStr for Constant {
 }
 
 /// The target that a column fills by its own name, if any: `user_id`, `userId`, `User ID`. Money needs its currency and is
-/// never guessed.
+/// never guessed; properties are read as JSON only on request.
 pub(crate) fn by_name(column: &str) -> Option<Target> {
     let mut name = String::with_capacity(column.len() + 4);
     let mut previous_lower = false;
@@ -126,7 +150,7 @@ pub(crate) fn by_name(column: &str) -> Option<Target> {
         name.extend(if matches!(c, ' ' | '-') { '_' } else { c }.to_lowercase());
     }
     let (_, target) = NAMES.iter().find(|(known, _)| *known == name)?;
-    (!matches!(target, Target::Revenue(_) | Target::Currency)).then(|| target.clone())
+    (!matches!(target, Target::Revenue(_) | Target::Currency | Target::Properties)).then(|| target.clone())
 }
 
 /// How cells are read.
@@ -168,8 +192,15 @@ pub(crate) fn fill(event: &mut Event, target: &Target, text: &str, reading: &Rea
                 text.trim().parse().map_err(|_| format!("sequence `{text}` is no whole number"))?;
         }
         Target::EventTime => {
-            let time = moment::event_time(text, &reading.time_format, &reading.zone);
+            let time = times::read(text, &reading.time_format, &reading.zone);
             event.event_time = Some(moment::to_proto(time.map_err(|error| format!("event_time: {error}"))?));
+        }
+        Target::ClientTime => {
+            let time = times::read(text, &Format::Auto, &reading.zone);
+            let client = moment::to_proto(time.map_err(|error| format!("client_time: {error}"))?);
+            // The same correction again makes the same time of it.
+            let corrected = event.event_time.replace(client);
+            event.clock_offset = corrected.as_ref().and_then(|corrected| clock_offset(&client, corrected));
         }
         Target::Revenue(code) => {
             // Without a currency yet, the target `Currency` adds it; the order of columns does not matter.
@@ -183,8 +214,30 @@ pub(crate) fn fill(event: &mut Event, target: &Target, text: &str, reading: &Rea
         }
         Target::Context(field) => *field.of_mut(event.context.get_or_insert_default()) = own(),
         Target::Property(key) => set_property(event, key, typed(text)),
+        Target::Properties => {
+            let fields = json::object(text.as_bytes()).map_err(|error| format!("properties: {error}"))?;
+            add_properties(event, lines::properties(fields));
+        }
     }
     Ok(())
+}
+
+/// What makes the server correct a client's time as it was corrected before; nothing where it was not.
+pub(crate) fn clock_offset(
+    client: &prost_types::Timestamp,
+    corrected: &prost_types::Timestamp,
+) -> Option<prost_types::Duration> {
+    (client != corrected).then(|| time::duration(time::micros(corrected) - time::micros(client)))
+}
+
+/// Adds properties to those that there are.
+pub(crate) fn add_properties(event: &mut Event, properties: Struct) {
+    event.properties.get_or_insert_with(Struct::default).fields.extend(properties.fields);
+}
+
+/// A text that is a value as it is.
+pub(crate) fn string(text: &str) -> Value {
+    Value { kind: Some(Kind::StringValue(text.to_owned())) }
 }
 
 /// Adds a property.
@@ -192,18 +245,11 @@ pub(crate) fn set_property(event: &mut Event, key: &str, value: Value) {
     event.properties.get_or_insert_with(Struct::default).fields.insert(key.to_owned(), value);
 }
 
-/// What a cell is, told by its look: `10` and `-0.5` are numbers, `true` and `false` are truth values, `007` and `1e3` are
-/// text.
+/// A value alone, told by its look: `10` and `5.00` are numbers, `true` and `FALSE` truth values, `007` and everything else text.
 pub(crate) fn typed(text: &str) -> Value {
-    let kind = match text {
-        "true" => Kind::BoolValue(true),
-        "false" => Kind::BoolValue(false),
-        _ => match filter::number(text) {
-            Some(number) => Kind::NumberValue(number),
-            None => Kind::StringValue(text.to_owned()),
-        },
-    };
-    Value { kind: Some(kind) }
+    let mut evidence = Evidence::default();
+    evidence.add(text);
+    evidence.column_type().value(text).unwrap_or_else(|| string(text))
 }
 
 #[cfg(test)]
@@ -235,7 +281,7 @@ mod tests {
         for name in ["user_id", "userId", "User ID", "USER-ID", " user_id "] {
             assert_eq!(by_name(name), Some(Target::UserId), "{name}");
         }
-        for name in ["user", "revenue", "currency", "id", ""] {
+        for name in ["user", "revenue", "currency", "properties", "id", ""] {
             assert_eq!(by_name(name), None, "{name}");
         }
     }
@@ -249,15 +295,24 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_typed_by_their_look() {
-        let kinds =
-            ["10", "-0.5", "007", "1e3", "true", "2024-01", "NaN"].map(|text| typed(text).kind.unwrap());
+    fn a_value_alone_is_typed_by_its_look() {
+        let kinds = ["10", "5.00", "007", "1e3", "TRUE", "2024-01", ""].map(|text| typed(text).kind.unwrap());
         assert_eq!(kinds[0], Kind::NumberValue(10.0));
-        assert_eq!(kinds[1], Kind::NumberValue(-0.5));
+        assert_eq!(kinds[1], Kind::NumberValue(5.0));
+        assert_eq!(kinds[3], Kind::NumberValue(1000.0));
         assert_eq!(kinds[4], Kind::BoolValue(true));
-        for index in [2, 3, 5, 6] {
+        for index in [2, 5, 6] {
             assert!(matches!(kinds[index], Kind::StringValue(_)), "{:?}", kinds[index]);
         }
+    }
+
+    #[test]
+    fn properties_come_as_json_too() {
+        let mut event = Event::default();
+        fill(&mut event, &Target::Properties, r#"{"a":1,"b":[null,""]}"#, &reading()).unwrap();
+        fill(&mut event, &Target::Property("c".into()), "5.00", &reading()).unwrap();
+        assert_eq!(event.properties.unwrap().fields.len(), 3);
+        assert!(fill(&mut Event::default(), &Target::Properties, "[1]", &reading()).is_err());
     }
 
     #[test]

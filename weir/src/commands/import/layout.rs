@@ -1,8 +1,14 @@
 //! Which columns become what: the mapping asked for, applied to the columns there are.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use super::columns::{self, Constant, Mapping, Target};
+
+/// How the header of an export of Weir's as CSV begins, and a column that it has when all fields are in it: the properties as
+/// JSON, with their types.
+const EXPORT: [&str; 4] = ["event_id", "time", "revenue", "currency"];
+const EXPORTED_PROPERTIES: &str = "properties";
+const EXPORTED_CLIENT_TIME: &str = "client_time";
 
 /// Columns that a rejects file adds; they are never data, so that it can be mended and imported.
 pub(crate) const LINE_COLUMN: &str = "weir_line";
@@ -22,6 +28,8 @@ pub(crate) struct Layout {
     pub(crate) skip: BTreeSet<String>,
     /// Columns whose values stay text although they look like numbers.
     pub(crate) text: BTreeSet<String>,
+    /// Texts that mean no value, such as `NA`.
+    pub(crate) nulls: BTreeSet<String>,
     /// Whether the columns that remain become properties.
     pub(crate) properties: bool,
 }
@@ -32,6 +40,15 @@ pub(crate) enum Use {
     Fill(Target),
     /// A property that stays text.
     Text(String),
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fill(target) => target.fmt(f),
+            Self::Text(key) => write!(f, "properties.{key}"),
+        }
+    }
 }
 
 impl Layout {
@@ -53,6 +70,31 @@ impl Layout {
         self.skip.contains(column) || is_added(column)
     }
 
+    /// Whether a text means no value.
+    pub(crate) fn is_null(&self, text: &str) -> bool {
+        !self.nulls.is_empty() && self.nulls.contains(text.trim())
+    }
+
+    /// Whether a header is that of an export of Weir's as CSV, which needs no mapping.
+    pub(crate) fn is_export(&self, header: &[String]) -> bool {
+        let begins = header.len() > EXPORT.len() && EXPORT.iter().zip(header).all(|(a, b)| a == b);
+        begins && self.mappings.is_empty() && header.iter().any(|column| column == "event_name")
+    }
+
+    /// Refuses what can't be asked of an export with the columns of the store: its events are what they were.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn refuse_for_stored(&self) -> Result<(), String> {
+        let is_plain = self.mappings.is_empty() && self.skip.is_empty() && self.text.is_empty();
+        match is_plain && self.properties {
+            true => Ok(()),
+            false => Err("the file is an export of Weir's, whose events are restored as they were: leave --map, --skip, \
+                          --text and --no-properties out"
+                .to_owned()),
+        }
+    }
+
     /// What becomes of each column of a header.
     ///
     /// # Errors
@@ -66,7 +108,13 @@ impl Layout {
         if let Some(column) = missing {
             return Err(format!("there is no column `{column}`; the columns are: {}", columns()));
         }
-        let uses: Vec<Vec<Use>> = header.iter().map(|column| self.uses(column)).collect();
+        let is_export = self.is_export(header);
+        let has_properties = is_export && header.iter().any(|column| column == EXPORTED_PROPERTIES);
+        let uses = header.iter().map(|column| match is_export {
+            true => self.uses_of_exported(column, has_properties),
+            false => self.uses(column),
+        });
+        let uses: Vec<Vec<Use>> = uses.collect();
         let is_filled = |target: &Target| {
             uses.iter().flatten().any(|used| *used == Use::Fill(target.clone()))
                 || self.requested().any(|t| t == target)
@@ -88,8 +136,25 @@ impl Layout {
         Ok(uses)
     }
 
+    /// What becomes of a column of an export.
+    fn uses_of_exported(&self, column: &str, has_properties: bool) -> Vec<Use> {
+        let target = match column {
+            "time" => Target::EventTime,
+            "revenue" => Target::Revenue(None),
+            "currency" => Target::Currency,
+            EXPORTED_CLIENT_TIME => Target::ClientTime,
+            EXPORTED_PROPERTIES => Target::Properties,
+            _ if column.starts_with("properties.") && has_properties => return Vec::new(),
+            _ => match column.parse() {
+                Ok(target) => target,
+                Err(_) => return Vec::new(),
+            },
+        };
+        if self.is_skipped(column) { Vec::new() } else { vec![Use::Fill(target)] }
+    }
+
     fn uses(&self, column: &str) -> Vec<Use> {
-        if self.is_skipped(column) {
+        if self.is_skipped(column) || column.is_empty() {
             return Vec::new();
         }
         let mapped = self.mappings.iter().filter(|mapping| mapping.column == column);
@@ -148,6 +213,19 @@ mod tests {
             .resolve(&header("event,customer,user_id"))
             .unwrap();
         assert_eq!(uses[2], [Use::Fill(Target::Property("user_id".into()))]);
+    }
+
+    #[test]
+    fn an_export_needs_no_mapping() {
+        let columns = "event_id,time,revenue,currency,event_name,user_id,context.os.name,properties.plan";
+        let last = |text: &str| layout(&[]).resolve(&header(text)).unwrap().last().unwrap().clone();
+        assert_eq!(last(columns), [Use::Fill(Target::Property("plan".into()))]);
+        let full = format!("{columns},sequence,client_time,properties");
+        assert_eq!(last(&full), [Use::Fill(Target::Properties)]);
+        let uses = layout(&[]).resolve(&header(&full)).unwrap();
+        assert_eq!((uses[1].as_slice(), uses[7].len()), ([Use::Fill(Target::EventTime)].as_slice(), 0));
+        let mapped = layout(&["event_name=event_name", "user_id=user_id"]);
+        assert!(!mapped.is_export(&header(&full)));
     }
 
     #[test]

@@ -2,16 +2,29 @@
 //!
 //! ```text
 //! source (bytes) ─ rows (events with ids) ─ batches ─ stream (in order, several in flight) ─ acknowledged: rejects, checkpoint
+//!    ├ separated: CSV, whose columns get types from all of their values
+//!    ├ lines: NDJSON, and the rows of Parquet and Arrow
+//!    └ stored: exports of Weir's own
 //! ```
 
 mod checkpoint;
+mod columnar;
 mod columns;
+mod compressed;
+mod dialect;
+mod dry_run;
 mod identity;
+mod json;
 mod layout;
-mod parquet;
+mod lines;
+mod reasons;
 mod rejects;
 mod rows;
+mod separated;
 mod source;
+mod stored;
+mod times;
+mod types;
 
 pub(crate) use columns::typed;
 pub(crate) use rejects::reason as rejection;
@@ -37,6 +50,7 @@ use self::{
     checkpoint::{Checkpoint, Progress},
     columns::{Constant, Mapping, Reading},
     layout::Layout,
+    reasons::Reasons,
     rejects::Rejects,
     rows::{Raw, Rows},
 };
@@ -58,18 +72,33 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Time between two writings of the checkpoint.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
-/// Import a file: CSV, TSV or NDJSON, plain, gzip or zstd; or Parquet
+/// Import a file: CSV, TSV or NDJSON, plain, gzip or zstd; Parquet or Arrow; or an export of Weir's own
 ///
 /// Each row becomes an event. Columns named like parts of an event (user_id, event_name, event_time, session_id, …) are
-/// taken as such; say with --map where the others come from. Columns that remain become properties.
+/// taken as such; say with --map where the others come from. Columns that remain become properties. Try --dry-run first: it
+/// shows what becomes of the columns and the first rows, and which rows would be rejected.
 ///
-/// A row's event id follows from its content, so that importing a file twice counts each row once, as long as the second
-/// time comes within the deduplication window (1 to 2 hours of log time by default); later it is refused without --restart.
+/// A column of CSV has one type: numbers if all of its values are numbers (5.00, +5, 1e3), true/false in any case if all are, text
+/// otherwise. Numbers with leading zeros (02138) and integers beyond 2^53 stay text, and with them their column. A file is read
+/// once to find the types; of standard input the first 10,000 rows are looked at. NDJSON, Parquet and Arrow have types.
+///
+/// Times are read without help when they have one meaning: RFC 3339, "2024-01-31 10:00:00 UTC", 20240131, Unix time of 9 digits
+/// or more, …; for others use --time-format.
+///
+/// A row's event id follows from the event that it becomes, so that importing a file twice counts each row once, as long as the
+/// second time comes within the deduplication window (1 to 2 hours of log time by default); later it is refused without
+/// --restart. Imported with another mapping or time format, rows become other events, which count beside the first.
 /// Identical rows count separately.
-/// Rejected rows are collected in FILE.rejects.csv or .ndjson, which can be mended and imported. After Ctrl-C, the same
+/// Rejected rows are collected in FILE.rejects.csv or .ndjson, which can be fixed and imported. After Ctrl-C, the same
 /// command goes on where it stopped.
+///
+/// Files of `weir query export` and `weir store export` are recognised, and their events restored: ids, times as they were
+/// corrected, context, revenue and typed properties. The time of receipt is that of the import.
+///
+/// Exits with an error when rows were rejected, unless --allow-rejects is given.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
+  weir import orders.csv --dry-run                        what becomes of each column; nothing is sent
   weir import orders.csv.gz --map user_id=customer --map event_name=action --map event_time=created_at
   weir import sales.csv --value event_name=purchase --map user_id=mail --map revenue=total:EUR --time-zone Europe/Berlin
   weir import export.ndjson.zst                          lines of Weir's own event JSON need no mapping
@@ -94,14 +123,17 @@ pub(crate) struct Import {
     /// A column whose values stay text although they look like numbers
     #[arg(long, value_name = "COLUMN")]
     text: Vec<String>,
+    /// A text that means no value, such as NA
+    #[arg(long = "null", value_name = "TEXT")]
+    nulls: Vec<String>,
     /// Leave out the columns that are not mapped
     #[arg(long)]
     no_properties: bool,
     /// Time zone of times without an offset
     #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = moment::zone)]
     time_zone: jiff::tz::TimeZone,
-    /// Pattern of the times, as of strftime: "%d/%m/%Y %H:%M". Not needed for RFC 3339, YYYY-MM-DD HH:MM:SS and Unix time in
-    /// seconds to nanoseconds
+    /// Pattern of the times, as of strftime: "%d/%m/%Y %H:%M", or %s for Unix seconds of any length. Not needed for times with
+    /// one meaning
     #[arg(long, value_name = "PATTERN")]
     time_format: Option<String>,
     /// The file's format; told from its first line when left out
@@ -110,6 +142,12 @@ pub(crate) struct Import {
     /// Where rejected rows go; beside the file when left out
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
+    /// Show what would become of the file, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Exit without an error although rows were rejected
+    #[arg(long)]
+    allow_rejects: bool,
     /// Begin at the first row, whether an earlier run was interrupted or imported all of the file
     #[arg(long)]
     restart: bool,
@@ -146,14 +184,21 @@ pub(crate) async fn run(args: Import) -> Result<()> {
         constants: args.constants.clone(),
         skip: args.skip.iter().cloned().collect(),
         text: args.text.iter().cloned().collect(),
+        nulls: args.nulls.iter().cloned().collect(),
         properties: !args.no_properties,
     };
-    let time_format = args.time_format.clone().map_or(moment::Format::Auto, moment::Format::Pattern);
+    let time_format = args.time_format.clone().map_or(times::Format::Auto, times::Format::Pattern);
     let reading = Reading { time_format, zone: args.time_zone.clone() };
     let source = source::open(&args.file, args.format)?;
     let (bytes, consumed) = (source.bytes, source.consumed.clone());
     let rows = Rows::new(source, layout.clone(), reading.clone())
         .map_err(|error| Usage::from(format!("{}: {error:#}", args.file.display())))?;
+    if args.dry_run {
+        let (file, json) = (args.file.display().to_string(), args.json);
+        let shown = tokio::task::spawn_blocking(move || dry_run::run(rows, json)).await?;
+        return shown.with_context(|| format!("{file} can't be read to its end"));
+    }
+    rows.notes().into_iter().for_each(output::note);
     if !rows.has_times() {
         output::note("no column is mapped to event_time: events get the time of their import");
     }
@@ -187,6 +232,7 @@ pub(crate) async fn run(args: Import) -> Result<()> {
     }
 
     let mut rejects = Rejects::new(&args.file, args.rejects.clone(), rows.header(), resumed.is_some());
+    let mut reasons = Reasons::default();
     let mut covered = Covered::default();
     covered.add(&progress.consistency_token);
     let mut meter = Meter::new(bytes, "rows", progress.rows);
@@ -199,7 +245,7 @@ pub(crate) async fn run(args: Import) -> Result<()> {
     let options = stream::Options { import: true, patience: args.patience };
     let done = |batch: Acknowledged<Part>| {
         let mut settle = || -> Result<()> {
-            take(&batch, &mut progress, &mut rejects)?;
+            take(&batch, &mut progress, &mut rejects, &mut reasons)?;
             covered.add(&batch.consistency_token);
             progress.consistency_token = covered.token();
             meter.at(progress.rows, batch.tag.bytes);
@@ -227,8 +273,14 @@ pub(crate) async fn run(args: Import) -> Result<()> {
     };
     meter.finish();
     rejects.flush()?;
+    let mut broken = None;
     let end = match sent {
-        Some(Ok(())) => reader.await.context("the reader of the file failed")?,
+        Some(Ok(())) => {
+            let read = reader.await.context("the reader of the file failed")?;
+            read.notes.into_iter().for_each(output::note);
+            broken = read.broken;
+            Ok(())
+        }
         Some(Err(status)) => Err(args.connection.explain(status)),
         None => Err(anyhow::anyhow!("interrupted")),
     };
@@ -244,7 +296,9 @@ pub(crate) async fn run(args: Import) -> Result<()> {
         settled::counted(&args.connection, &progress.consistency_token, args.patience).await?;
     }
     if let Some(checkpoint) = &checkpoint {
-        if progress.accepted > 0 {
+        if broken.is_some() {
+            checkpoint.save(&progress)?;
+        } else if progress.accepted > 0 {
             progress.complete = true;
             checkpoint.save(&progress)?;
         } else {
@@ -252,7 +306,26 @@ pub(crate) async fn run(args: Import) -> Result<()> {
             checkpoint.remove()?;
         }
     }
-    report(&args, skip, &progress, &rejects, sending, began.elapsed())
+    report(&args, skip, &progress, &rejects, &reasons, sending, began.elapsed())?;
+    if let Some(error) = broken {
+        bail!(
+            "{error:#}\n  the {} rows before it are imported; repair the file and import it again: rows that are there already \
+             count once while the service remembers their ids (consumer.dedup_window, 1 hour by default)",
+            grouped(progress.rows)
+        );
+    }
+    if progress.rejected > 0 && progress.accepted == 0 {
+        bail!("no row was accepted; see {}", rejects.path().display());
+    }
+    if progress.rejected > 0 && !args.allow_rejects {
+        bail!(
+            "{} of {} rows were rejected; see {}, or accept that with --allow-rejects",
+            grouped(progress.rejected),
+            grouped(progress.rows),
+            rejects.path().display()
+        );
+    }
+    Ok(())
 }
 
 /// Whether a file that was imported completely may be imported again without counting twice.
@@ -272,23 +345,40 @@ fn check_again(began: i64, now: i64) -> Result<()> {
     Ok(())
 }
 
+/// How reading a file ended.
+#[derive(Default)]
+struct ReadFile {
+    /// What was found out on the way.
+    notes: Vec<String>,
+    /// Why it can't be read further; the rows before that are sent.
+    broken: Option<anyhow::Error>,
+}
+
 /// Reads the file into batches until it ends or nobody takes them any more.
 fn read(
     mut rows: Rows,
     skip: u64,
     consumed: &Arc<AtomicU64>,
     batches: &mpsc::Sender<Batch<Part>>,
-) -> Result<()> {
+) -> ReadFile {
     let mut row_number = 0;
+    let mut broken = None;
     loop {
         let mut part = Part { rows: 0, sources: Vec::new(), rejected: Vec::new(), bytes: 0 };
         let (mut events, mut bytes, mut ended) = (Vec::new(), 0, false);
         // Rows that are no events count too, so that a file full of them is reported as it goes.
         while events.len() + part.rejected.len() < stream::MAX_BATCH_EVENTS && bytes < stream::MAX_BATCH_BYTES
         {
-            let Some(row) = rows.next()? else {
-                ended = true;
-                break;
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => {
+                    ended = true;
+                    break;
+                }
+                Err(error) => {
+                    (ended, broken) = (true, Some(error));
+                    break;
+                }
             };
             row_number += 1;
             if row_number <= skip {
@@ -306,18 +396,24 @@ fn read(
         part.rows = row_number;
         part.bytes = consumed.load(Ordering::Relaxed);
         if batches.blocking_send(Batch { events, tag: part }).is_err() || ended {
-            return Ok(());
+            return ReadFile { notes: rows.closing_notes(), broken };
         }
     }
 }
 
 /// Books a batch that is done with.
-fn take(batch: &Acknowledged<Part>, progress: &mut Progress, rejects: &mut Rejects) -> Result<()> {
+fn take(
+    batch: &Acknowledged<Part>,
+    progress: &mut Progress,
+    rejects: &mut Rejects,
+    reasons: &mut Reasons,
+) -> Result<()> {
     progress.rows = progress.rows.max(batch.tag.rows);
     progress.accepted += u64::from(batch.accepted);
     progress.rejected += batch.tag.rejected.len() as u64;
     for (line, reason, raw) in &batch.tag.rejected {
         rejects.add(*line, reason, raw)?;
+        reasons.add(*line, reason);
     }
     for exception in &batch.exceptions {
         match exception.outcome() {
@@ -326,7 +422,10 @@ fn take(batch: &Acknowledged<Part>, progress: &mut Progress, rejects: &mut Rejec
                 progress.rejected += 1;
                 let Some((line, raw)) = batch.tag.sources.get(exception.index as usize) else { continue };
                 let reason = exception.error.as_ref().map(rejects::reason).unwrap_or_default();
+                // Where the event was in its batch says nothing of the file.
+                let reason = reason.replace(&format!("events[{}].", exception.index), "");
                 rejects.add(*line, &reason, raw)?;
+                reasons.add(*line, &reason);
             }
         }
     }
@@ -338,6 +437,7 @@ fn report(
     already: u64,
     progress: &Progress,
     rejects: &Rejects,
+    reasons: &Reasons,
     sending: Duration,
     all: Duration,
 ) -> Result<()> {
@@ -350,6 +450,7 @@ fn report(
             "duplicates": progress.duplicates,
             "rejected": progress.rejected,
             "rejectsFile": rejects_file,
+            "reasons": reasons.json(),
             "counted": !args.no_wait,
             "consistencyToken": progress.consistency_token,
             "seconds": all.as_secs_f64(),
@@ -377,6 +478,9 @@ fn report(
             format!("{:.1} s, {} rows/s{counted}", all.as_secs_f64(), number(rate as u64)),
         ));
         output::facts(facts)?;
+        for line in reasons.lines() {
+            output::line(format!("  {line}"))?;
+        }
         if progress.accepted > 0 {
             output::line(render::paint(
                 render::FAINT,
@@ -384,9 +488,6 @@ fn report(
                  still counts once",
             ))?;
         }
-    }
-    if progress.rejected > 0 && progress.accepted == 0 {
-        bail!("no row was accepted; see {}", rejects.path().display());
     }
     Ok(())
 }

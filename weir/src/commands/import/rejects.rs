@@ -8,11 +8,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use prost::Message as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use weir_proto::rpc;
 
 use super::{
-    layout::{LINE_COLUMN, REASON_COLUMN},
+    json::entries,
+    layout::{self, LINE_COLUMN, REASON_COLUMN},
     rows::Raw,
 };
 
@@ -77,19 +78,7 @@ impl Rejects {
                 let line = line.to_string();
                 csv_line(cells.iter().chain(padding).chain([line.as_bytes(), reason.as_bytes()]))
             }
-            Raw::Line(text) => {
-                let row = match serde_json::from_slice(text) {
-                    Ok(Value::Object(mut row)) => {
-                        row.insert(LINE_COLUMN.to_owned(), json!(line));
-                        row.insert(REASON_COLUMN.to_owned(), json!(reason));
-                        Value::Object(row)
-                    }
-                    _ => {
-                        json!({LINE_COLUMN: line, REASON_COLUMN: reason, "weir_text": String::from_utf8_lossy(text)})
-                    }
-                };
-                format!("{row}\n").into_bytes()
-            }
+            Raw::Line(text) => marked(text, line, reason).into_bytes(),
         };
         out.write_all(&bytes).with_context(context)
     }
@@ -98,6 +87,21 @@ impl Rejects {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.as_mut().map_or(Ok(()), BufWriter::flush)
     }
+}
+
+/// A line with why it was rejected: its own keys and values stay as they are written, repeated keys and all.
+fn marked(text: &[u8], line: u64, reason: &str) -> String {
+    let own = entries(text);
+    let mut fields: Vec<String> = match own {
+        Some(entries) => {
+            let own = entries.into_iter().filter(|(key, _)| !layout::is_added(key));
+            own.map(|(key, value)| format!("{}:{value}", json!(key))).collect()
+        }
+        None => vec![format!("\"weir_text\":{}", json!(String::from_utf8_lossy(text)))],
+    };
+    fields.push(format!("{}:{line}", json!(LINE_COLUMN)));
+    fields.push(format!("{}:{}", json!(REASON_COLUMN), json!(reason)));
+    format!("{{{}}}\n", fields.join(","))
 }
 
 fn csv_line<'a>(cells: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
@@ -157,7 +161,7 @@ mod tests {
         let raw = [(1, Raw::Line(br#"{"a":1}"#.to_vec())), (2, Raw::Line(b"oops".to_vec()))];
         insta::assert_snapshot!(written(&raw, None, false, dir.path()), @r#"
         {"a":1,"weir_line":1,"weir_reason":"no, \"why\""}
-        {"weir_line":2,"weir_reason":"no, \"why\"","weir_text":"oops"}
+        {"weir_text":"oops","weir_line":2,"weir_reason":"no, \"why\""}
         "#);
     }
 

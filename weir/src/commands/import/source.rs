@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +13,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use super::parquet;
+use super::{
+    columnar::{self, Kind},
+    compressed::decompress,
+    dialect,
+    stored::Batches,
+};
 
 /// Bytes read at once, and seen when the format is told.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -29,21 +34,50 @@ pub(crate) enum Format {
     Ndjson,
     /// Apache Parquet
     Parquet,
+    /// Apache Arrow: an IPC stream or file (Feather)
+    Arrow,
+}
+
+/// How rows are told apart.
+pub(crate) enum Content {
+    /// Values between separators, the first row being the header.
+    Separated,
+    /// Lines of JSON, with their columns if the file tells them.
+    Lines(Option<Vec<String>>),
+    /// Batches with the columns of Weir's store.
+    Stored(Batches),
 }
 
 /// An open file.
 pub(crate) struct Source {
-    /// The bytes without compression and byte order mark.
+    /// The bytes without compression and byte order mark; nothing of [`Content::Stored`].
     pub(crate) reader: Box<dyn BufRead + Send>,
-    pub(crate) format: Format,
-    /// The columns of a file that tells them; of CSV they are its first row.
-    pub(crate) columns: Option<Vec<String>>,
+    pub(crate) content: Content,
     /// Between the values of a row; CSV and TSV.
     pub(crate) delimiter: u8,
+    /// Whether blanks behind separators are no part of the values.
+    pub(crate) has_blanks: bool,
     /// Bytes of the file read so far, compressed if it is.
     pub(crate) consumed: Arc<AtomicU64>,
     /// Size of the file; unknown for standard input.
     pub(crate) bytes: Option<u64>,
+    /// The file, if it can be read from its beginning again, and the format that was named.
+    path: Option<PathBuf>,
+    named: Option<Format>,
+}
+
+impl Source {
+    /// Opens the file a second time; `None` for what can be read once only.
+    pub(crate) fn again(&self) -> Option<impl FnOnce() -> Result<Self> + use<>> {
+        let (path, named) = (self.path.clone()?, self.named);
+        Some(move || open(&path, named))
+    }
+
+    /// As what can be read once only.
+    #[cfg(test)]
+    pub(crate) fn once(&mut self) {
+        self.path = None;
+    }
 }
 
 struct Counting<R> {
@@ -62,49 +96,59 @@ impl<R: Read> Read for Counting<R> {
 /// Opens a file, or standard input as `-`.
 pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Source> {
     let consumed = Arc::new(AtomicU64::new(0));
-    let (raw, bytes): (Box<dyn Read + Send>, Option<u64>) = if path.as_os_str() == "-" {
-        (Box::new(io::stdin()), None)
+    let (raw, bytes, file): (Box<dyn Read + Send>, _, _) = if path.as_os_str() == "-" {
+        (Box::new(io::stdin()), None, None)
     } else {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
             bail!("{} is a folder: name one file", path.display());
         }
-        (Box::new(file), Some(metadata.len()).filter(|&len| len > 0))
+        let is_file = metadata.is_file().then(|| path.to_owned());
+        (Box::new(file), Some(metadata.len()).filter(|&len| len > 0), is_file)
     };
-    let is_file = bytes.is_some();
     let counting = Counting { inner: raw, consumed: consumed.clone() };
-    let reader = decompress(BufReader::with_capacity(BUFFER_BYTES, counting))
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let unreadable = || format!("cannot read {}", path.display());
+    let reader = decompress(BufReader::with_capacity(BUFFER_BYTES, counting)).with_context(unreadable)?;
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, reader);
-    let start = reader.fill_buf().with_context(|| format!("cannot read {}", path.display()))?;
+    let start = reader.fill_buf().with_context(unreadable)?;
     if start.starts_with(b"\xEF\xBB\xBF") {
         reader.consume(3);
     }
-    let start = reader.fill_buf()?;
-    if start.starts_with(parquet::MAGIC) || format == Some(Format::Parquet) {
-        if !is_file {
-            bail!("Parquet is read from its end: name the file, which standard input can't stand for");
-        }
-        consumed.store(0, Ordering::Relaxed);
-        let (lines, columns) = parquet::open(path, consumed.clone())?;
-        let reader = Box::new(BufReader::with_capacity(BUFFER_BYTES, lines));
-        let format = Format::Parquet;
-        return Ok(Source { reader, format, columns: Some(columns), delimiter: b',', consumed, bytes });
+    let start = reader.fill_buf().with_context(unreadable)?;
+    let mut source = Source {
+        reader: Box::new(io::empty()),
+        content: Content::Separated,
+        delimiter: b',',
+        has_blanks: false,
+        consumed: consumed.clone(),
+        bytes,
+        path: file,
+        named: format,
+    };
+    if let Some(kind) = columnar::kind(start, format) {
+        let (schema, batches) = match (kind, &source.path) {
+            (Kind::Parquet | Kind::ArrowFile, None) => {
+                bail!("{kind} is read from its end: name the file, which standard input can't stand for")
+            }
+            (Kind::Parquet, Some(path)) => {
+                consumed.store(0, Ordering::Relaxed);
+                columnar::parquet(path, consumed)?
+            }
+            (Kind::ArrowFile, Some(path)) => columnar::arrow_file(path)?,
+            (Kind::ArrowStream, _) => columnar::arrow_stream(Box::new(reader))?,
+        };
+        (source.reader, source.content) = columnar::rows(&schema, batches);
+        return Ok(source);
     }
     let (format, delimiter) = recognise(start, format).with_context(|| path.display().to_string())?;
-    Ok(Source { reader: Box::new(reader), format, columns: None, delimiter, consumed, bytes })
-}
-
-fn decompress(mut reader: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    let start = reader.fill_buf()?;
-    Ok(if start.starts_with(&[0x1F, 0x8B]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(reader))
-    } else if start.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
-        Box::new(zstd::stream::read::Decoder::with_buffer(reader)?)
-    } else {
-        Box::new(reader)
-    })
+    source.delimiter = delimiter;
+    match format {
+        Format::Csv | Format::Tsv => source.has_blanks = dialect::has_blanks(start, delimiter),
+        Format::Ndjson | Format::Parquet | Format::Arrow => source.content = Content::Lines(None),
+    }
+    source.reader = Box::new(reader);
+    Ok(source)
 }
 
 /// The format and delimiter, told from the first bytes unless it was named.
@@ -134,8 +178,8 @@ fn recognise(start: &[u8], named: Option<Format>) -> Result<(Format, u8)> {
     };
     let delimiter = match format {
         Format::Tsv => b'\t',
-        Format::Csv | Format::Ndjson | Format::Parquet if count(b';') > count(b',') => b';',
-        Format::Csv | Format::Ndjson | Format::Parquet => b',',
+        Format::Csv if count(b';') > count(b',') => b';',
+        Format::Csv | Format::Ndjson | Format::Parquet | Format::Arrow => b',',
     };
     Ok((format, delimiter))
 }
@@ -166,7 +210,7 @@ mod tests {
             source.reader.read_to_string(&mut read).unwrap();
             assert_eq!(read, "user_id,event\nu,a\n");
             assert_eq!(source.consumed.load(Ordering::Relaxed), bytes.len() as u64);
-            assert_eq!(source.format, Format::Csv);
+            assert!(matches!(source.content, Content::Separated));
         }
     }
 
