@@ -26,6 +26,12 @@ test: ## Run every test; the last line has their number
 	@scripts/setup build kafka python grpcurl
 	@scripts/test $(ARGS)
 
+.PHONY: verify-roundtrip
+verify-roundtrip: ## Export and import 200 random projects in every format and compare all answers
+	@scripts/setup build
+	cargo build --release --bin weir
+	WEIR_ROUNDTRIP_PROJECTS=$(or $(PROJECTS),200) cargo test --release --package weir-tests --test system -- --nocapture round_trip
+
 .PHONY: setup
 setup: ## Install what building, testing and linting need and is missing
 	@scripts/setup build kafka python grpcurl lint

@@ -4,6 +4,7 @@ mod answers;
 mod bad_input;
 mod bad_questions;
 mod bounds;
+mod imports;
 mod kill;
 mod log_conformance;
 mod streams;
