@@ -55,7 +55,8 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough: `weir query … | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("{} {error:#}", render::paint(render::BAD, "error:"));
+            let said = render::printable(&format!("{error:#}"));
+            anstream::eprintln!("{} {said}", render::paint(render::BAD, "error:"));
             ExitCode::from(if error.is::<usage::Usage>() { 2 } else { 1 })
         }
     }

@@ -24,8 +24,7 @@ pub(crate) const ACCENT: Style = AnsiColor::Cyan.on_default();
 
 /// The text in the style; nothing for nothing. Control characters in it are made visible, but for line breaks.
 pub(crate) fn paint(style: Style, text: impl std::fmt::Display) -> String {
-    let text = text.to_string();
-    let text = text.split('\n').map(visible).collect::<Vec<_>>().join("\n");
+    let text = printable(&text.to_string());
     if text.is_empty() { text } else { format!("{style}{text}{style:#}") }
 }
 
@@ -61,6 +60,11 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     }
     out.push_str(rest);
     out.into()
+}
+
+/// Lines with their control characters visible.
+pub(crate) fn printable(text: &str) -> String {
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
 /// Bytes of the style that a text begins with: `ESC [ … m`.
