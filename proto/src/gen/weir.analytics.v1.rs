@@ -800,12 +800,9 @@ pub mod export_events_request {
     pub enum Format {
         /// Not given; the same as `NDJSON`.
         Unspecified = 0,
-        /// One event a line in ProtoJSON, as `weir import` and `POST /v1/events:upload` take it: `application/x-ndjson`. Where the
-        /// client's clock was corrected, `clockOffset` has by how much.
+        /// One event a line in ProtoJSON, as `weir import` and `POST /v1/events:upload` take it: `application/x-ndjson`.
         Ndjson = 1,
-        /// Comma-separated values with a header line, one column for each property: `text/csv`. With all fields the last columns are
-        /// `sequence`, `client_time` (where the client's clock was corrected) and `properties` (all of them as JSON, with their
-        /// types), from which `weir import` restores the events.
+        /// Comma-separated values with a header line, one column for each property: `text/csv`.
         Csv = 2,
         /// An Apache Parquet file with the columns of the store's open schema: `application/vnd.apache.parquet`.
         Parquet = 3,

@@ -120,7 +120,8 @@ pub(super) fn event(
         }
     }
     for (key, value) in row {
-        if used.contains(&key) || layout.is_skipped(&key) {
+        let is_null = value.as_str().is_some_and(|text| layout.is_null(text));
+        if is_null || used.contains(&key) || layout.is_skipped(&key) {
             continue;
         }
         match layout.by_name(&key) {
@@ -167,6 +168,7 @@ fn fill(
 ) -> Result<(), String> {
     match (target, value) {
         (_, Value::Null) => Ok(()),
+        (_, Value::String(text)) if layout.is_null(text) => Ok(()),
         // JSON says itself what is a number.
         (Target::Property(key), value) => {
             columns::set_property(event, key, proto_value(value.clone()));
@@ -176,7 +178,6 @@ fn fill(
             columns::add_properties(event, properties(fields.clone()));
             Ok(())
         }
-        (_, Value::String(text)) if layout.is_null(text) => Ok(()),
         (_, Value::String(text)) => columns::fill(event, target, text, reading),
         (_, Value::Number(number)) => columns::fill(event, target, &json::number_text(number), reading),
         (_, Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {

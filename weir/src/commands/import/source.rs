@@ -111,11 +111,12 @@ pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Source> {
     let unreadable = || format!("cannot read {}", path.display());
     let reader = decompress(BufReader::with_capacity(BUFFER_BYTES, counting)).with_context(unreadable)?;
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, reader);
-    let start = reader.fill_buf().with_context(unreadable)?;
-    if start.starts_with(b"\xEF\xBB\xBF") {
-        reader.consume(3);
+    let (start, damage) = beginning(&mut reader, file.is_some());
+    if let (true, Some(damage)) = (start.is_empty(), &damage) {
+        bail!("{}: {damage}", unreadable());
     }
-    let start = reader.fill_buf().with_context(unreadable)?;
+    let reader = io::Cursor::new(start.clone()).chain(BufReader::new(Fails(damage))).chain(reader);
+    let start = start.as_slice();
     let mut source = Source {
         reader: Box::new(io::empty()),
         content: Content::Separated,
@@ -149,6 +150,36 @@ pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Source> {
     }
     source.reader = Box::new(reader);
     Ok(source)
+}
+
+/// The first bytes, without a byte order mark: of a file as many as the format is told from, of what may come slowly at least
+/// its first line. With the error that ended them, which is due behind them.
+fn beginning(reader: &mut impl Read, is_file: bool) -> (Vec<u8>, Option<io::Error>) {
+    let (mut start, mut piece) = (Vec::new(), vec![0; BUFFER_BYTES]);
+    let mut error = None;
+    while start.len() < BUFFER_BYTES && (is_file || !start.contains(&b'\n')) {
+        match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => start.extend_from_slice(&piece[..read]),
+            Err(damage) => {
+                error = Some(damage);
+                break;
+            }
+        }
+    }
+    if start.starts_with(b"\xEF\xBB\xBF") {
+        start.drain(..3);
+    }
+    (start, error)
+}
+
+/// Nothing but an error, once.
+struct Fails(Option<io::Error>);
+
+impl Read for Fails {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
 }
 
 /// The format and delimiter, told from the first bytes unless it was named.
