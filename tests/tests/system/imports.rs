@@ -134,7 +134,8 @@ fn values_are_right_however_a_file_writes_them() -> Result<()> {
     same(rows(&system, &["events"])?.len(), 0, "events after a dry run")?;
     import(&system, "spellings.csv", &[])?.succeeds()?;
     let price = breakdown(&system, "c01_buy", "event_name", &["sum:price", "avg:price"])?;
-    same(price, vec!["c01_buy,27.74,6.935".to_owned()], "prices")?;
+    let price: Vec<f64> = price[0].split(',').skip(1).map(str::parse).collect::<Result<_, _>>()?;
+    ensure!((price[0] - 27.74).abs() < 1e-9 && (price[1] - 6.935).abs() < 1e-9, "prices: {price:?}");
     let trial = breakdown(&system, "c01_buy", "trial", &["count"])?;
     same(trial, vec!["false,1".to_owned(), "true,3".to_owned()], "trials")?;
     let zip = each(&exported(&system, "c01_buy")?, "/properties/zip");
@@ -270,7 +271,12 @@ fn times_are_right_or_refused_with_a_pattern() -> Result<()> {
     same(found, utc.map(str::to_owned).to_vec(), "times with UTC behind them")?;
 
     let wide = import(&system, "int96.parquet", &[])?;
-    wide.fails()?.says(&["2 rows", "ahead of the server's clock", "--allow-rejects"])?;
+    wide.fails()?.says(&[
+        "2 of 4 rows",
+        "ahead of the server's clock",
+        "outside the years",
+        "--allow-rejects",
+    ])?;
     let accepted = exported(&system, "c07_int96")?;
     same(each(&accepted, "/userId"), vec!["u4".to_owned(), "u1".to_owned()], "users")?;
     same(

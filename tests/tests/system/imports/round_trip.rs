@@ -117,7 +117,15 @@ impl Project {
             (0..count).map(|_| random.random_range(86_400_000_000..27 * 86_400_000_000_i64)).collect();
         times.sort_unstable();
         times.dedup();
-        let events = times.into_iter().map(|since| event(first + since, &users, random)).collect();
+        let events: Vec<Value> =
+            times.into_iter().map(|since| event(first + since, &users, random)).collect();
+        let has_events = |user: &String| {
+            let is = |event: &Value| {
+                event.get("userId").or(event.get("anonymousId")).and_then(Value::as_str) == Some(user)
+            };
+            events.iter().any(is)
+        };
+        let users = users.into_iter().filter(has_events).collect();
         Self { number, month: (month(number), month(number + 1)), users, events }
     }
 
