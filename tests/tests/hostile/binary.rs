@@ -1,6 +1,9 @@
 //! `weir up` under attack, with other clients beside it.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, stream};
@@ -73,7 +76,11 @@ async fn requests_leave_the_process_alone_and_other_clients_undisturbed() -> Res
             memory.peak().with_context(|| format!("the process died in cases {numbers:?} of seed {seed}"))?;
         let above = peak.saturating_sub(idle);
         if above >= BUDGET {
-            found.push(format!("cases {numbers:?} of seed {seed} took {} MB above idle", above >> 20));
+            let culprit = dearest(&sender, &memory, seed, numbers.clone()).await?;
+            found.push(format!(
+                "cases {numbers:?} of seed {seed} took {} MB above idle; {culprit}",
+                above >> 20
+            ));
         }
         worst = worst.max(above);
         if first / BATCH % REST_EVERY == 0 {
@@ -108,6 +115,22 @@ async fn requests_leave_the_process_alone_and_other_clients_undisturbed() -> Res
     let status = tokio::task::spawn_blocking(|| process.terminate()).await??;
     ensure!(status.success(), "it ended with {status}");
     Ok(())
+}
+
+/// Which of some cases takes most memory by itself.
+async fn dearest(sender: &Sender, memory: &Memory, seed: u64, numbers: Range<u64>) -> Result<String> {
+    let mut dearest = (0, String::new());
+    for number in numbers {
+        memory.reset();
+        let before = memory.resident().unwrap_or(0);
+        attack(sender, seed, number).await?;
+        let took = memory.peak().unwrap_or(u64::MAX).saturating_sub(before);
+        if took >= dearest.0 {
+            let case = Case::new(seed, number, Scope::Everything);
+            dearest = (took, format!("by itself case {number}, {}, takes {} MB", case.family, took >> 20));
+        }
+    }
+    Ok(dearest.1)
 }
 
 /// Sends a case. What is late is sent once more by itself: this machine is shared.
