@@ -296,7 +296,7 @@ fn kafka(config: &Config) -> KafkaConfig {
         queue_bytes: config.producer.max_in_flight_bytes as u64,
         instance_id: config.consumer.group_instance_id.clone(),
         replication: Some(config.topics.replication_factor),
-        extra: settings.extra.clone(),
+        extra: settings.extra.expose().clone(),
         ..KafkaConfig::new(settings.brokers.clone())
     }
 }

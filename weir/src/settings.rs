@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use weir_runtime::{Config, config::Sources};
+use weir_runtime::{
+    Config,
+    config::{Secrets, Sources},
+};
 
 /// File, overrides and their shorthands.
 #[derive(Args, Clone, Debug, Default)]
@@ -58,7 +61,7 @@ impl Settings {
     ///
     /// # Errors
     /// As of [`Settings::load`].
-    pub(crate) fn effective_toml(&self) -> Result<String> {
+    pub(crate) fn effective_toml(&self, secrets: Secrets) -> Result<String> {
         let config = self.load()?;
         let mut overrides = self.overrides();
         if self.port_offset > 0 {
@@ -79,7 +82,7 @@ impl Settings {
                 .map(|(key, value)| (key.to_owned(), value)),
             );
         }
-        Ok(Config::effective_toml(Sources::from_process(self.config.clone(), overrides))?)
+        Ok(Config::effective_toml(Sources::from_process(self.config.clone(), overrides), secrets)?)
     }
 
     /// The configuration that they make with the environment.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use weir_runtime::{
     Config,
-    config::{DEFAULT_TOML, Sources, memory_table},
+    config::{DEFAULT_TOML, Secrets, Sources, memory_table},
 };
 
 use crate::{output, settings::Settings};
@@ -23,6 +23,9 @@ pub(crate) struct ConfigCommand {
     /// Print what is in force after the file, the environment and --set, instead of the defaults
     #[arg(long)]
     effective: bool,
+    /// With --effective: print passwords and keys instead of (hidden)
+    #[arg(long, requires = "effective")]
+    show_secrets: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -43,7 +46,8 @@ pub(crate) fn run(args: &ConfigCommand) -> Result<()> {
         Config::load(Sources::from_process(Some(file.clone()), Vec::new()))?;
         output::line(format_args!("{} is valid", file.display()))?;
     } else if args.effective {
-        output::text(args.settings.effective_toml()?)?;
+        let secrets = if args.show_secrets { Secrets::Shown } else { Secrets::Hidden };
+        output::text(args.settings.effective_toml(secrets)?)?;
         output::text(memory_table(&args.settings.load()?))?;
     } else {
         output::text(DEFAULT_TOML)?;

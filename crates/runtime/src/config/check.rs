@@ -170,6 +170,16 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
         })?;
     }
 
+    for host in &server.allowed_hosts {
+        let is_name = host.parse::<http::uri::Authority>().is_ok_and(|authority| authority.host() == host);
+        rule(host == "*" || is_name, &|| {
+            format!(
+                "`server.allowed_hosts` has \"{host}\": expected a name such as \"weir.example.com\", without scheme and \
+                 port, or \"*\""
+            )
+        })?;
+    }
+
     let mut names = BTreeSet::new();
     for definition in &rollups.definitions {
         let name = &definition.name;

@@ -38,12 +38,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{} is not valid TOML: {source}", path.display())]
+    #[error("{} is not valid TOML: {reason}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Line, column and what was expected there.
-        source: Box<toml::de::Error>,
+        reason: String,
     },
     /// There is no such key.
     #[error("unknown key `{key}` in {origin}{}", hint(nearest.as_deref()))]

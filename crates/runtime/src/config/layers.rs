@@ -8,16 +8,51 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, DEFAULT_TOML, Error, Origin, Sources};
+use super::{Config, DEFAULT_TOML, Error, Origin, Secrets, Sources};
 
 const ENV_PREFIX: &str = "WEIR__";
 /// The one table whose keys are not ours.
 const OPEN_TABLE: &str = "log.kafka.extra";
-/// Values of keys that end so are not repeated in errors.
-const SECRET_SUFFIXES: [&str; 2] = ["password", "secret_access_key"];
+/// Keys that contain one of these hold secrets, which neither errors nor listings repeat. `key.pem` is a private key, and
+/// `sasl.jaas.config` and `sasl.oauthbearer.config` are texts with passwords in them.
+const SECRET_WORDS: [&str; 9] =
+    ["password", "passphrase", "secret", "token", "key.pem", "key_pem", "jaas", "oauthbearer", "credential"];
+/// Of the keys that do: those that name something public.
+const PUBLIC_SUFFIXES: [&str; 3] = ["_file", ".file", "oauthbearer.method"];
+const HIDDEN: &str = "(hidden)";
 
-fn is_secret(key: &str) -> bool {
-    SECRET_SUFFIXES.iter().any(|suffix| key.ends_with(suffix))
+pub(super) fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| key.contains(word))
+        && !PUBLIC_SUFFIXES.iter().any(|suffix| key.ends_with(suffix))
+}
+
+/// The value without the password of a URL (`https://user:password@host`).
+fn without_password(value: Value) -> Value {
+    let Value::String(text) = &value else { return value };
+    let Some((scheme, rest)) = text.split_once("://") else { return value };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) => Value::String(format!("{scheme}://{HIDDEN}{}", &rest[user.len()..])),
+        None => value,
+    }
+}
+
+/// A value as it may be printed.
+fn shown(key: &str, value: &Value) -> Value {
+    match value.as_str() {
+        Some("") => value.clone(),
+        _ if is_secret(key) => Value::String(HIDDEN.to_owned()),
+        _ => without_password(value.clone()),
+    }
+}
+
+/// What is wrong and where, without the line itself, which may hold a secret.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 /// The merged values and their origins.
@@ -41,7 +76,7 @@ impl Layers {
                 .map_err(|source| Error::Unreadable { path: path.clone(), source })?;
             let table: Table = text
                 .parse()
-                .map_err(|source| Error::Syntax { path: path.clone(), source: Box::new(source) })?;
+                .map_err(|error| Error::Syntax { path: path.clone(), reason: place(&text, &error) })?;
             let mut entries = Vec::new();
             flatten("", table, &mut |key, value| entries.push((key, value)));
             for (key, value) in entries {
@@ -60,12 +95,12 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Every key with its value; those of secrets hidden.
-    pub(super) fn to_toml(&self) -> String {
+    /// Every key with its value.
+    pub(super) fn to_toml(&self, secrets: Secrets) -> String {
         let mut tree = Self { leaves: self.leaves.clone(), origins: BTreeMap::new() };
-        for (key, value) in &mut tree.leaves {
-            if is_secret(key) && value.as_str().is_some_and(|secret| !secret.is_empty()) {
-                *value = Value::String("(hidden)".to_owned());
+        if secrets == Secrets::Hidden {
+            for (key, value) in &mut tree.leaves {
+                *value = shown(key, value);
             }
         }
         toml::to_string(&tree.tree()).expect("tables of plain values can be written")
@@ -135,8 +170,7 @@ impl Layers {
 
     fn invalid(&self, key: &str, reason: String) -> Error {
         let value = match self.leaves.get(key) {
-            Some(_) if is_secret(key) => "(hidden)".to_owned(),
-            Some(value) => value.to_string(),
+            Some(value) => shown(key, value).to_string(),
             None => "(missing)".to_owned(),
         };
         let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);

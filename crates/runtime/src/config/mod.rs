@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub use bounds::{Bound, memory_table};
 pub use error::{Error, Origin};
-pub use humane::Secret;
+pub use humane::{Properties, Secret};
 pub use sections::*;
 
 /// The commented defaults, as `weir config` prints them.
@@ -47,6 +47,15 @@ impl Sources {
     }
 }
 
+/// Whether passwords and keys are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// `(hidden)` instead.
+    Hidden,
+    /// As they are.
+    Shown,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self::load(Sources::default()).expect("default.toml is complete and valid: held by a test")
@@ -63,17 +72,34 @@ impl Config {
         let mut config: Self = layers::Layers::new(&sources)?.parse()?;
         config.log.kafka.read_password_file()?;
         check::check(&config)?;
+        config.allow_own_hosts();
         Ok(config)
     }
 
-    /// What [`Config::load`] makes of the sources, as TOML: every key with the value in force. Secrets are hidden.
+    /// What [`Config::load`] makes of the sources, as TOML: every key with the value in force.
     ///
     /// # Errors
     /// As of [`Config::load`].
-    pub fn effective_toml(sources: Sources) -> Result<String, Error> {
-        let text = layers::Layers::new(&sources)?.to_toml();
+    pub fn effective_toml(sources: Sources, secrets: Secrets) -> Result<String, Error> {
+        let text = layers::Layers::new(&sources)?.to_toml(secrets);
         Self::load(sources)?;
         Ok(text)
+    }
+
+    /// Services of one configuration call each other by the names in its URLs.
+    fn allow_own_hosts(&mut self) {
+        let Gateway { producer_url, consumer_url, analytics_url, .. } = &self.gateway;
+        let urls =
+            [producer_url, consumer_url, analytics_url].into_iter().chain(&self.consumer.advertised_url);
+        for url in urls {
+            let host = url.parse::<http::Uri>().ok().and_then(|url| Some(url.host()?.to_owned()));
+            // Addresses are known without.
+            if let Some(host) = host.filter(|host| host.parse::<std::net::IpAddr>().is_err())
+                && !self.server.allowed_hosts.contains(&host)
+            {
+                self.server.allowed_hosts.push(host);
+            }
+        }
     }
 
     /// Adds `offset` to every port that is still the default one, and to the upstream URLs that name such a port, so

@@ -1,11 +1,11 @@
 //! The sections, field by field as in `default.toml`, where each key is explained.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
 use super::{
-    Error, Origin, Secret,
+    Error, Origin, Properties, Secret,
     humane::{duration, limit, optional, retention},
 };
 
@@ -181,7 +181,7 @@ pub struct KafkaLog {
     /// How long a record waits for company, milliseconds.
     pub linger_ms: u32,
     /// Any other librdkafka property.
-    pub extra: BTreeMap<String, String>,
+    pub extra: Properties,
 }
 
 impl KafkaLog {
@@ -485,6 +485,8 @@ pub struct Server {
     pub insecure: bool,
     /// Connections of one port.
     pub max_connections: usize,
+    /// Host names that requests may be sent to.
+    pub allowed_hosts: Vec<String>,
     /// Requests and streams in progress on a service.
     pub max_concurrent_requests: usize,
     /// Streams of one HTTP/2 connection.

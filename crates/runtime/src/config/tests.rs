@@ -119,10 +119,10 @@ fn lists_come_with_commas_or_as_toml() {
 fn librdkafka_properties_pass_with_their_dots() {
     let config =
         load_file("[log.kafka.extra]\n'socket.timeout.ms' = 1000\nlog.connection.close = false").unwrap();
-    assert_eq!(config.log.kafka.extra["socket.timeout.ms"], "1000");
-    assert_eq!(config.log.kafka.extra["log.connection.close"], "false");
+    assert_eq!(config.log.kafka.extra.expose()["socket.timeout.ms"], "1000");
+    assert_eq!(config.log.kafka.extra.expose()["log.connection.close"], "false");
     let config = load_env("WEIR__LOG__KAFKA__EXTRA__FETCH__WAIT__MAX__MS", "5").unwrap();
-    assert_eq!(config.log.kafka.extra["fetch.wait.max.ms"], "5");
+    assert_eq!(config.log.kafka.extra.expose()["fetch.wait.max.ms"], "5");
 }
 
 #[test]
@@ -141,6 +141,54 @@ fn passwords_are_read_from_files_and_never_printed() {
 
     let error = load_file("[log.kafka]\nsasl_password = 12345").unwrap_err().to_string();
     assert!(!error.contains("12345"), "{error}");
+}
+
+#[test]
+fn no_listing_error_or_debug_output_holds_a_secret() {
+    let secrets = [
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+        "sasl.jaas.config",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+        "SSL.Key.Password",
+    ];
+    let extra: String = secrets.iter().map(|key| format!("'{key}' = 'hush'\n")).collect();
+    let text = format!(
+        "[log.kafka]\nsasl_password = 'hush'\n[log.kafka.extra]\n{extra}'ssl.key.location' = 'seen'\n\
+         [store.s3]\nsecret_access_key = 'hush'\nendpoint = 'https://user:hush@s3.example/x@y'"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weir.toml");
+    std::fs::write(&path, &text).unwrap();
+    let sources = Sources { file: Some(path), ..Sources::default() };
+
+    let listed = Config::effective_toml(sources.clone(), Secrets::Hidden).unwrap();
+    assert!(!listed.contains("hush"), "{listed}");
+    assert!(listed.contains("seen") && listed.contains("https://(hidden)@s3.example/x@y"), "{listed}");
+    for key in secrets {
+        assert!(listed.contains(&format!("\"{key}\" = \"(hidden)\"")), "{key}: {listed}");
+    }
+    let shown = Config::effective_toml(sources.clone(), Secrets::Shown).unwrap();
+    assert_eq!(shown.matches("hush").count(), secrets.len() + 3, "{shown}");
+    let config = Config::load(sources).unwrap();
+    assert!(!format!("{config:?}").contains("'hush'"), "{config:?}");
+    assert_eq!(config.log.kafka.extra.expose()["ssl.key.pem"], "hush");
+
+    for wrong in ["[log.kafka]\nsasl_password = hush'", "[log.kafka.extra]\n'ssl.key.pem' = ['hush']"] {
+        let error = load_file(wrong).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
+    }
+}
+
+#[test]
+fn services_answer_to_the_names_that_they_call_each_other_by() {
+    let config = load(&[("gateway.producer_url", "http://producer:50051")]).unwrap();
+    assert_eq!(config.server.allowed_hosts, ["producer"]);
+    assert!(Config::default().server.allowed_hosts.is_empty());
 }
 
 #[test]
@@ -164,6 +212,8 @@ fn values_that_contradict_each_other_do_not_start() {
         ),
         (vec![("gateway.producer_url", "127.0.0.1:50051")], "expected a URL"),
         (vec![("server.cors_origins", "https://a.example/page")], "without a path"),
+        (vec![("server.allowed_hosts", "http://weir.example")], "without scheme"),
+        (vec![("server.allowed_hosts", "weir.example:80")], "without scheme"),
         (vec![("analytics.max_watches", "0")], "`analytics.max_watches` = 0"),
     ] {
         let error = load(&overrides).unwrap_err().to_string();
