@@ -12,7 +12,9 @@
 //! | [`world`] | made-up traffic; pure and seeded |
 //! | [`settings`], [`launch`], [`probe`] | the services: their configuration, their start, whether they are ready |
 //! | [`usage`] | errors in the call |
+//! | [`allocator`] | the allocator, and memory going back to the system |
 
+mod allocator;
 mod ask;
 mod cli;
 mod client;
@@ -33,10 +35,6 @@ mod world;
 use std::{io, process::ExitCode};
 
 use clap::Parser as _;
-
-/// Batches are many allocations of a few sizes, freed by other threads than made them: what mimalloc is made for.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

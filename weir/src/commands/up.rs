@@ -7,6 +7,7 @@ use clap::Args;
 use weir_runtime::{Config, Shutdown, config::LogKind, telemetry};
 
 use crate::{
+    allocator,
     launch::{self, Address, Running, Service},
     output,
     render::{FAINT, STRONG, paint},
@@ -82,6 +83,7 @@ pub(crate) async fn alone(service: Service, args: &Alone) -> Result<()> {
 
 async fn start(config: Config, services: &[Service]) -> Result<Running> {
     telemetry::init(&config.telemetry)?;
+    tokio::spawn(allocator::give_back());
     launch::start(config, services, Shutdown::on_signal()?).await
 }
 
