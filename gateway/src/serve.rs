@@ -50,7 +50,7 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
         .limits(config.server.clone())
         .budget(context.budget.clone())
         .health(health)
-        .grpc(routes, &[weir_proto::DESCRIPTORS])?
+        .grpc(routes, &[producer, consumer, analytics], &[weir_proto::DESCRIPTORS])?
         .http(http)
         .serve(listeners, context.shutdown)
         .await?;

@@ -30,6 +30,8 @@ pub enum Reason {
     CredentialInvalid,
     /// The credential lacks the scope.
     ScopeMissing,
+    /// The server does not answer to the name that the request was sent to.
+    HostUnknown,
     /// No RPC or resource has this name.
     RouteNotFound,
     /// The thing asked for does not exist.
@@ -70,9 +72,11 @@ impl Reason {
     /// The gRPC code.
     pub fn code(self) -> Code {
         match self {
-            Self::FieldInvalid | Self::BodyMalformed | Self::BodyTooLarge | Self::MediaTypeUnsupported => {
-                Code::InvalidArgument
-            }
+            Self::FieldInvalid
+            | Self::BodyMalformed
+            | Self::BodyTooLarge
+            | Self::MediaTypeUnsupported
+            | Self::HostUnknown => Code::InvalidArgument,
             Self::CredentialInvalid => Code::Unauthenticated,
             Self::ScopeMissing => Code::PermissionDenied,
             Self::RouteNotFound | Self::ResourceNotFound => Code::NotFound,
@@ -102,6 +106,7 @@ impl Reason {
             Self::MediaTypeUnsupported => "MEDIA_TYPE_UNSUPPORTED",
             Self::CredentialInvalid => "CREDENTIAL_INVALID",
             Self::ScopeMissing => "SCOPE_MISSING",
+            Self::HostUnknown => "HOST_UNKNOWN",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
             Self::ResourceExists => "RESOURCE_EXISTS",
@@ -139,6 +144,7 @@ impl Reason {
             | Self::MediaTypeUnsupported
             | Self::CredentialInvalid
             | Self::ScopeMissing
+            | Self::HostUnknown
             | Self::RouteNotFound
             | Self::ResourceNotFound
             | Self::ResourceExists

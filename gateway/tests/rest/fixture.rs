@@ -378,7 +378,7 @@ impl Fixture {
             (format!("http://{}", listeners.http_address()), listeners.grpc_address().unwrap());
         let shutdown = Shutdown::new();
         let server = Server::new("test", Metrics::new())
-            .grpc(routes, &[descriptors])
+            .grpc(routes, &[], &[descriptors])
             .unwrap()
             .http(http)
             .limits(limits);

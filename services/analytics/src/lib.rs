@@ -177,7 +177,7 @@ pub async fn serve(
         &config.server,
     )?;
     let served = Server::new(SERVICE, metrics)
-        .grpc(routes, &[weir_proto::DESCRIPTORS])?
+        .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .http(rest)
         .health(health)
         .limits(config.server.clone())

@@ -40,7 +40,7 @@ use tonic::{codec::CompressionEncoding, service::Routes};
 use weir_log::EventLog;
 use weir_proto::{
     processing::v1::processing_service_server::{ProcessingServiceServer, SERVICE_NAME},
-    store::v1::hot_service_server::HotServiceServer,
+    store::v1::hot_service_server::{HotServiceServer, SERVICE_NAME as HOT_SERVICE_NAME},
 };
 use weir_runtime::{Context, Health, Listeners, Server, metrics};
 use weir_store::Store;
@@ -118,7 +118,7 @@ pub async fn serve(
         .limits(config.server.clone())
         .budget(budget)
         .health(health)
-        .grpc(routes, &[weir_proto::DESCRIPTORS])?
+        .grpc(routes, &[SERVICE_NAME, HOT_SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .http(http);
 
     tokio::try_join!(

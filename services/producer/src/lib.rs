@@ -81,7 +81,7 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         limits,
     )?;
     Server::new(SERVICE, context.metrics.clone())
-        .grpc(routes, &[weir_proto::DESCRIPTORS])?
+        .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .http(rest)
         .health(health)
         .limits(limits.clone())

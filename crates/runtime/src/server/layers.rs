@@ -15,6 +15,7 @@ use axum::{Router, body::Body, extract::Request, middleware::Next, response::Res
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 use tokio::time::Instant;
+use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, util::option_layer};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
@@ -22,6 +23,7 @@ use tracing::Instrument as _;
 use super::{
     body::{Outcome, Watched},
     call::{Calls, Deadline, Protocol, blame_undecodable_request, content_type, is_operational, timeout_of},
+    host::{Hosts, Refusal},
     messages::{Expected, Messages},
     receive::{Lasting, Received, RequestMemory},
 };
@@ -42,7 +44,12 @@ pub(super) fn chain(
     ServiceBuilder::new()
         // Before anything that refuses: a page can only read a refusal that has these headers. Answers preflights itself.
         .layer(option_layer(cors(&limits.cors_origins)))
-        .service(Chain(Arc::new(Links { grpc, http, calls: calls.clone() })))
+        .service(Chain(Arc::new(Links {
+            grpc,
+            http,
+            calls: calls.clone(),
+            hosts: Hosts::new(&limits.allowed_hosts),
+        })))
 }
 
 #[derive(Clone)]
@@ -52,6 +59,7 @@ struct Links {
     grpc: Router,
     http: Router,
     calls: Arc<Calls>,
+    hosts: Hosts,
 }
 
 impl Service<Request> for Chain {
@@ -86,6 +94,14 @@ impl Chain {
             path = request.uri().path()
         );
 
+        // Before anything is done for it: the request may come from a page that has no business here.
+        if let Err(refusal) = self.check_host(&request) {
+            let mut response = Protocol::of(&request).refuse(refusal.status);
+            *response.status_mut() = refusal.http;
+            response.headers_mut().insert("x-request-id", request_id);
+            return response;
+        }
+
         // From here on gRPC-Web is gRPC, so that everything below knows one form of trailers.
         let is_web = content_type(request.headers()).is_some_and(|t| t.starts_with("application/grpc-web"));
         let mut response = if is_web {
@@ -103,9 +119,14 @@ impl Chain {
         response
     }
 
+    fn check_host(&self, request: &Request) -> Result<(), Refusal> {
+        let local = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::local_addr);
+        self.0.hosts.check(request.version(), request.uri(), request.headers(), local)
+    }
+
     /// What concerns the calls of the API: they are measured, limited in number and time, and their panics contained.
     async fn admitted(self, mut request: Request, trace: TraceContext) -> Response {
-        let Links { grpc, http, calls } = &*self.0;
+        let Links { grpc, http, calls, .. } = &*self.0;
         let protocol = Protocol::of(&request);
         let router = match protocol {
             Protocol::Grpc => grpc,

@@ -14,6 +14,7 @@ mod accept;
 mod body;
 mod call;
 pub mod decoded;
+mod host;
 mod layers;
 mod messages;
 mod operations;
@@ -47,7 +48,11 @@ pub struct Server {
     limits: config::Server,
     budget: Option<Budget>,
     routes: Routes,
+    /// Full names of the RPC services that are served.
+    services: Vec<String>,
     descriptors: FileDescriptorSet,
+    /// The same as they came, with the options that the decoded ones lose.
+    encoded: Vec<Vec<u8>>,
     http: Router,
 }
 
@@ -61,6 +66,14 @@ pub enum Error {
         service: &'static str,
         /// What is wrong with it.
         source: prost::DecodeError,
+    },
+    /// A service is in no descriptor set.
+    #[error("the descriptors of {service} have no service {name}")]
+    UnknownService {
+        /// The server's name.
+        service: &'static str,
+        /// The RPC service that is missing.
+        name: String,
     },
     /// The descriptor set decodes but does not fit together.
     #[error("reflection: {0}")]
@@ -77,19 +90,26 @@ impl Server {
             limits: config::Config::default().server,
             budget: None,
             routes: Routes::default(),
+            services: vec![metrics::SERVICE_NAME.to_owned()],
             descriptors: metrics::descriptors(),
+            encoded: Vec::new(),
             http: Router::new(),
         }
     }
 
-    /// The RPCs, and the encoded `FileDescriptorSet`s that describe them. The descriptors tell unary from streaming calls
+    /// The RPCs, the full names of their services, and the encoded `FileDescriptorSet`s that describe them, among others. The descriptors tell unary from streaming calls
     /// (which have no default deadline), bound the metrics' method label and are what reflection shows; message size and
     /// compression are set on the tonic servers within the routes. Reflection, health and `weir.metrics.v1.MetricsService`
     /// are added by the server and must not be among them.
     ///
     /// # Errors
-    /// [`Error::Descriptors`] when a set does not decode.
-    pub fn grpc(mut self, routes: Routes, descriptor_sets: &[&[u8]]) -> Result<Self, Error> {
+    /// [`Error::Descriptors`] when a set does not decode, [`Error::UnknownService`] when none describes a service.
+    pub fn grpc(
+        mut self,
+        routes: Routes,
+        services: &[&str],
+        descriptor_sets: &[&[u8]],
+    ) -> Result<Self, Error> {
         for encoded in descriptor_sets {
             let set = FileDescriptorSet::decode(*encoded)
                 .map_err(|source| Error::Descriptors { service: self.name, source })?;
@@ -100,6 +120,16 @@ impl Server {
                 }
             }
         }
+        for name in services {
+            let described = self.descriptors.file.iter().any(|file| {
+                file.service.iter().any(|known| format!("{}.{}", file.package(), known.name()) == **name)
+            });
+            if !described {
+                return Err(Error::UnknownService { service: self.name, name: (*name).to_owned() });
+            }
+            self.services.push((*name).to_owned());
+        }
+        self.encoded.extend(descriptor_sets.iter().map(|encoded| encoded.to_vec()));
         self.routes = routes;
         Ok(self)
     }
@@ -135,11 +165,12 @@ impl Server {
     /// # Errors
     /// [`Error`], before the first connection is accepted; afterwards nothing stops it but the shutdown.
     pub async fn serve(self, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { name, metrics, health, limits, budget, routes, descriptors, http } = self;
+        let Self { name, metrics, health, limits, budget, routes, services, descriptors, encoded, http } =
+            self;
         let budget = budget.unwrap_or_else(|| Budget::new(&limits));
         let calls = Arc::new(Calls::new(name, &metrics, &descriptors, &limits, budget));
         let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone()));
-        let operations = operations::grpc(routes, &descriptors, &limits)?;
+        let operations = operations::grpc(routes, services, descriptors, &encoded, &limits)?;
         let http = operations::http(http, health.clone(), metrics.clone(), &limits);
 
         let mut background = JoinSet::new();

@@ -18,6 +18,15 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{Error, call::Route, layers};
 use crate::{Health, Metrics, config, metrics};
 
+/// Reflection and health are asked with a name or two. They are no part of the budget of requests, so they may not be large.
+const MAX_QUESTION_BYTES: usize = 16 << 10;
+/// What the server adds to the services, as reflection lists it.
+const OWN_SERVICES: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
 /// The service's routes with reflection and health beside them.
 pub(super) struct Grpc {
     pub(super) routes: Router,
@@ -28,23 +37,33 @@ pub(super) struct Grpc {
 
 pub(super) fn grpc(
     routes: Routes,
-    descriptors: &FileDescriptorSet,
+    services: Vec<String>,
+    descriptors: FileDescriptorSet,
+    encoded: &[Vec<u8>],
     limits: &config::Server,
 ) -> Result<Grpc, Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let mut routes = routes.add_service(health);
+    let mut routes = routes.add_service(health.max_decoding_message_size(MAX_QUESTION_BYTES));
     if limits.reflection {
         let builder = || {
-            tonic_reflection::server::Builder::configure()
+            let mut builder = tonic_reflection::server::Builder::configure()
                 .register_file_descriptor_set(descriptors.clone())
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // Errors carry their details as `Any`, which a client can only show if it finds their types.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+            for set in encoded {
+                builder = builder.register_encoded_file_descriptor_set(set);
+            }
+            // The sets describe more services than this one serves.
+            let named = services.iter().map(String::as_str).chain(OWN_SERVICES);
+            named.fold(builder, |builder, name| builder.with_service_name(name))
         };
-        routes = routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?);
+        let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+        routes = routes
+            .add_service(v1.max_decoding_message_size(MAX_QUESTION_BYTES))
+            .add_service(v1alpha.max_decoding_message_size(MAX_QUESTION_BYTES));
     }
-    let named = descriptors.file.iter().flat_map(|file| {
-        file.service.iter().map(move |service| format!("{}.{}", file.package(), service.name()))
-    });
-    let services = named.chain([String::new()]).collect();
+    let services = services.into_iter().chain([String::new()]).collect();
     Ok(Grpc { routes: routes.prepare().into_axum_router(), reporter, services })
 }
 

@@ -162,7 +162,7 @@ impl Fixture {
         let (health, shutdown, metrics) = (Health::new(), Shutdown::new(), Metrics::new());
         let test = Test { waiting: Arc::default(), release: Arc::new(Semaphore::new(0)) };
         let server = Server::new("test", metrics.clone())
-            .grpc(Routes::new(test.clone()), &[&descriptors()])
+            .grpc(Routes::new(test.clone()), &["test.v1.Test"], &[&descriptors(), weir_proto::DESCRIPTORS])
             .unwrap()
             .http(axum::Router::new().route("/v1/hello", get(async || "hello")))
             .health(health.clone())
@@ -240,6 +240,20 @@ impl Fixture {
         let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
         names.sort();
         names
+    }
+
+    /// The file that declares a symbol, if reflection has it.
+    pub(crate) async fn reflected_file(&self, symbol: &str) -> Option<FileDescriptorProto> {
+        let mut client = ServerReflectionClient::new(self.channel.clone());
+        let message_request = Some(MessageRequest::FileContainingSymbol(symbol.to_owned()));
+        let request = ServerReflectionRequest { host: String::new(), message_request };
+        let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+        match answers.into_inner().message().await.unwrap()?.message_response? {
+            MessageResponse::FileDescriptorResponse(files) => {
+                FileDescriptorProto::decode(files.file_descriptor_proto.first()?.as_slice()).ok()
+            }
+            _ => None,
+        }
     }
 
     #[track_caller]

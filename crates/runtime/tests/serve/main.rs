@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy exempts only the tests themselves, not what they share")]
 
+mod callers;
 mod fixture;
+mod hosts;
 mod metrics;
 
 use std::time::Duration;
@@ -117,6 +119,28 @@ async fn health_follows_the_checks_over_both_protocols() {
 }
 
 #[tokio::test]
+async fn health_knows_what_is_served_and_nothing_else() {
+    let fixture = Fixture::start(|_| {}).await;
+    let mut client = HealthClient::new(fixture.channel.clone());
+    // Described, for its types, but served elsewhere.
+    let request = HealthCheckRequest { service: "weir.ingest.v1.IngestService".to_owned() };
+    assert_eq!(client.check(request).await.unwrap_err().code(), Code::NotFound);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn reflection_describes_the_details_of_errors() {
+    let fixture = Fixture::start(|_| {}).await;
+    for symbol in ["Status", "ErrorInfo", "BadRequest", "RetryInfo", "BadRequest.FieldViolation"] {
+        let file = fixture.reflected_file(&format!("google.rpc.{symbol}")).await;
+        assert!(file.is_some_and(|file| file.package() == "google.rpc"), "{symbol} is not described");
+    }
+    let options = fixture.reflected_file("weir.event.v1.Event").await;
+    assert!(options.is_some());
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn reflection_lists_the_services() {
     let fixture = Fixture::start(|_| {}).await;
     assert_eq!(
@@ -124,6 +148,7 @@ async fn reflection_lists_the_services() {
         [
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
             "test.v1.Test",
             "weir.metrics.v1.MetricsService"
         ]
