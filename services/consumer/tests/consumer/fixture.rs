@@ -143,7 +143,7 @@ impl Consumer {
         let asking = async {
             loop {
                 let mut stream = tokio::net::TcpStream::connect(self.http).await.unwrap();
-                let request = "GET /readyz HTTP/1.1\r\nhost: consumer\r\nconnection: close\r\n\r\n";
+                let request = "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
                 stream.write_all(request.as_bytes()).await.unwrap();
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).await.unwrap();
