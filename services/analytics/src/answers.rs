@@ -46,6 +46,22 @@ pub(crate) enum Origin {
     Kept,
 }
 
+/// What an evaluation comes to.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    pub(crate) answer: Answer,
+    /// Whether the same would come of it again.
+    pub(crate) keep: bool,
+}
+
+impl From<Answer> for Evaluated {
+    /// One that lacks events may get them the next time.
+    fn from(mut answer: Answer) -> Self {
+        let keep = question::info(&mut answer).missing_parts.is_empty();
+        Self { answer, keep }
+    }
+}
+
 /// The answers. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers(Arc<Mutex<Shelf>>);
@@ -74,7 +90,7 @@ impl Answers {
         &self,
         question: &Bytes,
         moment: Moment,
-        evaluation: impl Future<Output = Result<Answer, Error>> + Send + 'static,
+        evaluation: impl Future<Output = Result<Evaluated, Error>> + Send + 'static,
     ) -> Result<(Answer, Origin), Error> {
         if let Some(answer) = self.kept(question, &moment) {
             return Ok((answer, Origin::Kept));
@@ -92,7 +108,7 @@ impl Answers {
         &self,
         question: &Bytes,
         moment: Moment,
-        evaluation: impl Future<Output = Result<Answer, Error>> + Send + 'static,
+        evaluation: impl Future<Output = Result<Evaluated, Error>> + Send + 'static,
     ) -> (Shared<BoxFuture<'static, Outcome>>, Origin) {
         let under_way = &mut lock(&self.0).under_way;
         let key = (question.clone(), moment);
@@ -101,10 +117,9 @@ impl Answers {
         }
         let (shelf, (question, moment)) = (Arc::clone(&self.0), key.clone());
         let answer = async move {
-            let mut answer = evaluation.await?;
-            let whole = question::info(&mut answer).missing_parts.is_empty();
+            let Evaluated { answer, keep } = evaluation.await?;
             let answer = Arc::new(answer);
-            if whole {
+            if keep {
                 lock(&shelf).kept.put(question, moment, &answer);
             }
             Ok(answer)
@@ -209,7 +224,7 @@ mod tests {
         let (release, released) = oneshot::channel::<()>();
         let slow = async move {
             released.await.unwrap();
-            Ok(funnel(1))
+            Ok(funnel(1).into())
         };
         let never = || async { unreachable!("another evaluates it") };
         let first = answers.get(&question, at(7), slow);
@@ -219,13 +234,13 @@ mod tests {
         assert_eq!(first.unwrap(), (funnel(1), Origin::Evaluated));
         assert_eq!(second.unwrap(), (funnel(1), Origin::Shared));
         assert_eq!(answers.get(&question, at(7), never()).await.unwrap(), (funnel(1), Origin::Kept));
-        let newer = answers.get(&question, at(8), async { Ok(funnel(2)) }).await.unwrap();
+        let newer = answers.get(&question, at(8), async { Ok(funnel(2).into()) }).await.unwrap();
         assert_eq!(newer, (funnel(2), Origin::Evaluated));
         let other = Bytes::from_static(b"other paths");
         let info = Some(ResultInfo::default());
         let paths = Answer::Paths(QueryPathsResponse { info, ..Default::default() });
         let answer = paths.clone();
-        let asked = answers.get(&other, at(8), async { Ok(answer) }).await.unwrap();
+        let asked = answers.get(&other, at(8), async { Ok(answer.into()) }).await.unwrap();
         assert_eq!(asked, (paths, Origin::Evaluated));
     }
 
@@ -234,9 +249,9 @@ mod tests {
         let (answers, question) = (Answers::new(10_000), Bytes::from_static(b"a funnel"));
         let mut partial = funnel(1);
         question::info(&mut partial).missing_parts.push(MissingPart::default());
-        let asked = answers.get(&question, at(1), async { Ok(partial) }).await.unwrap();
+        let asked = answers.get(&question, at(1), async { Ok(partial.into()) }).await.unwrap();
         assert_eq!(question::info(&mut asked.0.clone()).missing_parts.len(), 1);
-        let again = answers.get(&question, at(1), async { Ok(funnel(1)) }).await.unwrap();
+        let again = answers.get(&question, at(1), async { Ok(funnel(1).into()) }).await.unwrap();
         assert_eq!(again, (funnel(1), Origin::Evaluated));
     }
 
@@ -246,7 +261,7 @@ mod tests {
         let failing =
             answers.get(&question, at(1), async { Err(Error::Internal("a planted one".to_owned())) });
         failing.await.unwrap_err();
-        let again = answers.get(&question, at(1), async { Ok(funnel(1)) }).await.unwrap();
+        let again = answers.get(&question, at(1), async { Ok(funnel(1).into()) }).await.unwrap();
         assert_eq!(again.1, Origin::Evaluated);
     }
 

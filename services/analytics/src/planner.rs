@@ -16,7 +16,7 @@ use weir_runtime::{Metrics, clock::now_micros, metrics::Counter};
 
 use crate::{
     SERVICE,
-    answers::{Answers, Moment, Origin},
+    answers::{Answers, Evaluated, Moment, Origin},
     error::Error,
     events::{Events, Seen},
     question::{self, Answer, Kind, Named, Question, TimeRange},
@@ -129,7 +129,7 @@ impl Planner {
         let evaluation = Arc::clone(self).evaluate(Arc::clone(question), plan, deadline);
         let (mut answer, origin) = match moment {
             Some(moment) => self.answers.get(&question.identity, moment, evaluation).await?,
-            None => (evaluation.await?, Origin::Evaluated),
+            None => (evaluation.await?.answer, Origin::Evaluated),
         };
         let info = question::info(&mut answer);
         match origin {
@@ -155,23 +155,23 @@ impl Planner {
         question: Arc<Question>,
         plan: Plan,
         deadline: Instant,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Evaluated, Error> {
         match plan {
-            Plan::Rollups(covered) => self.from_rollups(&question, *covered, deadline).await,
+            Plan::Rollups(covered) => self.ask_rollups(&question, *covered, deadline).await,
             Plan::Events { seen, range, why } => {
                 let why = format!("not from a rollup, because {why}");
-                self.from_events(&question, seen, range, why, self.query_timeout).await
+                Ok(self.ask_events(&question, seen, range, why, self.query_timeout).await?.into())
             }
         }
     }
 
     /// The rollups' answer, unless the events have a better one.
-    async fn from_rollups(
+    async fn ask_rollups(
         &self,
         question: &Question,
         covered: Covered,
         deadline: Instant,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Evaluated, Error> {
         let counted = Counted {
             what: covered.counted(),
             range: covered.range().clone(),
@@ -181,10 +181,11 @@ impl Planner {
         flaws.extend(counted.since.map(|_| Flaw::Since));
         let why = flaws.iter().map(|flaw| flaw.text()).collect::<Vec<_>>().join(", and ");
         let kept = match self.exactly(question, &flaws, counted, &why, deadline).await {
-            Ok(Some(exact)) => return Ok(exact),
+            Ok(Some(exact)) => return Ok(exact.into()),
             Ok(None) => None,
-            Err(kept) => Some(kept),
+            Err(declined) => Some(declined),
         };
+        let keep = kept.as_ref().is_none_or(|declined| declined.lasts);
         self.answered.rollups.inc();
         if question::is_empty(&answer) && question.named != Named::default() {
             // Rollups forget which names there were. What can't be looked up is not worth an error.
@@ -192,7 +193,7 @@ impl Planner {
                 question::info(&mut answer).notes = seen.notes(&question.named);
             }
         }
-        if let Some(kept) = kept {
+        if let Some(Unasked { why: kept, .. }) = kept {
             let info = question::info(&mut answer);
             info.plan = format!("not exact, because {why}; not from the events, because {kept}");
             if !info.exact {
@@ -201,7 +202,7 @@ impl Planner {
                 info.notes.push(Note { kind, text, ..Note::default() });
             }
         }
-        Ok(answer)
+        Ok(Evaluated { answer, keep })
     }
 
     /// The rule: where the rollups' answer has flaws and the events can answer without any, the events answer. They can if all of
@@ -216,34 +217,38 @@ impl Planner {
         Counted { what, range, since }: Counted,
         why: &str,
         deadline: Instant,
-    ) -> Result<Option<Answer>, String> {
+    ) -> Result<Option<Answer>, Unasked> {
+        let lasting = |why: String| Err(Unasked { why, lasts: true });
+        let passing = |error: Error| Unasked { why: error.to_string(), lasts: false };
         if flaws.is_empty() {
             return Ok(None);
         }
-        let text = |error: Error| error.to_string();
-        let reads = question.kind.reads(&range).map_err(|error| error.to_string())?;
-        let seen = self.events.now(&what, Instant::now()).await.map_err(text)?;
+        if !flaws.iter().any(|flaw| flaw.is_mended_by_events()) {
+            return lasting("they have no better answer".to_owned());
+        }
+        let reads = question.kind.reads(&range).map_err(|error| passing(error.into()))?;
+        let seen = self.events.now(&what, Instant::now()).await.map_err(passing)?;
         if seen.is_partial() {
-            return Err("some of them can't be read now".to_owned());
+            return Err(Unasked { why: "some of them can't be read now".to_owned(), lasts: false });
         }
         // A rollup that lacks events itself need only lack more of them.
         let kept_since = seen.kept_since(&reads).filter(|kept| since.is_none_or(|since| *kept >= since));
         if let Some(kept) = kept_since {
             let kept = Zone::UTC.local_time(kept).unwrap_or_else(|error| error.to_string());
-            return Err(format!("they are kept only since {kept}"));
+            return lasting(format!("they are kept only since {kept}"));
         }
         if seen.events_in(&reads) > self.exact_up_to_events {
             let limit = self.exact_up_to_events;
-            return Err(format!("they are more than [analytics] exact_up_to_events = {limit}"));
+            return lasting(format!("they are more than [analytics] exact_up_to_events = {limit}"));
         }
         let left = deadline.saturating_duration_since(Instant::now()).mul_f64(EXACT_TIME);
         let why = format!("not from a rollup, because {why}");
-        let answer = self.from_events(question, seen, range, why, left.min(self.query_timeout));
-        answer.await.map(Some).map_err(text)
+        let answer = self.ask_events(question, seen, range, why, left.min(self.query_timeout));
+        answer.await.map(Some).map_err(passing)
     }
 
     /// The answer from the events.
-    async fn from_events(
+    async fn ask_events(
         &self,
         question: &Question,
         seen: Arc<Seen>,
@@ -260,6 +265,14 @@ impl Planner {
         info.plan = why;
         Ok(answer)
     }
+}
+
+/// Why the events don't answer in place of rollups.
+#[derive(Debug)]
+struct Unasked {
+    why: String,
+    /// Whether it stays so while nothing changes.
+    lasts: bool,
 }
 
 /// What an answer from rollups counts.

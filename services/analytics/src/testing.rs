@@ -56,6 +56,8 @@ pub(crate) struct Event {
     pub(crate) price: Option<f64>,
     /// In cents of a euro.
     pub(crate) revenue: Option<i64>,
+    /// Or in whole units of any currency.
+    pub(crate) money: Option<(&'static str, i64)>,
 }
 
 impl Event {
@@ -70,11 +72,21 @@ impl Event {
             plan: None,
             price: None,
             revenue: None,
+            money: None,
         }
     }
 }
 
 impl Event {
+    fn earned(&self) -> Option<Revenue<'static>> {
+        let cents = self.revenue.map(|cents| Revenue {
+            currency: "EUR",
+            units: cents / 100,
+            nanos: i32::try_from(cents % 100 * 10_000_000).unwrap(),
+        });
+        cents.or(self.money.map(|(currency, units)| Revenue { currency, units, nanos: 0 }))
+    }
+
     /// The same as the producer writes it.
     fn record(&self) -> EventRecord {
         use prost_types::value::Kind;
@@ -87,10 +99,10 @@ impl Event {
         let fields = properties
             .into_iter()
             .filter_map(|(key, kind)| Some((key.to_owned(), prost_types::Value { kind: Some(kind?) })));
-        let revenue = self.revenue.map(|cents| Money {
-            currency_code: "EUR".to_owned(),
-            units: cents / 100,
-            nanos: i32::try_from(cents % 100 * 10_000_000).unwrap(),
+        let revenue = self.earned().map(|Revenue { currency, units, nanos }| Money {
+            currency_code: currency.to_owned(),
+            units,
+            nanos,
         });
         let event = event::Event {
             event_id: Uuid::new_v4().to_string(),
@@ -172,11 +184,7 @@ impl Writer {
                 late: event.append - event.time > 60 * SECOND,
                 user: hash(event.user),
                 session: event.session.map(hash),
-                revenue: event.revenue.map(|cents| Revenue {
-                    currency: "EUR",
-                    units: cents / 100,
-                    nanos: i32::try_from(cents % 100 * 10_000_000).unwrap(),
-                }),
+                revenue: event.earned(),
                 dimensions: &dimensions,
                 numerics: &[event.price],
             });

@@ -1,6 +1,7 @@
 //! The whole service on a real log, over real gRPC and HTTP.
 
 mod cancelled;
+mod exact;
 mod missing;
 mod questions;
 

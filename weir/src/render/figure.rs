@@ -37,13 +37,14 @@ pub(crate) fn number(value: f64) -> String {
     format!("{sign}{}.{:02}", grouped(hundredths / 100), hundredths % 100)
 }
 
-/// A figure with how good it is: `600`, `≈ 12,345 ± 1.6 %`, `9.99 EUR`, `–` for none.
+/// A figure with how good it is: `600`, `≈ 12,345 ± 1.6 %`, `9.99 EUR`, `≈ 9.99 EUR`, `–` for none.
 pub(crate) fn figure(figure: &Figure) -> String {
     if figure.empty {
         return "–".to_owned();
     }
     if let Some(amount) = &figure.money {
-        return format!("{} {}", money::display(amount), amount.currency_code);
+        let sign = if figure.exact { "" } else { "≈ " };
+        return format!("{sign}{} {}", money::display(amount), amount.currency_code);
     }
     if figure.exact {
         return number(figure.value);
@@ -210,9 +211,10 @@ mod tests {
             Figure { value: 12_345.4, lower_bound: 12_145.0, upper_bound: 12_545.0, ..Figure::default() };
         let money = Money { currency_code: "EUR".into(), units: 1234, nanos: 500_000_000 };
         let paid = Figure { value: 1234.5, exact: true, money: Some(money), ..Figure::default() };
+        let unsure = Figure { exact: false, ..paid.clone() };
         let none = Figure { empty: true, ..Figure::default() };
-        let shown = [&exact, &estimate, &paid, &none].map(figure).join(" | ");
-        insta::assert_snapshot!(shown, @"600 | ≈ 12,345 ± 1.6 % | 1,234.50 EUR | –");
+        let shown = [&exact, &estimate, &paid, &unsure, &none].map(figure).join(" | ");
+        insta::assert_snapshot!(shown, @"600 | ≈ 12,345 ± 1.6 % | 1,234.50 EUR | ≈ 1,234.50 EUR | –");
         let plain = [&exact, &estimate, &paid, &none].map(plain).join(" | ");
         insta::assert_snapshot!(plain, @"600 | 12345.4 | 1234.50 | ");
     }

@@ -93,15 +93,15 @@ async fn summary(
     let top = by_group.into_iter().filter_map(|(events, group)| {
         let name = merged.texts.values(group).pop().flatten()?;
         let users = merged.actors(USERS).and_then(|users| users.totals.groups.get(&group)).copied();
-        Some(TopEvent { name, events, users: users.unwrap_or(0) as u64 })
+        Some(TopEvent { name, events, users: users.unwrap_or(0) })
     });
     let mut top: Vec<TopEvent> = top.collect();
     top.sort_by(|one, other| other.events.cmp(&one.events).then_with(|| one.name.cmp(&other.name)));
     top.truncate(question.max_series);
     Ok(Summary {
         events,
-        users: actors(USERS) as u64,
-        sessions: actors(SESSIONS) as u64,
+        users: actors(USERS),
+        sessions: actors(SESSIONS),
         revenue: merged.revenue(REVENUE),
         top,
         read,

@@ -22,6 +22,19 @@ pub(crate) enum Flaw {
 }
 
 impl Flaw {
+    /// Whether the events have an answer without it.
+    pub(crate) fn is_mended_by_events(self) -> bool {
+        match self {
+            Self::CutValues
+            | Self::FoldedValues
+            | Self::Currencies
+            | Self::Distinct
+            | Self::Quantiles
+            | Self::Since => true,
+            Self::GreatSum => false,
+        }
+    }
+
     /// Says so to people.
     pub(crate) fn text(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! Answers against straightforward counting.
 
 mod agreement;
+mod exactness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +48,7 @@ fn event(now: i64) -> impl Strategy<Value = Event> {
                 plan,
                 price,
                 revenue,
+                ..Event::at(time)
             }
         },
     )

@@ -235,7 +235,8 @@ impl TimeSeries {
             form,
             connection,
         } = self;
-        let frame = Frame { with_empty: fill, ..measured.frame(&range, &group_by) };
+        let frame =
+            Frame { with_empty: fill, rolling: rolling.is_some(), ..measured.frame(&range, &group_by) };
         let question = Question::TimeSeries(QueryTimeSeriesRequest {
             time_range: range.resolve(now)?,
             interval: interval.map_or(Interval::Unspecified, Into::into).into(),

@@ -36,6 +36,13 @@ fn from_events(measures: &Measures, info: &ResultInfo, events: &[Event]) -> weir
     runtime.block_on(ENGINE.series(held, measures.of(range), LIMIT)).expect("an answer")
 }
 
+/// The key figures from the events of a range.
+fn key_figures(range: Range<i64>, top: usize, events: &[Event]) -> weir_query::series::Summary {
+    let held = Arc::new(Held(testing::stored(events, 0)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(ENGINE.summary(held, range, top, LIMIT)).expect("an answer")
+}
+
 fn assert_agree(rollup: &[pb::Figure], events: &[weir_query::series::Figure]) {
     assert_eq!(rollup.len(), events.len());
     for (index, (rollup, events)) in rollup.iter().zip(events).enumerate() {
@@ -117,6 +124,42 @@ proptest! {
         prop_assert_eq!(info.late_events, exact.read.late);
         let all_exact = rollup.series.iter().flat_map(|of| of.points.iter().flat_map(|point| &point.figures).chain(&of.totals));
         prop_assert_eq!(info.exact, all_exact.into_iter().all(|figure| figure.exact));
+    }
+
+    #[test]
+    fn summaries_agree(
+        (now, events) in prop::sample::select(NOWS.to_vec())
+            .prop_flat_map(|now| (Just(now), prop::collection::vec(event(now), 0..300))),
+        hours in 1..40 * 24i64,
+        top_events in 1..4u32,
+    ) {
+        let request = pb::GetSummaryRequest { time_range: last(hours * HOUR), top_events, ..Default::default() };
+        let question = Counts::Summary(summary::Summary::parse(&request).unwrap());
+        let Ok(Answer::Summary(rollup)) = answer(&question, &events, now) else { panic!("a summary") };
+        let info = rollup.info.as_ref().unwrap();
+        let range = micros(info.start_time.as_ref().unwrap())..micros(info.end_time.as_ref().unwrap());
+        let current = key_figures(range.clone(), top_events as usize, &events);
+        let before = rollup.previous.as_ref().map(|_| key_figures(summary::preceding(&range), 0, &events));
+        let exact = |figure: &Option<pb::Figure>| {
+            let figure = figure.as_ref().expect("the figure is given");
+            assert!(figure.exact && (figure.lower_bound, figure.upper_bound) == (figure.value, figure.value));
+            figure.value as u64
+        };
+        for (rollup, events) in [(&rollup.current, Some(&current)), (&rollup.previous, before.as_ref())] {
+            let (Some(rollup), Some(events)) = (rollup, events) else { continue };
+            let counts = [&rollup.events, &rollup.unique_users, &rollup.sessions].map(exact);
+            prop_assert_eq!(counts, [events.events, events.users, events.sessions]);
+            let revenue: Vec<_> = events.revenue.amounts().iter().map(|amount| amount.to_money()).collect();
+            prop_assert_eq!(&rollup.revenue, &revenue);
+        }
+        prop_assert_eq!(info.late_events, current.read.late);
+        let top: Vec<_> = rollup
+            .top_events
+            .iter()
+            .map(|event| (event.event_name.clone(), exact(&event.events), exact(&event.unique_users)))
+            .collect();
+        let expected: Vec<_> = current.top.iter().map(|event| (event.name.clone(), event.events, event.users)).collect();
+        prop_assert_eq!(top, expected);
     }
 
     #[test]

@@ -200,7 +200,9 @@ fn single(series: &TimeSeries, answer: &QueryTimeSeriesResponse, frame: &Frame, 
         [bucket(point, interval, frame)].into_iter().chain(figures).collect()
     };
     let totals = shown_figures(&series.totals, &series.previous_totals, compared);
-    let total = ["total".to_owned()].into_iter().chain(totals).collect();
+    // Rolling buckets reach back before the range, its totals don't: they may be less than a row.
+    let name = if frame.rolling { "range alone" } else { "total" };
+    let total = [name.to_owned()].into_iter().chain(totals).collect();
     let is_listed = |point: &&TimeSeriesPoint| {
         frame.with_empty || point.figures.iter().any(|figure| !figure.empty && figure.value != 0.0)
     };
@@ -417,6 +419,13 @@ mod tests {
         ios,30,20
         web,5,
         ");
+    }
+
+    #[test]
+    fn rows_of_rolling_buckets_are_not_said_to_make_up_the_total() {
+        let frame = Frame { group_by: Vec::new(), rolling: true, ..frame() };
+        let shown = stripped(&text(&series(), &frame, false));
+        assert!(shown.contains("range alone") && !shown.contains("total"), "{shown}");
     }
 
     #[test]

@@ -29,12 +29,14 @@ pub(super) struct Frame {
     pub(super) group_by: Vec<String>,
     /// Whether buckets without events are listed.
     pub(super) with_empty: bool,
+    /// Whether buckets cover others before them, also some from before the range.
+    pub(super) rolling: bool,
 }
 
 impl Frame {
     /// Of a question without measures and groups.
     pub(super) fn new(zone: TimeZone) -> Self {
-        Self { zone, names: Vec::new(), group_by: Vec::new(), with_empty: false }
+        Self { zone, names: Vec::new(), group_by: Vec::new(), with_empty: false, rolling: false }
     }
 }
 
