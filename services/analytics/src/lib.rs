@@ -145,7 +145,9 @@ pub async fn serve(
         memory_bytes: config.analytics.query_memory_bytes,
         threads: config.analytics.query_threads(cores),
     });
-    let exports = Exports::new(config.analytics.export_buffer_bytes, config.analytics.query_threads(cores));
+    // Two, so that one which finds little of what it looks for does not keep all others waiting.
+    let at_once = config.analytics.query_threads(cores).max(2);
+    let exports = Exports::new(config.analytics.export_buffer_bytes, at_once);
     let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?, PROJECT.into());
     let analytics = Analytics {
         planner: Arc::new(Planner {

@@ -134,6 +134,11 @@ impl Place {
         self.segments.is_empty() && self.offsets.is_empty()
     }
 
+    /// Whether it is known where the events to read next are.
+    fn is_found(&self) -> bool {
+        !self.hot.is_empty() || !self.segments.is_empty()
+    }
+
     /// The events to read next.
     fn next(&self, whole: &Seen) -> Seen {
         let mut snapshot = Snapshot { segments: Vec::new(), hot: Vec::new(), ..whole.snapshot.clone() };
@@ -264,7 +269,7 @@ impl Running {
         let export = self.job.wish.of(self.job.range.clone());
         let mut turn: Option<Turn> = None;
         while !self.place.is_end() && self.sent < export.max_rows {
-            if self.place.hot.is_empty() && self.place.segments.is_empty() {
+            if !self.place.is_found() {
                 // Events that were in memory when the reader became slow.
                 let seen = now().await?;
                 self.place.find(&seen.snapshot);
@@ -280,13 +285,13 @@ impl Running {
             let Some(batch) = this_turn.rows.next().await else {
                 self.read += this_turn.rows.read();
                 self.place.done();
-                // The next file is read within the same turn.
-                turn = match self.place.is_end()
-                    || self.place.hot.is_empty() && self.place.segments.is_empty()
-                {
-                    true => None,
-                    false => Some(Turn { rows: self.rows(&export).await?, ..this_turn }),
-                };
+                // The next file is read within the same turn, unless others have waited for long.
+                if self.place.is_found() && self.goes_on(&this_turn) {
+                    turn = Some(Turn { rows: self.rows(&export).await?, ..this_turn });
+                } else {
+                    drop(this_turn);
+                    self.place.pause();
+                }
                 continue;
             };
             if self.write(&batch?, &this_turn, send).await? {
@@ -356,7 +361,12 @@ impl Running {
             return Ok(false);
         };
         room.map_err(|_| Error::ShuttingDown)?.send(Ok(piece));
-        Ok(turn.began.elapsed() < TURN || self.job.exports.turns.available_permits() > 0)
+        Ok(self.goes_on(turn))
+    }
+
+    /// Whether a turn is not over yet, or nobody waits for it to be.
+    fn goes_on(&self, turn: &Turn) -> bool {
+        turn.began.elapsed() < TURN || self.job.exports.turns.available_permits() > 0
     }
 
     /// Sends what is left, and what there is to say about all of it.
