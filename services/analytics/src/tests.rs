@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod exact;
+mod exports;
 mod missing;
 mod questions;
 
