@@ -76,7 +76,8 @@ async fn an_export_that_finds_no_room_is_told_when_to_retry() {
     let system =
         System::start_with(dir.path(), |config| config.analytics.export_buffer_bytes = 130_000).await;
     let [mut one, _other] = consumers(&system).await;
-    one.take(&system, &(0..EVENTS_STORED).map(recent).collect::<Vec<_>>()).await;
+    // More than waits on a connection.
+    one.take(&system, &(0..60_000).map(recent).collect::<Vec<_>>()).await;
     let export = || {
         let mut request = Request::new(ExportEventsRequest::default());
         request.set_timeout(Duration::from_millis(700));
