@@ -33,7 +33,7 @@ struct Scale {
 impl Scale {
     fn get() -> Self {
         match std::env::var_os("WEIR_VERIFY_BOUNDS") {
-            None => Self { events: 960, readers: 40, read_for: Duration::from_secs(5) },
+            None => Self { events: 960, readers: 12, read_for: Duration::from_secs(5) },
             Some(_) => Self { events: 22_000, readers: 200, read_for: Duration::from_secs(60) },
         }
     }
