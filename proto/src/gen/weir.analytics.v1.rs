@@ -854,7 +854,8 @@ pub struct ExportEventsResponse {
 /// A chain is one event for each of the steps 1 to k, the first and the last of them at most `window` apart and all of them
 /// within the range. A user (or visit) has reached step k if there is such a chain of their events. Every possible first event
 /// is tried and the deepest chain counts, the earliest among equals. A later step may be matched by another event than the
-/// next one that fits. An event serves one step at most. Events at the same time are in the order in which they were accepted.
+/// next one that fits. An event serves one step at most. Events at the same time are in the order in which they were accepted,
+/// which is that of `log_offset`; the SQL function `funnel_depth` orders them likewise.
 /// A step is reached as early as any chain with that first event reaches it; in any order, as soon as it and all steps before it
 /// are done.
 #[derive(Clone, PartialEq, ::prost::Message)]

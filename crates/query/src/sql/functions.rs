@@ -2,7 +2,8 @@
 //!
 //! - `funnel_depth(time, window_seconds, step1, step2, …)`: of the events of a group (mostly `group by user_hash`), how many steps
 //!   the best chain reaches within the window, see [`fold::funnel`](crate::fold::funnel). Events at one time are taken
-//!   in the order of the steps that they meet.
+//!   in the order of `log_offset`, as `QueryFunnel` takes them, wherever the time is a column beside one of that name; else in the
+//!   order of the steps that they meet. `funnel_depth(time, log_offset, window_seconds, …)` says so itself.
 //! - `retention(condition1, condition2, …)`: a list that tells for each condition whether some event meets it and some event meets
 //!   the first.
 
@@ -14,11 +15,13 @@ use arrow::{
     datatypes::{DataType, Field, FieldRef, Int64Type, TimeUnit},
 };
 use datafusion::{
-    common::{ScalarValue, plan_err},
+    common::{Column, ScalarValue, plan_err},
     error::Result,
     logical_expr::{
-        Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
-        function::{AccumulatorArgs, StateFieldsArgs},
+        Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature, Volatility,
+        expr::AggregateFunction,
+        function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs},
+        simplify::SimplifyContext,
     },
 };
 
@@ -27,6 +30,7 @@ use crate::fold::{
     funnel::{Funnel, MAX_STEPS, Order},
 };
 use crate::gather::holds;
+use weir_store::schema::column::LOG_OFFSET;
 
 /// All of them.
 pub(super) fn all() -> Vec<Arc<AggregateUDF>> {
@@ -73,6 +77,11 @@ impl AggregateUDFImpl for Function {
             {
                 Ok(DataType::Int64)
             }
+            (Does::FunnelDepth, [DataType::Timestamp(_, _), offset, window, steps @ ..])
+                if offset.is_integer() && window.is_numeric() && conditions(steps) =>
+            {
+                Ok(DataType::Int64)
+            }
             (Does::FunnelDepth, _) => plan_err!(
                 "funnel_depth takes a time, a window in seconds and 1 to {MAX_STEPS} conditions, as in \
                  funnel_depth(time, 86400, event_name = 'visit', event_name = 'purchase')"
@@ -87,7 +96,10 @@ impl AggregateUDFImpl for Function {
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         Ok(match self.does {
             Does::FunnelDepth => {
-                Box::new(FunnelDepth { steps: arguments.exprs.len() - 2, window: 0, actions: Vec::new() })
+                let has_offset =
+                    arguments.expr_fields.get(2).is_some_and(|field| field.data_type().is_numeric());
+                let steps = arguments.exprs.len() - 2 - usize::from(has_offset);
+                Box::new(FunnelDepth { has_offset, steps, window: 0, actions: Vec::new() })
             }
             Does::Retention => Box::new(Retention { conditions: arguments.exprs.len(), met: 0 }),
         })
@@ -100,6 +112,23 @@ impl AggregateUDFImpl for Function {
         };
         Ok(vec![Arc::new(Field::new(format!("{}[state]", arguments.name), state, true))])
     }
+
+    fn simplify(&self) -> Option<AggregateFunctionSimplification> {
+        (self.does == Does::FunnelDepth).then(|| Box::new(with_offset) as AggregateFunctionSimplification)
+    }
+}
+
+/// Gives `funnel_depth(time, window, …)` the `log_offset` that stands beside the time, so that events at one time keep their order.
+fn with_offset(mut function: AggregateFunction, context: &SimplifyContext) -> Result<Expr> {
+    if let [Expr::Column(time), _, third, ..] = &*function.params.args
+        && context.is_boolean_type(third)?
+    {
+        let offset = Column::new(time.relation.clone(), LOG_OFFSET);
+        if context.schema().has_column(&offset) {
+            function.params.args.insert(1, Expr::Column(offset));
+        }
+    }
+    Ok(Expr::AggregateFunction(function))
 }
 
 /// The conditions that a row meets, a bit each.
@@ -113,18 +142,30 @@ fn marks(conditions: &[ArrayRef], rows: usize) -> Vec<u32> {
 
 #[derive(Debug)]
 struct FunnelDepth {
+    /// Whether the arguments have a `log_offset`.
+    has_offset: bool,
     steps: usize,
     /// Microseconds.
     window: i64,
-    actions: Vec<(i64, u32)>,
+    /// Times, log offsets (0 without any) and the steps that are met. Sorted, they are in the order in which they count.
+    actions: Vec<(i64, i64, u32)>,
 }
 
 /// Bytes of an action in the state.
-const ACTION: usize = 12;
+const ACTION: usize = 20;
 
 impl Accumulator for FunnelDepth {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let [time, window, steps @ ..] = values else { return plan_err!("funnel_depth lacks arguments") };
+        let (values, offsets) = match values {
+            [time, offset, rest @ ..] if self.has_offset => {
+                ([std::slice::from_ref(time), rest].concat(), Some(cast(offset, &DataType::Int64)?))
+            }
+            _ => (values.to_vec(), None),
+        };
+        let [time, window, steps @ ..] = &*values else {
+            return plan_err!("funnel_depth lacks arguments");
+        };
+        let offsets = offsets.as_ref().map(|offsets| offsets.as_primitive::<Int64Type>());
         let times = cast(time, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
         let times = cast(&times, &DataType::Int64)?;
         let (times, window) = (times.as_primitive::<Int64Type>(), cast(window, &DataType::Int64)?);
@@ -134,7 +175,7 @@ impl Accumulator for FunnelDepth {
         }
         for (row, marks) in marks(steps, time.len()).into_iter().enumerate() {
             if marks != 0 && times.is_valid(row) {
-                self.actions.push((times.value(row), marks));
+                self.actions.push((times.value(row), offsets.map_or(0, |offsets| offsets.value(row)), marks));
             }
         }
         Ok(())
@@ -142,7 +183,8 @@ impl Accumulator for FunnelDepth {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         self.actions.sort_unstable();
-        let action = |(offset, (time, marks)): (i64, &(i64, u32))| Action {
+        // Numbered anew: log offsets of several partitions may be equal.
+        let action = |(offset, (time, _, marks)): (i64, &(i64, i64, u32))| Action {
             actor: 0,
             time: *time,
             offset,
@@ -156,14 +198,15 @@ impl Accumulator for FunnelDepth {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.actions.capacity() * size_of::<(i64, u32)>()
+        size_of_val(self) + self.actions.capacity() * size_of::<(i64, i64, u32)>()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let mut bytes = Vec::with_capacity(8 + ACTION * self.actions.len());
         bytes.extend(self.window.to_le_bytes());
-        for (time, marks) in &self.actions {
+        for (time, offset, marks) in &self.actions {
             bytes.extend(time.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
             bytes.extend(marks.to_le_bytes());
         }
         Ok(vec![ScalarValue::Binary(Some(bytes))])
@@ -175,10 +218,12 @@ impl Accumulator for FunnelDepth {
             self.window = self.window.max(i64::from_le_bytes(*window));
             let (actions, _) = actions.as_chunks::<ACTION>();
             for action in actions {
-                if let (Some((time, _)), Some((_, marks))) =
+                if let (Some((time, rest)), Some((_, marks))) =
                     (action.split_first_chunk(), action.split_last_chunk())
+                    && let Some((offset, _)) = rest.split_first_chunk()
                 {
-                    self.actions.push((i64::from_le_bytes(*time), u32::from_le_bytes(*marks)));
+                    let (time, offset) = (i64::from_le_bytes(*time), i64::from_le_bytes(*offset));
+                    self.actions.push((time, offset, u32::from_le_bytes(*marks)));
                 }
             }
         }

@@ -10,7 +10,7 @@ use arrow::{
 use futures::StreamExt as _;
 use weir_query::{Error, Events, sql::Limits};
 
-use crate::events::{Event, Held, LIMIT, engine, run};
+use crate::events::{Event, Held, LIMIT, engine, funnel, run};
 
 fn events() -> Arc<dyn Events> {
     let event = |(time, user, name, plan, price): (i64, &str, &str, Option<&str>, Option<f64>)| Event {
@@ -33,9 +33,13 @@ fn events() -> Arc<dyn Events> {
 }
 
 fn ask(text: &str) -> Result<Vec<RecordBatch>, Error> {
+    ask_of(events(), text)
+}
+
+fn ask_of(events: Arc<dyn Events>, text: &str) -> Result<Vec<RecordBatch>, Error> {
     run(async {
         let limits = Limits { time: LIMIT, rows: 100 };
-        let rows = engine().sql(events(), text.to_owned(), limits).await?;
+        let rows = engine().sql(events, text.to_owned(), limits).await?;
         rows.collect::<Vec<_>>().await.into_iter().collect()
     })
 }
@@ -67,6 +71,28 @@ fn funnels_and_retention_are_functions() {
     let text = "select user_id, retention(event_name = 'visit', event_name = 'buy') \
                 from events group by user_id order by user_id";
     assert_eq!(shown(text), "ann,[true, true];bob,[true, true];cyd,[false, false]");
+}
+
+#[test]
+fn events_at_one_time_are_in_the_order_of_the_log_for_funnels_and_sql_alike() {
+    let depths = |names: [&str; 2]| {
+        let event = |name: &str| Event { user: "dan".into(), name: name.into(), time: 5, ..Event::default() };
+        let held = Held::of(&names.map(event), 4);
+        let question = funnel(0..10, &["see", "buy"], 60_000_000);
+        let answer = run(engine().funnel(held.clone(), question, LIMIT)).unwrap();
+        let depth = answer.total.iter().filter(|step| step.count > 0).count();
+        let steps = "event_name = 'see', event_name = 'buy'";
+        for text in [
+            format!("select funnel_depth(time, 60, {steps}) from events group by user_hash"),
+            format!("select funnel_depth(e.time, 60, {steps}) from events e group by user_hash"),
+            format!("select funnel_depth(time, log_offset, 60, {steps}) from events group by user_hash"),
+        ] {
+            let table = pretty_format_batches(&ask_of(held.clone(), &text).unwrap()).unwrap().to_string();
+            assert!(table.contains(&format!(" {depth} ")), "{names:?}, {depth}: {text}: {table}");
+        }
+        depth
+    };
+    assert_eq!((depths(["see", "buy"]), depths(["buy", "see"])), (2, 1));
 }
 
 #[test]
