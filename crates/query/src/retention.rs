@@ -79,14 +79,9 @@ pub struct Answer {
 impl Question {
     fn periods(&self) -> Result<Vec<Range<i64>>, Error> {
         match self.interval {
-            Interval::Day | Interval::Week | Interval::Month => {}
-            Interval::Second
-            | Interval::Minute
-            | Interval::QuarterHour
-            | Interval::Hour
-            | Interval::Quarter
-            | Interval::Year => {
-                return Err(Error::question("period", "must be a day, a week or a month"));
+            Interval::Day | Interval::Week | Interval::Month | Interval::Quarter | Interval::Year => {}
+            Interval::Second | Interval::Minute | Interval::QuarterHour | Interval::Hour => {
+                return Err(Error::question("period", "must be a day, a week, a month, a quarter or a year"));
             }
         }
         if !(1..=MAX_PERIODS).contains(&self.watched) {

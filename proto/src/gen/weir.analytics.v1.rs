@@ -1295,6 +1295,10 @@ pub enum RetentionPeriod {
     Week = 2,
     /// A month.
     Month = 3,
+    /// A quarter, from the first of January, April, July or October.
+    Quarter = 4,
+    /// A year.
+    Year = 5,
 }
 impl RetentionPeriod {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1307,6 +1311,8 @@ impl RetentionPeriod {
             Self::Day => "RETENTION_PERIOD_DAY",
             Self::Week => "RETENTION_PERIOD_WEEK",
             Self::Month => "RETENTION_PERIOD_MONTH",
+            Self::Quarter => "RETENTION_PERIOD_QUARTER",
+            Self::Year => "RETENTION_PERIOD_YEAR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1316,6 +1322,8 @@ impl RetentionPeriod {
             "RETENTION_PERIOD_DAY" => Some(Self::Day),
             "RETENTION_PERIOD_WEEK" => Some(Self::Week),
             "RETENTION_PERIOD_MONTH" => Some(Self::Month),
+            "RETENTION_PERIOD_QUARTER" => Some(Self::Quarter),
+            "RETENTION_PERIOD_YEAR" => Some(Self::Year),
             _ => None,
         }
     }

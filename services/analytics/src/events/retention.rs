@@ -45,6 +45,8 @@ impl Retention {
                 (pb::RetentionPeriod::Week, Interval::Week)
             }
             pb::RetentionPeriod::Month => (pb::RetentionPeriod::Month, Interval::Month),
+            pb::RetentionPeriod::Quarter => (pb::RetentionPeriod::Quarter, Interval::Quarter),
+            pb::RetentionPeriod::Year => (pb::RetentionPeriod::Year, Interval::Year),
         };
         let question = Question {
             range: 0..0,

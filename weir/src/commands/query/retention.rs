@@ -63,6 +63,8 @@ enum Period {
     Day,
     Week,
     Month,
+    Quarter,
+    Year,
 }
 
 impl Retention {
@@ -88,6 +90,8 @@ impl Retention {
                 Period::Day => RetentionPeriod::Day,
                 Period::Week => RetentionPeriod::Week,
                 Period::Month => RetentionPeriod::Month,
+                Period::Quarter => RetentionPeriod::Quarter,
+                Period::Year => RetentionPeriod::Year,
             }
             .into(),
             time_zone: range.zone_name(),

@@ -220,7 +220,13 @@ fn funnel(dice: &mut Dice, world: &World) -> Json {
 }
 
 fn retention(dice: &mut Dice, world: &World, zone: &str) -> Json {
-    let (period, longest) = dice.pick(&[("day", 20 * DAY), ("week", 80 * DAY), ("month", 200 * DAY)]);
+    let (period, longest) = dice.pick(&[
+        ("day", 20 * DAY),
+        ("week", 80 * DAY),
+        ("month", 200 * DAY),
+        ("quarter", 400 * DAY),
+        ("year", 900 * DAY),
+    ]);
     let range = range(dice, world, longest);
     json!({
         "kind": "retention",

@@ -40,6 +40,8 @@ fn cohorts(group: &RetentionGroup, period: RetentionPeriod, frame: &Frame, with_
         RetentionPeriod::Day => ("day", "%Y-%m-%d"),
         RetentionPeriod::Unspecified | RetentionPeriod::Week => ("week of", "%Y-%m-%d"),
         RetentionPeriod::Month => ("month", "%Y-%m"),
+        RetentionPeriod::Quarter => ("quarter from", "%Y-%m"),
+        RetentionPeriod::Year => ("year", "%Y"),
     };
     let periods = group.cohorts.iter().map(|cohort| cohort.counts.len()).max().unwrap_or(0);
     let shown = if with_colours { periods.min(width().saturating_sub(24) / CELL_COLUMNS) } else { periods };
