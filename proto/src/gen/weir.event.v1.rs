@@ -9,8 +9,8 @@
 /// offset of the client's clock, lies between 30 days ago and 1 hour ahead of the server's.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    /// Identifies the event: a UUID, the one key by which duplicates are removed. Clients should set it (UUIDv7) so that a
-    /// retry after a timeout counts once; the producer generates a UUIDv7 when it is empty.
+    /// Identifies the event: a UUID other than the nil UUID, the one key by which duplicates are removed. Clients should set it
+    /// (UUIDv7) so that a retry after a timeout counts once; the producer generates a UUIDv7 when it is empty.
     ///
     /// Its scope is one user of one project: duplicates are found among the events with the same key (`user_id`, else
     /// `anonymous_id`). An event that is sent again must keep the ids with which it was sent first: the same `event_id` under
@@ -32,11 +32,12 @@ pub struct Event {
     /// are refused.
     #[prost(string, tag = "5")]
     pub anonymous_id: ::prost::alloc::string::String,
-    /// The visit that the event belongs to, at most 200 bytes. `0` and `-1` count as none unless `producer.placeholder_ids` is
-    /// "allow".
+    /// The visit that the event belongs to, at most 200 bytes. Texts that are refused as `user_id` count as none, but for `true` and
+    /// `false`; unless `producer.placeholder_ids` is "allow".
     #[prost(string, tag = "6")]
     pub session_id: ::prost::alloc::string::String,
-    /// The installation of the app that sends: chosen once by the client and kept, at most 200 bytes.
+    /// The installation of the app that sends: chosen once by the client and kept, at most 200 bytes. Placeholders count as none, as in
+    /// `session_id`.
     #[prost(string, tag = "7")]
     pub install_id: ::prost::alloc::string::String,
     /// Number of the event within its install: 1, 2, 3, … without gaps; 0 when the client does not count. At most 2^63 - 1.

@@ -32,8 +32,20 @@ pub(crate) struct Rules {
 /// What exports, spreadsheets and broken clients write for "nobody", in any letter case, beside what the schema refuses in any
 /// case. Taken as ids, they would merge everybody without one into one user.
 const PLACEHOLDERS: [&str; 6] = ["na", "n/a", "0", "-1", "true", "false"];
-/// Likewise for "no session".
-const NO_SESSIONS: [&str; 2] = ["0", "-1"];
+/// Likewise for "no session" and "no installation", which an event need not have: they are left out.
+const ABSENT: [&str; 11] = [
+    "0",
+    "-1",
+    "na",
+    "n/a",
+    "nan",
+    "nil",
+    "none",
+    "null",
+    "(null)",
+    "undefined",
+    "00000000-0000-0000-0000-000000000000",
+];
 
 /// An event as it came, with its encoded size: measuring it costs as much as validating it, so it is done once.
 #[derive(Debug, Clone, Default)]
@@ -83,8 +95,10 @@ impl ValidEvent {
         if !rules.allow_placeholders {
             check_placeholder(&event.user_id, &at.field("user_id"), &mut found);
             check_placeholder(&event.anonymous_id, &at.field("anonymous_id"), &mut found);
-            if NO_SESSIONS.contains(&event.session_id.as_str()) {
-                event.session_id.clear();
+            for id in [&mut event.session_id, &mut event.install_id] {
+                if ABSENT.iter().any(|absent| absent.eq_ignore_ascii_case(id)) {
+                    id.clear();
+                }
             }
         }
         if event.user_id.is_empty() && event.anonymous_id.is_empty() {
@@ -107,7 +121,16 @@ impl ValidEvent {
             id
         } else {
             event.event_id.make_ascii_lowercase();
-            Uuid::try_parse(&event.event_id).expect("the schema's rule for event_id held")
+            let id = Uuid::try_parse(&event.event_id).expect("the schema's rule for event_id held");
+            if id.is_nil() {
+                let mut found = Violations::default();
+                found.add(
+                    &at.field("event_id"),
+                    "must not be the nil UUID, by which all events would be one; leave it out to get a new id",
+                );
+                return Err(found);
+            }
+            id
         };
         if event.event_type() == EventType::Unspecified {
             event.set_event_type(EventType::Track);
@@ -260,6 +283,12 @@ mod tests {
     }
 
     #[test]
+    fn events_can_not_share_the_nil_uuid() {
+        let error = parse(Event { event_id: Uuid::nil().to_string(), ..event() }).unwrap_err();
+        assert!(error.starts_with("event.event_id: must not be the nil UUID"), "{error}");
+    }
+
+    #[test]
     fn the_key_is_the_user_else_the_visitor() {
         assert_eq!(parse(event()).unwrap().key(), "u1");
         let visitor = Event { user_id: String::new(), anonymous_id: "v1".into(), ..event() };
@@ -300,7 +329,11 @@ mod tests {
             let event = with("u1", session, allow).unwrap();
             event.record().event.as_ref().unwrap().session_id.clone()
         };
-        assert_eq!(session("-1", false), "");
+        for absent in ["-1", "NULL", "undefined", "N/A", "00000000-0000-0000-0000-000000000000"] {
+            assert_eq!(session(absent, false), "", "{absent}");
+        }
+        let shared = Event { install_id: "undefined".into(), ..event() };
+        assert_eq!(parse(shared).unwrap().record().event.as_ref().unwrap().install_id, "");
         assert_eq!(session("0", false), "");
         assert_eq!(session("10", false), "10");
         assert_eq!(session("-1", true), "-1");
