@@ -83,7 +83,7 @@ async fn requests_leave_the_process_alone_and_other_clients_undisturbed() -> Res
             ));
         }
         worst = worst.max(above);
-        if first / BATCH % REST_EVERY == 0 {
+        if (first / BATCH).is_multiple_of(REST_EVERY) {
             let rested = tokio::task::spawn_blocking(move || rests(pid, REST_WITHIN)).await?;
             found.extend(
                 rested.err().map(|busy| format!("cases {numbers:?} of seed {seed} or some before: {busy}")),
@@ -92,7 +92,7 @@ async fn requests_leave_the_process_alone_and_other_clients_undisturbed() -> Res
         if found.len() >= MOST_PROBLEMS {
             break;
         }
-        if first % 1000 == 0 {
+        if first.is_multiple_of(1000) {
             let now = memory.resident().unwrap_or(0);
             println!(
                 "{first} cases in {:.0?}: at most {} MB above idle, {} MB now",

@@ -42,7 +42,7 @@ async fn no_request_makes_a_producer_allocate_more_than_its_budget() -> Result<(
     for number in from..from + cases {
         let case = Case::new(seed, number, Scope::Producer);
         // Connections of bytes are listened to for a while: one in fifty is enough here.
-        if matches!(case.action, Action::Bytes(_)) && number % 50 != 0 {
+        if matches!(case.action, Action::Bytes(_)) && !number.is_multiple_of(50) {
             continue;
         }
         let before = allocations::begin();
@@ -61,7 +61,7 @@ async fn no_request_makes_a_producer_allocate_more_than_its_budget() -> Result<(
         if grown > worst.0 {
             worst = (grown, what());
         }
-        if (number + 1) % 10_000 == 0 {
+        if (number + 1).is_multiple_of(10_000) {
             println!("{} cases; the worst allocated {} MB: {}", number + 1, worst.0 >> 20, worst.1);
         }
     }

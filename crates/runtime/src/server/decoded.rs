@@ -436,7 +436,7 @@ fn btree_growth(count: usize, entry: usize) -> usize {
         // The leaf is split under a root.
         12 => leaf + inner,
         // An inner node has at least as many leaves as a leaf has entries.
-        13.. if count % BTREE_LEAST == 0 => leaf + inner / BTREE_LEAST,
+        13.. if count.is_multiple_of(BTREE_LEAST) => leaf + inner / BTREE_LEAST,
         _ => 0,
     }
 }
@@ -448,7 +448,7 @@ fn hash_growth(count: usize, entry: usize) -> usize {
     match count {
         1 => table(4),
         4 => table(8),
-        _ if count > 7 && (count - 1) % 7 == 0 && ((count - 1) / 7).is_power_of_two() => {
+        _ if count > 7 && (count - 1).is_multiple_of(7) && ((count - 1) / 7).is_power_of_two() => {
             table((count - 1) / 7 * 16)
         }
         _ => 0,
