@@ -82,7 +82,7 @@ pub enum Error {
         supported: u32,
     },
     /// Reading or writing a file failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {source}{}", remedy(.source))]
     Io {
         /// What was being done, with the path.
         what: String,
@@ -97,6 +97,16 @@ pub enum Error {
     Closed,
 }
 
+/// What a reader of the message can do about it.
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; free space on the disk of --data-dir, or shorten the topics' retention, and retry"
+        }
+        _ => "",
+    }
+}
+
 impl Error {
     /// An [`Error::Io`]: `what` names the file and what was being done to it.
     pub(crate) fn io(what: String, source: std::io::Error) -> Self {
@@ -108,7 +118,8 @@ impl Error {
         match self {
             Error::QueueFull { .. } | Error::Unavailable(_) => true,
             Error::Io { source, .. } => {
-                matches!(source.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::StorageFull)
+                use std::io::ErrorKind::{Interrupted, QuotaExceeded, StorageFull};
+                matches!(source.kind(), Interrupted | StorageFull | QuotaExceeded)
             }
             Error::TooLarge { .. }
             | Error::UnknownTopic(_)

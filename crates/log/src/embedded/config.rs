@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Disk, RealDisk};
+use weir_disk::{Disk, RealDisk};
+
 use crate::{Error, Result};
 
 /// Positions within a segment have to fit 32 bits, a last group of appends included. Half of that is left for a segment that

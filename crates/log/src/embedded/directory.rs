@@ -13,11 +13,13 @@ use std::{
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     process,
+    sync::Arc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use weir_disk::Disk;
 
 use crate::{Error, Result, Retention, TopicSpec};
 
@@ -41,9 +43,9 @@ impl Drop for Taken {
 ///
 /// # Errors
 /// [`Error::Locked`], [`Error::NewerVersion`].
-pub(super) fn take(dir: &Path) -> Result<Taken> {
+pub(super) fn take(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Taken> {
     let opening = |e| Error::io(format!("opening {}", dir.display()), e);
-    create(&topics(dir))?;
+    create(&**disk, &topics(dir), dir)?;
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)
@@ -66,11 +68,11 @@ pub(super) fn take(dir: &Path) -> Result<Taken> {
     let mut lock = Taken(lock);
     lock.0.set_len(0).and_then(|()| lock.0.rewind()).map_err(opening)?;
     writeln!(lock.0, "{}", process::id()).map_err(opening)?;
-    check_format(dir)?;
+    check_format(disk, dir)?;
     Ok(lock)
 }
 
-fn check_format(dir: &Path) -> Result<()> {
+fn check_format(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
     let path = dir.join("format");
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse() {
@@ -80,13 +82,15 @@ fn check_format(dir: &Path) -> Result<()> {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::Corrupt(format!("{} does not hold a version number", path.display()))),
         },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => replace(&path, format!("{FORMAT}\n").as_bytes()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            replace(disk, &path, format!("{FORMAT}\n").as_bytes())
+        }
         Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
     }
 }
 
 /// The log's identity, which is given to it when it is first asked for.
-pub(super) fn identity(dir: &Path) -> Result<Uuid> {
+pub(super) fn identity(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Uuid> {
     let path = dir.join("identity");
     match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|_| {
@@ -98,7 +102,7 @@ pub(super) fn identity(dir: &Path) -> Result<Uuid> {
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let new = Uuid::new_v4();
-            replace(&path, format!("{new}\n").as_bytes())?;
+            replace(disk, &path, format!("{new}\n").as_bytes())?;
             Ok(new)
         }
         Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
@@ -106,34 +110,28 @@ pub(super) fn identity(dir: &Path) -> Result<Uuid> {
 }
 
 /// Replaces a file as a whole, durably: a crash leaves the old content or the new.
-pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let write = || {
-        let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync(path.parent().expect("a file has a directory"))
-    };
-    write().map_err(|e| Error::io(format!("writing {}", path.display()), e))
+pub(super) fn replace(disk: &Arc<dyn Disk>, path: &Path, content: &[u8]) -> Result<()> {
+    weir_disk::replace(disk, path, content).map_err(|e| Error::io(format!("writing {}", path.display()), e))
 }
 
-/// Creates a directory and those above it, durably: a file is only as durable as the way to it.
-pub(super) fn create(dir: &Path) -> Result<()> {
-    let missing: Vec<&Path> =
-        dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
-    let make = || {
-        fs::create_dir_all(dir)?;
-        missing.iter().filter_map(|d| d.parent()).try_for_each(sync)
-    };
-    make().map_err(|e| Error::io(format!("creating {}", dir.display()), e))
+/// Makes sure of a directory of the log at `root`, durably.
+fn create(disk: &dyn Disk, dir: &Path, root: &Path) -> Result<()> {
+    weir_disk::create_dirs(disk, dir, root).map_err(|e| Error::io(format!("creating {}", dir.display()), e))
 }
 
-/// Makes a directory's entries durable.
-pub(super) fn sync(dir: &Path) -> io::Result<()> {
-    // The parent of a relative path may be the empty one.
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)?.sync_all()
+/// Makes sure of the directories of a topic and its partitions, durably.
+pub(super) fn create_topic(disk: &dyn Disk, dir: &Path, topic: &TopicSpec) -> Result<()> {
+    let of_topic = topics(dir).join(&topic.name);
+    create(disk, &of_topic, dir)?;
+    for number in 0..topic.partitions {
+        let partition = partition(dir, &topic.name, number);
+        match disk.create_dir(&partition) {
+            Err(_) if partition.is_dir() => {}
+            made => made.map_err(|e| Error::io(format!("creating {}", partition.display()), e))?,
+        }
+    }
+    // Also those that were there: whoever made them may have died before this.
+    disk.sync_dir(&of_topic).map_err(|e| Error::io(format!("syncing {}", of_topic.display()), e))
 }
 
 pub(super) fn topics(dir: &Path) -> PathBuf {
@@ -180,14 +178,14 @@ pub(super) fn read_topics(dir: &Path) -> Result<Vec<TopicSpec>> {
 }
 
 /// Writes a topic's settings.
-pub(super) fn write_topic(dir: &Path, topic: &TopicSpec) -> Result<()> {
+pub(super) fn write_topic(disk: &Arc<dyn Disk>, dir: &Path, topic: &TopicSpec) -> Result<()> {
     let content = TopicFile {
         partitions: topic.partitions,
         retention_ms: topic.retention.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         retention_bytes: topic.retention.bytes,
     };
     let bytes = serde_json::to_vec_pretty(&content).expect("plain values make JSON");
-    replace(&topics(dir).join(&topic.name).join("topic.json"), &bytes)
+    replace(disk, &topics(dir).join(&topic.name).join("topic.json"), &bytes)
 }
 
 #[cfg(test)]
@@ -197,10 +195,11 @@ mod tests {
     #[test]
     fn a_directory_given_back_is_free_though_a_child_that_is_being_started_has_its_lock_open() {
         let dir = tempfile::tempdir().unwrap();
-        let taken = take(dir.path()).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(weir_disk::RealDisk);
+        let taken = take(&disk, dir.path()).unwrap();
         let _inherited = taken.0.try_clone().unwrap();
-        assert!(matches!(take(dir.path()), Err(Error::Locked { .. })), "it is taken");
+        assert!(matches!(take(&disk, dir.path()), Err(Error::Locked { .. })), "it is taken");
         drop(taken);
-        take(dir.path()).unwrap();
+        take(&disk, dir.path()).unwrap();
     }
 }

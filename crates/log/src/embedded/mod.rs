@@ -9,11 +9,10 @@
 //!
 //! Map: `frame`, `index` and `group` are pure (bytes, sparse index, who owns what); `segment` reads files; `writer` owns
 //! them; `partition` is what writer, readers and callers share; `reader`, `membership`, `positions` and `directory` are
-//! what their names say; `disk` is where tests plant faults.
+//! what their names say. What changes files goes through `weir_disk::Disk`, where tests plant faults and cut the power.
 
 mod config;
 mod directory;
-mod disk;
 mod frame;
 mod group;
 mod index;
@@ -25,7 +24,6 @@ mod segment;
 mod writer;
 
 pub use config::EmbeddedConfig;
-pub use disk::{Disk, RealDisk};
 
 use std::{
     collections::HashMap,
@@ -84,9 +82,9 @@ impl EmbeddedLog {
     /// records are damaged, [`Error::Config`], [`Error::Io`].
     pub fn open(config: EmbeddedConfig) -> Result<Arc<Self>> {
         config.check()?;
-        let taken = directory::take(&config.dir)?;
-        let identity = directory::identity(&config.dir)?;
-        let (positions, flusher) = Positions::open(&config.dir)?;
+        let taken = directory::take(&config.disk, &config.dir)?;
+        let identity = directory::identity(&config.disk, &config.dir)?;
+        let (positions, flusher) = Positions::open(&config.disk, &config.dir)?;
         let log = Self {
             inner: Arc::new(Inner {
                 bound: Bound::new(config.max_pending_bytes),
@@ -112,6 +110,7 @@ impl Inner {
     /// Opens a topic's partitions and starts their writers.
     fn start(&self, spec: TopicSpec) -> Result<()> {
         let mut partitions = Vec::with_capacity(spec.partitions as usize);
+        directory::create_topic(&*self.config.disk, &self.config.dir, &spec)?;
         for number in 0..spec.partitions {
             let dir = directory::partition(&self.config.dir, &spec.name, number);
             let (view, file) = writer::recover(&dir, &format!("{}/{number}", spec.name), &self.config)?;
@@ -145,7 +144,7 @@ impl Inner {
                     );
                 }
                 (Some(found), TopicPolicy::Create) if found.retention != spec.retention => {
-                    directory::write_topic(&self.config.dir, spec)?;
+                    directory::write_topic(&self.config.disk, &self.config.dir, spec)?;
                     let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
                     if let Some(topic) = topics.get_mut(&spec.name) {
                         topic.spec.retention = spec.retention;
@@ -158,7 +157,7 @@ impl Inner {
                 }
                 (None, TopicPolicy::Create) => {
                     self.start(spec.clone())?;
-                    directory::write_topic(&self.config.dir, spec)?;
+                    directory::write_topic(&self.config.disk, &self.config.dir, spec)?;
                 }
                 (None, TopicPolicy::Check) => {
                     let _ = writeln!(findings, "{}: does not exist; set log.create_topics = true", spec.name);

@@ -14,6 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use weir_disk::Disk;
 
 use super::directory::replace;
 use crate::{Committed, Error, Offset, Result, sync::locked};
@@ -33,6 +34,7 @@ struct Position {
 /// The committed positions of all groups.
 #[derive(Debug)]
 pub(super) struct Positions {
+    disk: Arc<dyn Disk>,
     file: PathBuf,
     state: Mutex<State>,
     changed: Condvar,
@@ -49,7 +51,7 @@ struct State {
 
 impl Positions {
     /// Reads the file, if there is one, and starts the thread that writes it.
-    pub(super) fn open(dir: &Path) -> Result<(Arc<Self>, JoinHandle<()>)> {
+    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Arc<Self>, JoinHandle<()>)> {
         let file = dir.join("positions.json");
         let table = match fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
@@ -59,7 +61,8 @@ impl Positions {
             Err(e) => return Err(Error::io(format!("reading {}", file.display()), e)),
         };
         let state = Mutex::new(State { table, dirty: false, stop: false });
-        let positions = Arc::new(Self { file, state, changed: Condvar::new(), writing: Mutex::new(()) });
+        let (disk, changed, writing) = (Arc::clone(disk), Condvar::new(), Mutex::new(()));
+        let positions = Arc::new(Self { disk, file, state, changed, writing });
         let writer = Arc::clone(&positions);
         let thread = thread::Builder::new()
             .name("log positions".to_owned())
@@ -94,7 +97,7 @@ impl Positions {
             }
             serde_json::to_vec_pretty(&state.table).expect("string keys and plain values make JSON")
         };
-        replace(&self.file, &bytes).inspect_err(|_| locked(&self.state).dirty = true)
+        replace(&self.disk, &self.file, &bytes).inspect_err(|_| locked(&self.state).dirty = true)
     }
 
     /// Ends the thread.

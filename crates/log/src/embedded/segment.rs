@@ -26,13 +26,13 @@ pub(super) fn index_path(dir: &Path, base: Offset) -> PathBuf {
     dir.join(format!("{base:020}.index"))
 }
 
-/// First offsets of the segments in `dir`, rising.
-pub(super) fn list(dir: &Path) -> Result<Vec<Offset>> {
+/// First offsets of the files in `dir` with a suffix, `.log` or `.index`, rising.
+pub(super) fn list(dir: &Path, suffix: &str) -> Result<Vec<Offset>> {
     let read = |e| Error::io(format!("listing {}", dir.display()), e);
     let mut bases = Vec::new();
     for entry in fs::read_dir(dir).map_err(read)? {
         let name = entry.map_err(read)?.file_name();
-        let base = name.to_str().and_then(|n| n.strip_suffix(".log")).and_then(|n| n.parse::<Offset>().ok());
+        let base = name.to_str().and_then(|n| n.strip_suffix(suffix)).and_then(|n| n.parse::<Offset>().ok());
         bases.extend(base);
     }
     bases.sort_unstable();
@@ -111,6 +111,8 @@ pub(super) fn walk(
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) index: Index,
+    /// Length that was durable when the last frame was written. What follows may be in the page cache only.
+    pub(super) synced: u64,
     /// Bytes after the last whole frame, to be cut off.
     pub(super) torn: u64,
 }
@@ -133,6 +135,8 @@ pub(super) fn open(dir: &Path, base: Offset, sealed: bool, interval: u64) -> Res
         return Err(corrupt(&path, len, &short));
     }
     let mut expected = index.segment.next;
+    // An index speaks of durable bytes only.
+    let mut synced = index.segment.len;
     let mut out_of_order = None;
     let fault = walk(&file, index.segment.len, len, |header, position| {
         if header.first != expected {
@@ -140,15 +144,16 @@ pub(super) fn open(dir: &Path, base: Offset, sealed: bool, interval: u64) -> Res
             return false;
         }
         expected = header.next();
+        synced = synced.max(u64::from(header.synced));
         index.push(header, interval);
         true
     })
     .map_err(reading)?;
-    let Some(fault) = out_of_order.or(fault) else { return Ok(Opened { index, torn: 0 }) };
+    let Some(fault) = out_of_order.or(fault) else { return Ok(Opened { index, synced, torn: 0 }) };
     if sealed || acknowledged_after(&file, fault.position, len, expected).map_err(reading)? {
         return Err(corrupt(&path, fault.position, fault.why));
     }
-    Ok(Opened { index, torn: len - fault.position })
+    Ok(Opened { index, synced, torn: len - fault.position })
 }
 
 /// Whether a frame somewhere behind the fault was written when the faulty bytes were durable already.

@@ -3,13 +3,18 @@
 //! Group commit: it takes all that waits, writes it at once, syncs once, and only then answers. What arrives meanwhile is
 //! the next group, so the more callers there are the fewer syncs each record costs.
 //!
-//! Failures: a *write* that fails is cut off again and refused, and the log goes on (a full disk may have room later). A
-//! *sync* that fails leaves nobody knowing what is durable, and asking again would get a lie from the page cache: the
-//! partition takes no more appends until the log is reopened and reads back what is really there. A segment that can't be
-//! *sealed* grows on for a while, and then refuses appends until it can. Should a bug end the thread itself, the partition takes
-//! no more appends either, and nobody waits for an answer that never comes.
+//! Failures: a *write* that fails is cut off again and refused, and the log goes on (a full disk may have room later). The cut is
+//! synced: the segment may be sealed next, and a sealed segment with a torn end counts as damaged. A *sync* that fails leaves
+//! nobody knowing what is durable, and asking again would get a lie from the page cache: the partition takes no more appends
+//! until the log is reopened, which writes what it can read of the last group once more before it syncs. A segment that can't
+//! be *sealed* grows on for a while, and then refuses appends until it can. Should a bug end the thread itself, the partition
+//! takes no more appends either, and nobody waits for an answer that never comes.
+//!
+//! Retention removes the oldest segment first and syncs the directory after each: a power cut must not keep an older segment
+//! and lose a newer one. A segment that can't be removed stays the next to be removed.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io, mem,
     panic::{self, AssertUnwindSafe},
@@ -19,13 +24,14 @@ use std::{
 };
 
 use tracing::{debug, error, warn};
+use weir_disk::Disk;
 
 use super::{
-    Disk, EmbeddedConfig, directory,
+    EmbeddedConfig,
     frame::Encoder,
     index::{Index, Segment},
     partition::{Append, Partition, View},
-    segment::{self, index_path, log_path},
+    segment::{self, CHUNK, index_path, log_path},
 };
 use crate::{Appended, Error, Offset, Result, Retention};
 
@@ -40,12 +46,16 @@ pub(super) struct Writer {
     file: File,
     encoder: Encoder,
     next_check: Instant,
+    /// Segments that retention has taken out of the view and whose files are still to be removed, rising.
+    expired: VecDeque<Offset>,
 }
 
 /// Opens a partition's segments, recovering what a crash left: the view of what is durable.
 pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<(View, File)> {
-    directory::create(dir)?;
+    // What a killed process created may have no durable name yet.
+    config.disk.sync_dir(dir).map_err(|e| Error::io(format!("syncing {}", dir.display()), e))?;
     let mut bases = used(dir, name, config)?;
+    remove_stray_indexes(&*config.disk, dir, &bases)?;
     let last = match bases.pop() {
         Some(last) => last,
         None => {
@@ -57,7 +67,7 @@ pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result
     for &base in &bases {
         let index = segment::open(dir, base, true, config.index_interval_bytes)?.index;
         if !index_path(dir, base).exists() {
-            save_index(dir, &index);
+            save_index(&*config.disk, dir, &index);
         }
         sealed.push(index.segment);
     }
@@ -88,16 +98,40 @@ pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result
         );
         config.disk.truncate(&file, active.len).map_err(recovering)?;
     }
-    // What a killed process wrote may be in the page cache only; it is about to be shown to readers.
+    // What a killed process wrote may be in the page cache only, and is about to be shown to readers. Its sync may also have failed:
+    // then the pages count as clean, and only writing them once more makes the next sync write them.
+    rewrite(&*config.disk, &file, opened.synced, active.len).map_err(recovering)?;
     config.disk.sync(&file).map_err(recovering)?;
     Ok((View { sealed, active: opened.index, failed: None }, file))
+}
+
+/// Writes a part of a file over itself.
+fn rewrite(disk: &dyn Disk, file: &File, from: u64, to: u64) -> io::Result<()> {
+    let mut position = from;
+    while position < to {
+        let bytes = segment::read_at(file, position, CHUNK.min((to - position) as usize))?;
+        disk.write(file, &bytes, position)?;
+        position += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// Removes indexes whose segment retention has removed.
+fn remove_stray_indexes(disk: &dyn Disk, dir: &Path, bases: &[Offset]) -> Result<()> {
+    for base in segment::list(dir, ".index")? {
+        if bases.binary_search(&base).is_err() {
+            // It only takes up room.
+            let _ = disk.remove(&index_path(dir, base));
+        }
+    }
+    Ok(())
 }
 
 /// First offsets of the segments, without those that were begun and never used because beginning them failed half-way: the
 /// one before grew on past them.
 fn used(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<Vec<Offset>> {
     let mut used: Vec<Offset> = Vec::new();
-    for base in segment::list(dir)? {
+    for base in segment::list(dir, ".log")? {
         let path = log_path(dir, base);
         let looking = |e| Error::io(format!("looking at {}", path.display()), e);
         if let Some(&before) = used.last()
@@ -112,7 +146,7 @@ fn used(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<Vec<Offset>> 
                     file = %path.display(),
                     "removing an empty segment that was never used: beginning it had failed"
                 );
-                fs::remove_file(&path).map_err(looking)?;
+                config.disk.remove(&path).map_err(looking)?;
                 continue;
             }
         }
@@ -124,7 +158,7 @@ fn used(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result<Vec<Offset>> 
 impl Writer {
     pub(super) fn new(partition: Arc<Partition>, config: EmbeddedConfig, file: File) -> Self {
         let next_check = Instant::now();
-        Self { partition, config, file, encoder: Encoder::default(), next_check }
+        Self { partition, config, file, encoder: Encoder::default(), next_check, expired: VecDeque::new() }
     }
 
     /// Works until the partition is stopped.
@@ -159,7 +193,7 @@ impl Writer {
         }
         let view = self.partition.view();
         if view.failed.is_none() {
-            save_index(&self.partition.dir, &view.active);
+            save_index(&*self.config.disk, &self.partition.dir, &view.active);
         }
     }
 
@@ -197,10 +231,13 @@ impl Writer {
         }
         let (bytes, frames) = self.encoder.finish();
         if let Err(e) = self.config.disk.write(&self.file, bytes, position) {
-            let what =
-                format!("writing partition {}; nothing of this append was kept", self.partition.name());
+            let what = format!(
+                "writing to partition {} failed, and nothing of this append was kept",
+                self.partition.name()
+            );
             warn!(partition = self.partition.name(), error = %e, "a write failed and was undone");
-            if let Err(undo) = self.config.disk.truncate(&self.file, position) {
+            let undone = self.config.disk.truncate(&self.file, position);
+            if let Err(undo) = undone.and_then(|()| self.config.disk.sync(&self.file)) {
                 self.fail("undoing a failed write to", &undo);
             }
             return Err(Failure::new(what, &e));
@@ -268,7 +305,7 @@ impl Writer {
         view.sealed.push(sealed.segment);
         drop(view);
         self.file = file;
-        save_index(dir, &sealed);
+        save_index(&*self.config.disk, dir, &sealed);
         Ok(())
     }
 
@@ -281,7 +318,7 @@ impl Writer {
             // It was said, and is tried again at the next check.
             let _ = self.roll();
         }
-        let dropped: Vec<Offset> = {
+        {
             let mut view = self.partition.view();
             let mut bytes = view.active.segment.len + view.sealed.iter().map(|s| s.len).sum::<u64>();
             let mut drop = 0;
@@ -293,20 +330,33 @@ impl Writer {
                 bytes -= segment.len;
                 drop += 1;
             }
-            view.sealed.drain(..drop).map(|s| s.base).collect()
-        };
-        let dir = &self.partition.dir;
-        for base in dropped {
-            debug!(partition = self.partition.name(), base, "retention deletes a segment");
-            // The oldest first, and its index before it: a crash in between leaves a log without a hole.
-            let deleted = match fs::remove_file(index_path(dir, base)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                Ok(()) | Err(_) => fs::remove_file(log_path(dir, base)),
-            };
-            if let Err(e) = deleted {
-                warn!(partition = self.partition.name(), base, error = %e, "an old segment can't be deleted");
-            }
+            self.expired.extend(view.sealed.drain(..drop).map(|s| s.base));
         }
+        while let Some(&base) = self.expired.front() {
+            if let Err(e) = delete(&*self.config.disk, &self.partition.dir, base) {
+                // Newer ones wait: without this one gone, they would leave a hole.
+                warn!(partition = self.partition.name(), base, error = %e, "deleting an expired segment failed; will retry");
+                return;
+            }
+            debug!(partition = self.partition.name(), base, "retention deleted a segment");
+            self.expired.pop_front();
+        }
+    }
+}
+
+/// Deletes a segment, durably: the next older one must not outlive it.
+fn delete(disk: &dyn Disk, dir: &Path, base: Offset) -> io::Result<()> {
+    // Without its index a segment can be read, so that goes first.
+    remove(disk, &index_path(dir, base))?;
+    remove(disk, &log_path(dir, base))?;
+    disk.sync_dir(dir)
+}
+
+/// Removes a file; one that is gone is fine.
+fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -332,17 +382,33 @@ impl Failure {
 /// Creates an empty segment, durably, or none at all: left behind, it would stand in the way of what its predecessor grows on to.
 fn create(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<File> {
     let path = log_path(dir, base);
-    disk.create(&path).map_err(|e| {
-        // Should that fail too, recovery sees what it is.
-        let _ = fs::remove_file(&path);
+    let begin = || {
+        // An earlier attempt may have left one. Its name may not be durable; that of a new file is synced.
+        if fs::metadata(&path).is_ok_and(|found| found.len() == 0) {
+            remove(disk, &path)?;
+        }
+        let file = disk.create(&path)?;
+        disk.sync_dir(dir)?;
+        Ok(file)
+    };
+    begin().map_err(|e: io::Error| {
+        if e.kind() != io::ErrorKind::AlreadyExists {
+            // Should that fail too, recovery sees what it is.
+            let _ = disk.remove(&path);
+        }
         Error::io(format!("creating {}", path.display()), e)
     })
 }
 
-/// Writes an index. It only saves time, so a failure is not worth more than a word.
-fn save_index(dir: &Path, index: &Index) {
+/// Writes an index. It only saves time, so it is not synced, and a failure is not worth more than a word.
+fn save_index(disk: &dyn Disk, dir: &Path, index: &Index) {
     let path = index_path(dir, index.segment.base);
-    if let Err(e) = fs::write(&path, index.encode()) {
+    let save = || {
+        remove(disk, &path)?;
+        let file = disk.create(&path)?;
+        disk.write(&file, &index.encode(), 0)
+    };
+    if let Err(e) = save() {
         debug!(file = %path.display(), error = %e, "the index can't be written; it will be rebuilt");
     }
 }

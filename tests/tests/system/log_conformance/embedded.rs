@@ -17,10 +17,8 @@ use futures::future;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use weir_log::{
-    EmbeddedConfig, EmbeddedLog, Error, EventLog, Retention, TopicPolicy, TopicSpec,
-    embedded::{Disk, RealDisk},
-};
+use weir_disk::{Disk, RealDisk};
+use weir_log::{EmbeddedConfig, EmbeddedLog, Error, EventLog, Retention, TopicPolicy, TopicSpec};
 
 use super::{Home, PATIENCE, Rig, a_full_queue_refuses_and_recovers, read, record, records};
 
@@ -344,9 +342,13 @@ const EIO: i32 = 5;
 
 impl Disk for Faulty {
     fn create(&self, path: &Path) -> io::Result<File> {
-        // The file is there; making its entry durable fails.
+        // The file is there all the same.
         let file = RealDisk.create(path)?;
-        if Self::fails(&self.creations) { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(file) }
+        if path.extension().is_some_and(|e| e == "log") && Self::fails(&self.creations) {
+            Err(io::Error::from_raw_os_error(EIO))
+        } else {
+            Ok(file)
+        }
     }
 
     fn write(&self, file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
