@@ -42,7 +42,7 @@ pub enum Error {
         log: String,
     },
     /// The folder or bucket did not answer as it should. Retry with backoff.
-    #[error("the event store can't {what}: {source}")]
+    #[error("the event store can't {what}: {source}{}", remedy(&**.source))]
     Unavailable {
         /// What was being done, with the object's path.
         what: String,
@@ -120,6 +120,22 @@ pub enum Error {
         /// The partition.
         partition: u32,
     },
+}
+
+/// What a reader of the message can do about it.
+fn remedy(source: &(dyn std::error::Error + 'static)) -> &'static str {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let mut causes = std::iter::successors(Some(source), |cause| cause.source());
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
+    };
+    if causes.any(is_full) {
+        "; free space on its disk, or shorten store.retention; it is tried again"
+    } else {
+        ""
+    }
 }
 
 impl Error {

@@ -9,8 +9,8 @@ mod folder;
 use std::{
     collections::BTreeSet,
     convert::Infallible,
-    io,
-    path::{Path, PathBuf},
+    io::{self, Write as _},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -27,10 +27,13 @@ use object_store::{
 };
 use parquet::{arrow::async_writer::AsyncFileWriter, errors::ParquetError};
 use tokio::{io::AsyncWriteExt, runtime::Handle, sync::oneshot};
+use weir_disk::{Disk, RealDisk, Staged};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
-use folder::Staged;
+use folder::Folder;
+
+pub use weir_disk::Created;
 
 /// Where a store lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,17 +88,7 @@ const UPLOAD_PART: usize = 8 << 20;
 #[derive(Clone, Debug)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
-    folder: Option<Arc<Path>>,
-}
-
-/// Whether an object was created or was there before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Created {
-    /// It was created and is durable.
-    New,
-    /// An object of that name was there already; it was left as it is.
-    Exists,
+    folder: Option<Arc<Folder>>,
 }
 
 /// An object in a listing.
@@ -116,16 +109,21 @@ impl Objects {
     /// [`Error::Location`] when the folder can't be made or the bucket's configuration is incomplete. A bucket is not contacted.
     pub fn open(location: &Location) -> Result<Self> {
         match location {
-            Location::Folder(path) => {
-                let wrong = |problem: String| Error::Location { place: path.display().to_string(), problem };
-                folder::make(path).map_err(|error| wrong(error.to_string()))?;
-                let path = path.canonicalize().map_err(|error| wrong(error.to_string()))?;
-                let store =
-                    LocalFileSystem::new_with_prefix(&path).map_err(|error| wrong(error.to_string()))?;
-                Ok(Self { store: Arc::new(store), folder: Some(path.into()) })
-            }
+            Location::Folder(path) => Self::on_disk(path, Arc::new(RealDisk)),
             Location::Bucket(bucket) => Ok(Self { store: bucket.open()?, folder: None }),
         }
+    }
+
+    /// Opens a folder that is changed through `disk`, creating it if it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Location`] when the folder can't be made.
+    pub fn on_disk(path: &std::path::Path, disk: Arc<dyn Disk>) -> Result<Self> {
+        let wrong = |problem: String| Error::Location { place: path.display().to_string(), problem };
+        let folder = Folder::open(disk, path).map_err(|error| wrong(error.to_string()))?;
+        let store =
+            LocalFileSystem::new_with_prefix(folder.root()).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self { store: Arc::new(store), folder: Some(Arc::new(folder)) })
     }
 
     /// Uses any object store whose `PutMode::Create` is atomic and durable (the local one's isn't durable).
@@ -144,8 +142,8 @@ impl Objects {
     /// [`Error::Unavailable`]: whether the object was created is then not known.
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
         let what = || format!("create {path}");
-        if let Some(file) = self.file(path) {
-            let made = blocking(move || folder::create(&file, &bytes)).await;
+        if let Some((folder, path)) = self.folder(path) {
+            let made = blocking(move || folder.create(&path, &bytes)).await;
             return made.map_err(|error| Error::unavailable(what(), error));
         }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -163,11 +161,11 @@ impl Objects {
     /// # Errors
     /// [`Error::Unavailable`] when the local file can't be begun.
     pub async fn upload(&self, path: &str) -> Result<Upload> {
-        let Some(file) = self.file(path) else {
+        let Some((folder, file)) = self.folder(path) else {
             let writer = BufWriter::with_capacity(self.object_store(), name(path)?, UPLOAD_PART);
             return Ok(Upload::to(To::Bucket(Some(writer))));
         };
-        let staged = blocking(move || Staged::begin(&file)).await;
+        let staged = blocking(move || folder.begin(&file)).await;
         let staged = staged.map_err(|error| Error::unavailable(format!("create {path}"), error))?;
         Ok(Upload::to(To::Folder(Some(staged))))
     }
@@ -246,6 +244,10 @@ impl Objects {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn delete(&self, path: &str) -> Result<()> {
+        if let Some((folder, name)) = self.folder(path) {
+            let removed = blocking(move || folder.remove(&name)).await;
+            return removed.map_err(|error| Error::unavailable(format!("delete {path}"), error));
+        }
         match self.store.delete(&name(path)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Error::unavailable(format!("delete {path}"), error)),
@@ -257,8 +259,8 @@ impl Objects {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn settle(&self, below: &str) -> Result<()> {
-        let Some(file) = self.file(below) else { return Ok(()) };
-        let settled = blocking(move || folder::settle(&file)).await;
+        let Some((folder, name)) = self.folder(below) else { return Ok(()) };
+        let settled = blocking(move || folder.settle(&name)).await;
         settled.map_err(|error| Error::unavailable(format!("sync {below}"), error))
     }
 
@@ -267,13 +269,14 @@ impl Objects {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn clean_staging(&self, below: &str, age: Duration) -> Result<usize> {
-        let Some(file) = self.file(below) else { return Ok(0) };
-        let cleaned = blocking(move || folder::clean(&file, age)).await;
+        let Some((folder, name)) = self.folder(below) else { return Ok(0) };
+        let cleaned = blocking(move || folder.clean(&name, age)).await;
         cleaned.map_err(|error| Error::unavailable(format!("clean {below}"), error))
     }
 
-    fn file(&self, path: &str) -> Option<PathBuf> {
-        Some(self.folder.as_deref()?.join(path))
+    /// The folder, when it is one, and a name to be used on a thread that may block.
+    fn folder(&self, path: &str) -> Option<(Arc<Folder>, String)> {
+        Some((Arc::clone(self.folder.as_ref()?), path.to_owned()))
     }
 }
 
@@ -324,7 +327,7 @@ impl AsyncFileWriter for Upload {
         async move {
             self.checksum.update(&bytes);
             match &mut self.to {
-                To::Folder(staged) => staged.as_mut().expect("not complete yet").write(&bytes)?,
+                To::Folder(staged) => staged.as_mut().expect("not complete yet").write_all(&bytes)?,
                 To::Bucket(writer) => {
                     writer.as_mut().expect("not complete yet").put(bytes).await.map_err(external)?;
                 }
@@ -337,7 +340,7 @@ impl AsyncFileWriter for Upload {
     fn complete(&mut self) -> BoxFuture<'_, parquet::errors::Result<()>> {
         async move {
             match &mut self.to {
-                To::Folder(staged) => match staged.take().expect("completed once").publish()? {
+                To::Folder(staged) => match staged.take().expect("completed once").create()? {
                     Created::New => Ok(()),
                     Created::Exists => Err(ParquetError::General("an object of that name exists".to_owned())),
                 },
