@@ -19,6 +19,7 @@ use crate::{
     compact::{self, Compacted},
     delete_user::{self, Erased},
     error::{Error, Result},
+    gc,
     hot::{CleanBatch, Hot, HotRead, Part},
     manifest::{self, Chain, Change, Published, Refusal, Segment},
     objects::{Bucket, Created, Location, Objects, apart},
@@ -179,6 +180,16 @@ impl Store {
         apart(async move { segment::verify(&objects, &segment).await }).await
     }
 
+    /// Deletes the files of a partition that nobody needs: removed segments, what crashes left, old manifests. Returns how many those
+    /// were. A writer does this by itself.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; what is left is deleted the next time.
+    pub async fn clean(&self, partition: u32) -> Result<usize> {
+        let mut chain = self.chain(partition).await?;
+        gc::run(self.objects(), &mut chain, Uuid::now_v7()).await
+    }
+
     pub(crate) fn own(&self, partition: u32, hot: &Arc<watch::Sender<Hot>>) {
         self.owned().insert(partition, Arc::clone(hot));
     }
@@ -302,7 +313,7 @@ impl EventStore for Store {
             };
             match chain.publish(owner, &change).await? {
                 Published::Done => return Ok(end),
-                Published::Refused(Refusal::NotNext { .. }) => {}
+                Published::Refused(Refusal::NotNext { .. } | Refusal::Discarded(_)) => {}
                 Published::Refused(refusal) => return Err(Error::Refused { partition, refusal }),
             }
         }

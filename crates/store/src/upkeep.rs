@@ -92,7 +92,7 @@ impl Upkeep {
 
     async fn delete(&mut self) -> Result<()> {
         if Instant::now() >= self.next_gc {
-            gc::run(self.store.objects(), &mut self.chain).await?;
+            gc::run(self.store.objects(), &mut self.chain, self.owner).await?;
             self.next_gc = Instant::now() + GC_INTERVAL;
         }
         Ok(())

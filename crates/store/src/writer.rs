@@ -244,6 +244,10 @@ impl Flusher {
                     "another process published these events"
                 );
             }
+            // What was written is gone, and the events are still here: they are written anew.
+            Ok(Published::Refused(refusal @ Refusal::Discarded(_))) => {
+                return Err(Error::unavailable("publish segments", refusal));
+            }
             Ok(Published::Refused(refusal)) => {
                 return Err(Error::Refused { partition: self.chain.partition(), refusal });
             }

@@ -16,10 +16,9 @@ use crate::{
     objects::{Created, Objects},
 };
 
-/// How long after a checkpoint the entries that it covers are kept: longer than any mirror goes without following.
+/// How long after a checkpoint the entries that it covers are kept, so that most mirrors follow entry by entry. One that comes later
+/// finds its own last entry gone, and begins anew.
 pub(super) const GRACE: Duration = Duration::from_secs(600);
-/// A mirror that has not seen the chain's end for so long may have missed entries that are deleted by now, and begins anew.
-const STALE: Duration = Duration::from_secs(GRACE.as_secs() / 2);
 /// A checkpoint is written after so many entries: at one entry a minute about every hour; a start reads as many at most.
 const CHECKPOINT_EVERY: u64 = 64;
 /// Checkpoints kept: should the last be unreadable, the one before it answers.
@@ -35,8 +34,6 @@ pub struct Chain {
     state: Arc<State>,
     /// Version of the last checkpoint that is known.
     checkpoint: u64,
-    /// When the end of the chain was last seen.
-    seen_micros: i64,
     damage: Option<Damage>,
 }
 
@@ -73,14 +70,8 @@ impl Chain {
     pub async fn load(objects: &Objects, partition: u32) -> Result<Self> {
         // What a process published just before it died is made durable before anybody builds on it.
         objects.settle(&folder(partition)).await?;
-        let mut chain = Self {
-            objects: objects.clone(),
-            partition,
-            state: Arc::default(),
-            checkpoint: 0,
-            seen_micros: i64::MIN,
-            damage: None,
-        };
+        let mut chain =
+            Self { objects: objects.clone(), partition, state: Arc::default(), checkpoint: 0, damage: None };
         chain.reload().await?;
         Ok(chain)
     }
@@ -105,21 +96,24 @@ impl Chain {
     /// # Errors
     /// [`Error::Unavailable`]; an unreadable entry is [`Chain::damage`].
     pub async fn follow(&mut self) -> Result<()> {
-        let begun = clock::now_micros();
-        if self.is_stale(begun) {
+        if self.damage.is_some() {
             return self.reload().await;
         }
-        self.damage = None;
         while let Some(bytes) = self.objects.get(&entry_path(self.partition, self.state.version + 1)).await? {
             if !self.take(&bytes) {
                 return Ok(());
             }
         }
-        if self.is_stale(clock::now_micros()) {
-            return self.reload().await;
+        if self.is_end().await? { Ok(()) } else { self.reload().await }
+    }
+
+    /// Whether no entry follows the mirror's last one, when none was found: it may also have been deleted since. Entries are deleted
+    /// in their order, and never the last one, so the mirror's own is then gone, too.
+    async fn is_end(&self) -> Result<bool> {
+        if self.state.version == 0 {
+            return Ok(self.checkpoints().await?.is_empty());
         }
-        self.seen_micros = begun;
-        Ok(())
+        Ok(self.objects.size(&entry_path(self.partition, self.state.version)).await?.is_some())
     }
 
     /// Adds a change to the chain, after whatever others add at the same time.
@@ -129,17 +123,26 @@ impl Chain {
     /// refused as [`Refusal::NotNext`], a replacement that did is [`Published::Done`], or refused as [`Refusal::Gone`] when it only
     /// removes. [`Error::Manifest`] when the chain is damaged.
     pub async fn publish(&mut self, writer: Uuid, change: &Change) -> Result<Published> {
-        if self.damage.is_some() || self.is_stale(clock::now_micros()) {
+        if self.damage.is_some() {
             self.follow().await?;
         }
+        let mut is_first = true;
         loop {
             if let Some(damage) = self.damage() {
                 return Err(damage);
             }
             if let Err(refusal) = self.state.check(change) {
+                // Whoever published what this builds on may have died before making it durable.
+                self.objects.settle(&folder(self.partition)).await?;
                 let done = self.has_replaced(change);
                 return Ok(if done { Published::Done } else { Published::Refused(refusal) });
             }
+            // Others went on meanwhile. However long that took, files that they discarded are gone, though the mirror may have begun
+            // anew after the entry that did.
+            if !is_first && let Some(path) = self.gone(change).await? {
+                return Ok(Published::Refused(Refusal::Discarded(path)));
+            }
+            is_first = false;
             let version = self.state.version + 1;
             let entry = Entry {
                 format: FORMAT,
@@ -153,7 +156,6 @@ impl Chain {
                 Created::New => {
                     let applied = Arc::make_mut(&mut self.state).apply(&entry);
                     applied.expect("it was checked against this state");
-                    self.seen_micros = entry.time_micros;
                     return Ok(Published::Done);
                 }
                 Created::Exists => {
@@ -173,11 +175,25 @@ impl Chain {
         Ok(found.is_some_and(|found| found.writer == entry.writer && found.change == entry.change))
     }
 
+    /// A segment that a change adds and whose file is not there.
+    async fn gone(&self, change: &Change) -> Result<Option<String>> {
+        let added = match change {
+            Change::Append { segments: added, .. } | Change::Replace { added, .. } => added.as_slice(),
+            Change::Discard { .. } => &[],
+        };
+        for segment in added {
+            if self.objects.size(&segment.path).await?.is_none() {
+                return Ok(Some(segment.path.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether all that a replacement adds, and nothing that it removes, is live. Of one that adds nothing that can't be told: others
     /// may have put what it removes into a segment of theirs.
     fn has_replaced(&self, change: &Change) -> bool {
         match change {
-            Change::Append { .. } => false,
+            Change::Append { .. } | Change::Discard { .. } => false,
             Change::Replace { removed, added, .. } => {
                 !added.is_empty()
                     && added.iter().all(|segment| self.state.live.contains_key(&segment.id))
@@ -199,11 +215,6 @@ impl Chain {
         Ok(found.iter().filter_map(|object| version_of(&folder, &object.path)).collect())
     }
 
-    fn is_stale(&self, now_micros: i64) -> bool {
-        // A clock that was set back tells nothing: stale too.
-        !(0..clock::micros(STALE)).contains(&now_micros.saturating_sub(self.seen_micros))
-    }
-
     /// Takes the next entry; `false` when it can't be.
     fn take(&mut self, bytes: &[u8]) -> bool {
         let applied = read::<Entry>(bytes).and_then(|entry| {
@@ -221,7 +232,6 @@ impl Chain {
     }
 
     async fn reload(&mut self) -> Result<()> {
-        let begun = clock::now_micros();
         self.damage = None;
         // Entries first: one that is deleted meanwhile is covered by a checkpoint that this listing of checkpoints has.
         let below = folder(self.partition);
@@ -249,7 +259,6 @@ impl Chain {
                 return Ok(());
             }
         }
-        self.seen_micros = begun;
         Ok(())
     }
 

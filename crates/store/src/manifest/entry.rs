@@ -53,6 +53,12 @@ pub enum Change {
         /// Why.
         reason: Reason,
     },
+    /// Files that no entry names, and none may name from now on: they are about to be deleted. Valid only while none of them is
+    /// live.
+    Discard {
+        /// Their names, relative to the store's root.
+        paths: Vec<String>,
+    },
 }
 
 /// Why segments were replaced.

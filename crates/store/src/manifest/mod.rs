@@ -5,6 +5,10 @@
 //! two processes that both believe they own a partition can't both publish an offset. `manifest/<partition>/checkpoint/<version>.json`
 //! is the [`State`] after an entry, so that nobody has to read them all.
 //!
+//! No decision about what counts depends on a clock: a process may be suspended for any time between any two steps, and clocks of
+//! machines differ. Files that no entry names are deleted only after an entry discards them by name, so that whoever wrote them and
+//! comes too late is refused; times only say when that is worth doing.
+//!
 //! [`State::apply`] is the whole rule, and pure; [`Chain`] mirrors one partition's chain and adds to it.
 
 mod chain;
@@ -28,8 +32,8 @@ pub(crate) const KEPT: Duration = READABLE.saturating_add(chain::GRACE);
 /// The identity of the log whose offsets the chains speak of.
 pub(crate) const LOG: &str = "manifest/log";
 
-/// Version of the format of entries and checkpoints; readers refuse newer ones.
-pub const FORMAT: u32 = 1;
+/// Version of the format of entries and checkpoints; readers refuse newer ones. 2 has [`Change::Discard`].
+pub const FORMAT: u32 = 2;
 
 pub(crate) fn folder(partition: u32) -> String {
     format!("manifest/{partition}")

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::clock;
 
-/// How long a removed segment is remembered, by the time in the entries: longer than its file is kept. A file that outlives even this
-/// is an orphan like any other.
+/// How long a removed segment or a discarded file is remembered, by the time in the entries: longer than its file is kept. A file that
+/// outlives even this is an orphan like any other.
 const REMEMBERED: Duration = KEPT.saturating_mul(2);
 
 /// A partition's chain up to one entry.
@@ -39,9 +39,12 @@ pub struct State {
     pub live: BTreeMap<Uuid, Arc<Segment>>,
     /// The segments that don't count anymore, for whoever deletes their files.
     pub removed: Vec<Removed>,
+    /// Files that may not become segments any more, since they are deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discarded: Vec<Removed>,
 }
 
-/// A segment that no longer counts.
+/// A file that no longer counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Its file.
@@ -75,6 +78,12 @@ pub enum Refusal {
     /// A segment that is to be added is live already.
     #[error("it adds segment {0}, which is live already")]
     Twice(Uuid),
+    /// A segment that is to be added was taken for what a crash left, and its file is deleted.
+    #[error("it adds the file {0}, which was deleted because no entry named it for long")]
+    Discarded(String),
+    /// A file that is to be discarded is a live segment.
+    #[error("it discards the file {0}, which is live")]
+    Live(String),
     /// The entry has another number.
     #[error("it is number {found} in the place of number {expected}")]
     Version {
@@ -98,6 +107,7 @@ impl Default for State {
             complete_since_micros: i64::MIN,
             live: BTreeMap::new(),
             removed: Vec::new(),
+            discarded: Vec::new(),
         }
     }
 }
@@ -126,7 +136,15 @@ impl State {
                     None => added,
                 }
             }
+            Change::Discard { paths } => {
+                let live = self.live.values().find(|segment| paths.contains(&segment.path));
+                return live.map_or(Ok(()), |segment| Err(Refusal::Live(segment.path.clone())));
+            }
         };
+        let discarded: BTreeSet<&str> = self.discarded.iter().map(|file| file.path.as_str()).collect();
+        if let Some(segment) = added.iter().find(|segment| discarded.contains(segment.path.as_str())) {
+            return Err(Refusal::Discarded(segment.path.clone()));
+        }
         let mut seen = BTreeSet::new();
         match added.iter().find(|segment| self.live.contains_key(&segment.id) || !seen.insert(segment.id)) {
             Some(segment) => Err(Refusal::Twice(segment.id)),
@@ -146,9 +164,12 @@ impl State {
             return Err(Refusal::Version { expected: self.version + 1, found: entry.version });
         }
         self.check(&entry.change)?;
-        self.version = entry.version;
-        let age = |removed: &Removed| entry.time_micros.saturating_sub(removed.time_micros);
-        self.removed.retain(|removed| age(removed) < clock::micros(REMEMBERED));
+        (self.format, self.version) = (FORMAT, entry.version);
+        let is_remembered = |removed: &Removed| {
+            entry.time_micros.saturating_sub(removed.time_micros) < clock::micros(REMEMBERED)
+        };
+        self.removed.retain(is_remembered);
+        self.discarded.retain(is_remembered);
         match &entry.change {
             Change::Append { end, watermark_micros, complete_since_micros, segments, .. } => {
                 self.next_offset = *end;
@@ -163,6 +184,9 @@ impl State {
                 }
                 self.add(added);
             }
+            Change::Discard { paths } => self.discarded.extend(
+                paths.iter().map(|path| Removed { path: path.clone(), time_micros: entry.time_micros }),
+            ),
         }
         Ok(())
     }
