@@ -10,12 +10,14 @@
 //! values. Every level has cells of its own. The same cell takes about 200 bytes in memory.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use prost::Message;
+use weir_disk::{Disk, RealDisk, Staged, create_dirs, staging_beside};
 use weir_proto::rollup::v1 as pb;
 use weir_rollup::{
     cell::{self, Placed},
@@ -85,17 +87,16 @@ pub(crate) fn write(path: &Path, log: &str, mut image: Image) -> Result<u64, Err
     image.header.log_identity = log.to_owned();
     let fail = |what| move |source| Error::Io { what, path: path.to_owned(), source };
     let dir = path.parent().expect("`path` puts it into a directory");
-    fs::create_dir_all(dir).map_err(fail("creating the directory of"))?;
-    let beside = path.with_extension("snapshot.new");
-    let file = File::create(&beside).map_err(fail("writing"))?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    create_dirs(&*disk, dir, dir).map_err(fail("creating the directory of"))?;
+    let staging = staging_beside(&*disk, path).map_err(fail("writing"))?;
+    let file = Staged::begin(disk, path, staging).map_err(fail("writing"))?;
     let mut out = Checked { inner: BufWriter::with_capacity(1 << 20, file), crc: 0, bytes: 0 };
     write_messages(&image, &mut out).map_err(fail("writing"))?;
     let Checked { mut inner, crc, bytes } = out;
     inner.write_all(&crc.to_le_bytes()).map_err(fail("writing"))?;
     let file = inner.into_inner().map_err(|error| fail("writing")(error.into_error()))?;
-    file.sync_all().map_err(fail("syncing"))?;
-    fs::rename(&beside, path).map_err(fail("renaming the new"))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail("syncing the directory of"))?;
+    file.replace().map_err(fail("replacing"))?;
     Ok(bytes + CRC_BYTES)
 }
 
@@ -255,6 +256,8 @@ impl<R: Read> Messages<'_, R> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{
         materialise::{PartRequest, Span, ViewRequest},

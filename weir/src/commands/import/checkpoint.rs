@@ -5,11 +5,13 @@ use std::{
     env, fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use weir_disk::{Disk, RealDisk, create_dirs, replace};
 
 /// Namespace of checkpoint names: any random UUID.
 const CHECKPOINTS: Uuid = Uuid::from_u128(0xb1c9_0d55_7c1e_4ee0_9f43_61ad_3a7b_28f4);
@@ -72,10 +74,10 @@ impl Checkpoint {
     /// Keeps it.
     pub(crate) fn save(&self, progress: &Progress) -> Result<()> {
         let folder = self.path.parent().context("a checkpoint lies in a folder")?;
-        fs::create_dir_all(folder)?;
-        let next = self.path.with_extension("next");
-        fs::write(&next, serde_json::to_vec(progress)?)?;
-        fs::rename(&next, &self.path).with_context(|| format!("cannot write {}", self.path.display()))
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        create_dirs(&*disk, folder, folder)
+            .and_then(|()| replace(&disk, &self.path, &serde_json::to_vec(progress)?))
+            .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// Forgets it: the next run begins at the first row.
