@@ -32,6 +32,15 @@ verify-roundtrip: ## Export and import 200 random projects in every format and c
 	cargo build --release --bin weir
 	WEIR_ROUNDTRIP_PROJECTS=$(or $(PROJECTS),200) cargo test --release --package weir-tests --test system -- --nocapture round_trip
 
+# Power cuts of `make verify-crash` at least, and the workload to begin with: with the last one that a run printed, it goes on there.
+CUTS ?= 20000
+SEED ?= 0
+
+.PHONY: verify-crash
+verify-crash: ## Cut the power 20,000 times over log and store (about 5 minutes): CUTS=n, and SEED=n to go on at workload n
+	@scripts/setup build
+	WEIR_CRASH_CUTS=$(CUTS) WEIR_CRASH_SEED=$(SEED) cargo test --release -p weir-tests --test crash whenever -- --nocapture
+
 .PHONY: setup
 setup: ## Install what building, testing and linting need and is missing
 	@scripts/setup build kafka python grpcurl lint

@@ -1,9 +1,10 @@
 //! What the whole-system tests stand on: a real Kafka, real `weir` processes, and data with known answers.
 //!
-//! The tests themselves are in `tests/system/`, modules named for behaviours, one test binary. `data/` holds a real
+//! The tests themselves are in `tests/system/`, modules named for behaviours, and in `tests/crash/`, which cuts the [`power`]. `data/` holds a real
 //! clickstream with exact answers that were computed by other means (`answers.py`).
 
 pub mod kafka;
+pub mod power;
 pub mod process;
 pub mod python;
 pub mod s3;
