@@ -1,7 +1,6 @@
 //! Many workloads, the power cut anywhere, once or twice.
 
 use std::{
-    collections::HashMap,
     env,
     path::PathBuf,
     sync::{
@@ -153,13 +152,4 @@ fn whenever_the_power_is_cut_everything_acknowledged_is_there_once() {
     );
     assert!(cuts >= wanted.unwrap_or(WORKLOADS * CUTS as u64), "{cuts}");
     assert!(wanted.is_some() || took < Duration::from_secs(600), "{took:?}");
-}
-
-/// The kinds of syncs of some workloads, and how often each occurs.
-pub(crate) fn sites(runs: &[Run]) -> HashMap<String, usize> {
-    let mut sites = HashMap::new();
-    for (site, count) in runs.iter().flat_map(|run| run.trace.sites()) {
-        *sites.entry(site).or_default() += count;
-    }
-    sites
 }

@@ -8,7 +8,6 @@
 mod cuts;
 mod history;
 mod oracle;
-mod planted;
 mod rooms;
 mod states;
 mod system;

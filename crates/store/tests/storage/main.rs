@@ -9,6 +9,5 @@ mod depot;
 mod fixture;
 mod open_data;
 mod reader;
-mod suspended;
 mod upkeep;
 mod writer;
