@@ -56,7 +56,7 @@ pub struct Each {
 
 impl Each {
     /// Goes on to the next combination; `false` when all were there.
-    pub fn next(&mut self) -> bool {
+    pub fn advance(&mut self) -> bool {
         self.at = 0;
         while let Some((choice, count)) = self.choices.pop() {
             if choice + 1 < count {

@@ -105,9 +105,12 @@ impl Trace {
     }
 }
 
-/// Directories and files by their path, the former before what is in them.
+/// A file by its number, with its content.
+pub(crate) type Content = (Inode, Arc<[u8]>);
+
+/// Directories and files by their path, the former before what is in them. A directory has no content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tree(pub BTreeMap<PathBuf, Option<(Inode, Arc<[u8]>)>>);
+pub struct Tree(pub BTreeMap<PathBuf, Option<Content>>);
 
 impl Tree {
     /// Reads what is below a directory. Names of one file have one number.

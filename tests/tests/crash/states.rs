@@ -27,7 +27,7 @@ fn states<T: Ord>(
             let left = scratch();
             machine.cut(&mut each).write(left.path()).unwrap();
             seen.insert(look(left.path(), position));
-            if !each.next() {
+            if !each.advance() {
                 break;
             }
         }
@@ -118,7 +118,7 @@ fn a_sync_that_failed_is_not_made_up_for_by_one_that_succeeds() {
             let tree = machine.cut(&mut each);
             let text = tree.contents().find_map(|(_, content)| content.map(<[u8]>::to_vec));
             seen.insert(text.is_some_and(|text| text.starts_with(b"text")));
-            if !each.next() {
+            if !each.advance() {
                 return seen;
             }
         }
