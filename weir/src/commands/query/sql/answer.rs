@@ -28,26 +28,33 @@ pub(super) async fn print(
 ) -> Result<()> {
     let mut columns = Vec::new();
     let mut rows = Vec::new();
+    // Written with the first rows: before them a statement may still fail.
+    let mut header = None;
     while let Some(part) = parts.message().await.map_err(|status| connection.explain(status))? {
         match part.part {
             Some(Part::Columns(found)) => {
                 columns = found.columns;
-                if shape.csv {
-                    let names = columns.iter().map(|column| column.name.clone()).collect();
-                    output::text(records(vec![names]))?;
-                }
+                header = shape
+                    .csv
+                    .then(|| records(vec![columns.iter().map(|column| column.name.clone()).collect()]));
             }
             Some(Part::Rows(more)) => {
+                if let Some(header) = header.take() {
+                    output::text(header)?;
+                }
                 let mut more = more.rows.into_iter().map(|row| row.values);
                 if shape.json {
                     more.try_for_each(|row| output::line(object(&columns, row)))?;
                 } else if shape.csv {
-                    output::text(records(more.map(|row| row.iter().map(plain_value).collect()).collect()))?;
+                    more.try_for_each(|row| output::text(record(&row)))?;
                 } else {
                     rows.extend(more);
                 }
             }
             Some(Part::Statistics(statistics)) => {
+                if let Some(header) = header.take() {
+                    output::text(header)?;
+                }
                 if !shape.json && !shape.csv {
                     output::text(tabulated(&columns, &rows))?;
                     output::line(paint(FAINT, summary(&statistics)))?;
@@ -70,6 +77,23 @@ fn object(columns: &[SqlColumn], row: Vec<Value>) -> String {
         .map(|(column, value)| format!("{}:{}", serde_json::Value::from(column.name.as_str()), json(value)))
         .collect();
     format!("{{{}}}", fields.join(","))
+}
+
+/// A row as CSV. As PostgreSQL writes it, null is nothing and an empty text is `""`.
+fn record(row: &[Value]) -> String {
+    let mut record = String::new();
+    for (at, value) in row.iter().enumerate() {
+        if at > 0 {
+            record.push(',');
+        }
+        match &value.kind {
+            Some(Kind::StringValue(text)) if text.is_empty() => record.push_str("\"\""),
+            None | Some(Kind::NullValue(_)) => {}
+            _ => record.push_str(records(vec![vec![plain_value(value)]]).trim_end_matches('\n')),
+        }
+    }
+    record.push('\n');
+    record
 }
 
 fn json(value: Value) -> serde_json::Value {
@@ -148,6 +172,17 @@ mod tests {
         let columns = [column("n", "Int64"), column("share", "Float64"), column("plan", "Utf8View")];
         let row = vec![of(Kind::NumberValue(7.0)), of(Kind::NumberValue(0.5)), of(Kind::NullValue(0))];
         assert_eq!(object(&columns, row), r#"{"n":7,"share":0.5,"plan":null}"#);
+    }
+
+    #[test]
+    fn null_and_an_empty_text_are_two_things_in_csv() {
+        let row = [
+            of(Kind::NullValue(0)),
+            of(Kind::StringValue(String::new())),
+            of(Kind::StringValue("a,\"b\"".into())),
+            of(Kind::NumberValue(7.0)),
+        ];
+        assert_eq!(record(&row), ",\"\",\"a,\"\"b\"\"\",7\n");
     }
 
     #[test]
