@@ -134,14 +134,13 @@ impl Engine {
         let runtime = self.inner.runtime.as_ref().expect("taken only on drop");
         let deadline = Deadline::after(limit);
         let work = work(Self { inner: Arc::clone(&self.inner), deadline: deadline.clone() });
-        let task = runtime.spawn(async move {
-            match tokio::time::timeout(limit, work).await {
-                Ok(result) => result,
-                Err(_) => Err(Error::TooSlow(limit)),
-            }
-        });
+        let task = runtime.spawn(work);
         let _stop = StopOnDrop(task.abort_handle(), deadline);
-        task.await.unwrap_or_else(|error| Err(stopped(error)))
+        // The clock of whoever asks: while all threads of the engine compute, none of them looks at its own.
+        match tokio::time::timeout(limit, task).await {
+            Ok(done) => done.unwrap_or_else(|error| Err(stopped(error))),
+            Err(_) => Err(Error::TooSlow(limit)),
+        }
     }
 
     /// When the question that this clone works for must be done.

@@ -1,6 +1,7 @@
 //! Answers that are streams of rows.
 
 use std::{
+    future::Future as _,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -14,7 +15,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, execute_stream},
 };
 use futures::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Sleep};
 
 use crate::{
     Engine, Error,
@@ -39,6 +40,9 @@ pub struct Rows {
     batches: mpsc::Receiver<Result<RecordBatch, Error>>,
     end: Arc<Mutex<End>>,
     memory: Arc<PeakRecordingPool>,
+    /// By the clock of whoever reads: while all threads of the engine compute, none of them looks at its own.
+    deadline: Pin<Box<Sleep>>,
+    limit: Duration,
     _stop: StopOnDrop,
 }
 
@@ -72,7 +76,15 @@ impl Stream for Rows {
     type Item = Result<RecordBatch, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = ready!(self.batches.poll_recv(context));
+        let next = match self.batches.poll_recv(context) {
+            Poll::Ready(next) => next,
+            Poll::Pending => {
+                ready!(self.deadline.as_mut().poll(context));
+                self.batches.close();
+                lock(&self.end).reached = true;
+                return Poll::Ready(Some(Err(Error::TooSlow(self.limit))));
+            }
+        };
         if next.is_none() && !std::mem::replace(&mut lock(&self.end).reached, true) {
             let stopped =
                 DataFusionError::Execution("the query engine stopped before the last row".to_owned());
@@ -132,6 +144,7 @@ impl Engine {
             }
             lock(&note).reached = true;
         };
-        Rows { schema, batches, end, memory, _stop: starting.start(work) }
+        let deadline = Box::pin(tokio::time::sleep(limit));
+        Rows { schema, batches, end, memory, deadline, limit, _stop: starting.start(work) }
     }
 }

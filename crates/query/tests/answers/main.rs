@@ -9,3 +9,4 @@ mod random;
 mod retention;
 mod shop;
 mod sql;
+mod sql_values;
