@@ -36,6 +36,7 @@ named! {
     analytics::v1::QueryFunnelResponse = "weir.analytics.v1.QueryFunnelResponse",
     analytics::v1::QueryRetentionResponse = "weir.analytics.v1.QueryRetentionResponse",
     analytics::v1::QueryPathsResponse = "weir.analytics.v1.QueryPathsResponse",
+    analytics::v1::Import = "weir.analytics.v1.Import",
     analytics::v1::GetUserResponse = "weir.analytics.v1.GetUserResponse",
     analytics::v1::ListUserEventsResponse = "weir.analytics.v1.ListUserEventsResponse",
     analytics::v1::ListEventNamesResponse = "weir.analytics.v1.ListEventNamesResponse",

@@ -11,6 +11,7 @@ use rand::Rng as _;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
+use uuid::Uuid;
 use weir_proto::{
     event::v1::Event,
     ingest::v1::{
@@ -52,8 +53,8 @@ pub(crate) struct Acknowledged<T> {
 /// How to send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// Marks the events as history, for which no limit of age holds.
-    pub(crate) import: bool,
+    /// The import that the events belong to, for which no limit of age holds.
+    pub(crate) import: Option<Uuid>,
     /// How long to try again without an acknowledgement before giving up.
     pub(crate) patience: Duration,
 }
@@ -116,8 +117,9 @@ async fn connection<T>(
 ) -> Result<(), Status> {
     let (requests, outgoing) = mpsc::channel(MAX_PENDING);
     let mut request = Request::new(ReceiverStream::new(outgoing));
-    if options.import {
-        request.metadata_mut().insert("weir-import", tonic::metadata::MetadataValue::from_static("true"));
+    if let Some(import) = options.import {
+        let import = import.to_string().parse().expect("a UUID is ASCII");
+        request.metadata_mut().insert("weir-import", import);
     }
     let mut responses: Streaming<StreamEventsResponse> = client.stream_events(request).await?.into_inner();
     let (mut credits, mut window): (u64, Option<u64>) = (0, None);
@@ -212,9 +214,9 @@ mod tests {
     use tonic::{Response, Streaming};
     use weir_proto::{
         ingest::v1::{
-            BatchAcknowledgement, CreditGrant, IngestEventRequest, IngestEventResponse, IngestEventsRequest,
-            IngestEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest,
-            UploadEventsResponse,
+            BatchAcknowledgement, CreditGrant, GetLogRequest, GetLogResponse, IngestEventRequest,
+            IngestEventResponse, IngestEventsRequest, IngestEventsResponse, SyncClockRequest,
+            SyncClockResponse, UploadEventsRequest, UploadEventsResponse,
             event_result::Outcome,
             ingest_service_server::{IngestService, IngestServiceServer},
         },
@@ -312,6 +314,9 @@ mod tests {
         ) -> Result<Response<UploadEventsResponse>, Status> {
             Err(Status::unimplemented(""))
         }
+        async fn get_log(&self, _: Request<GetLogRequest>) -> Result<Response<GetLogResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
         async fn sync_clock(
             &self,
             _: Request<SyncClockRequest>,
@@ -344,7 +349,7 @@ mod tests {
             Batch { events: if tag == 4 { Vec::new() } else { (0..size).map(event).collect() }, tag }
         });
         let mut done = Vec::new();
-        let options = Options { import: false, patience };
+        let options = Options { import: None, patience };
         let client = Connection::to(endpoint).ingest().unwrap();
         let batches = futures::stream::iter(batches);
         let acknowledged = |batch: Acknowledged<usize>| {

@@ -17,7 +17,7 @@ pub mod kafka;
 mod record;
 mod sync;
 
-pub use embedded::{EmbeddedConfig, EmbeddedLog};
+pub use embedded::{Clock, EmbeddedConfig, EmbeddedLog};
 pub use error::{Error, Result};
 pub use kafka::{KafkaConfig, KafkaLog};
 pub use record::{Record, RecordBatch, RecordBatchBuilder, RecordRef};
@@ -122,7 +122,8 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
     /// The readable range now.
     async fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds>;
 
-    /// The first offset whose append time is at or after `time_ms` (Unix milliseconds); the end if there is none.
+    /// The first offset whose append time is at or after `time_ms` (Unix milliseconds); the end if there is none. Where the log's
+    /// clock was set back, an earlier one may be given: no record before it is of that time.
     async fn offset_at_time(&self, topic: &str, partition: u32, time_ms: i64) -> Result<Offset>;
 
     /// A reader of one partition that starts at `from` and follows the tail. Outside any group.

@@ -6,6 +6,8 @@
 //! - [`accumulate`] turns events into mergeable [`cell`]s: counts, [`distinct`] users, [`numeric`] summaries and [`money`],
 //!   each in a time bucket of a [`level`];
 //! - [`chain`] decides which micro-batches on `metrics-data` count: every source offset exactly once;
+//! - [`watermark`] says how far time has come, also when a clock was wrong;
+//! - [`imports`] tells what became of the records of an import;
 //! - [`calendar`] finds the buckets of a local day, week or month, and the cells that cover a range exactly.
 //!
 //! Everything that merges is a monoid: associative, commutative, with an empty element. The wire format is
@@ -26,10 +28,12 @@ pub mod distinct;
 mod error;
 mod estimate;
 pub mod field;
+pub mod imports;
 pub mod level;
 pub mod money;
 pub mod numeric;
 pub mod tally;
+pub mod watermark;
 
 pub use error::Error;
 pub use estimate::Estimate;

@@ -94,8 +94,9 @@ pub enum Error {
         /// What is wrong with the first of them.
         first: Box<Error>,
     },
-    /// This process does not own the partition, so it has no recent events of it.
-    #[error("partition {partition} has no owner in this process: ask the process whose claim is the last")]
+    /// No consumer owns the partition yet, or the one that was asked does not, so there are no recent events of it. Ask again: a
+    /// partition is assigned within seconds.
+    #[error("partition {partition} is being assigned to a consumer")]
     NotOwner {
         /// The partition.
         partition: u32,
@@ -160,7 +161,7 @@ impl Error {
     /// Whether the same call can succeed later without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Unavailable { .. } | Error::Outrun { .. } => true,
+            Error::Unavailable { .. } | Error::Outrun { .. } | Error::NotOwner { .. } => true,
             Error::Column { .. }
             | Error::Arrow(_)
             | Error::Location { .. }
@@ -169,7 +170,6 @@ impl Error {
             | Error::Refused { .. }
             | Error::Segment { .. }
             | Error::NotErased { .. }
-            | Error::NotOwner { .. }
             | Error::Stopped { .. } => false,
         }
     }

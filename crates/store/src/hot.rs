@@ -12,6 +12,7 @@ use arrow::{
     compute::filter_record_batch,
     datatypes::Int64Type,
 };
+use weir_rollup::watermark;
 
 use crate::{manifest::State, schema::column, shape, texts, width};
 
@@ -83,7 +84,8 @@ impl Part {
         for (project, batches) in batches {
             events.insert(Arc::clone(project), shape::join(&batches).ok()?);
         }
-        let watermark_micros = parts.iter().map(|part| part.watermark_micros).max()?;
+        let watermark_micros =
+            parts.iter().map(|part| part.watermark_micros).fold(i64::MIN, watermark::advance);
         Some(Self { start: first.start, end: last.end, watermark_micros, events })
     }
 }
@@ -198,10 +200,11 @@ impl Hot {
     /// which the log has no longer, count as empty, and it is remembered that what came before the batch is not complete.
     pub(crate) fn push(&mut self, batch: CleanBatch) {
         let CleanBatch { start, end, watermark_micros, events } = batch;
-        self.watermark_micros = self.watermark_micros.max(watermark_micros);
         if end <= self.end {
+            self.watermark_micros = self.watermark_micros.max(watermark_micros);
             return;
         }
+        self.watermark_micros = watermark::advance(self.watermark_micros, watermark_micros);
         if start > self.end {
             self.complete_since_micros = self.complete_since_micros.max(watermark_micros);
         }

@@ -87,6 +87,8 @@ pub struct Snapshot {
     pub complete_since_micros: i64,
     /// Partitions of which events are missing here, and why.
     pub stale: Vec<(u32, String)>,
+    /// Those of them that no consumer owns yet: in seconds one will.
+    pub unassigned: Vec<u32>,
     /// Segments that are left out because they can't be read.
     pub missing: Vec<Missing>,
 }
@@ -107,7 +109,7 @@ pub struct Missing {
 }
 
 /// A partition's share of a snapshot: the chain, what its owner has beyond, what is missing.
-pub(crate) type Share = (u32, Arc<State>, Option<HotRead>, Option<String>);
+pub(crate) type Share = (u32, Arc<State>, Option<HotRead>, Option<Error>);
 
 impl Reader {
     /// A reader of the partitions below a number.
@@ -130,7 +132,7 @@ impl Reader {
             match share {
                 Ok(share) => states.push(share),
                 Err(error) if failed => return Err(error),
-                Err(error) => states.push((partition, Arc::default(), None, Some(error.to_string()))),
+                Err(error) => states.push((partition, Arc::default(), None, Some(error))),
             }
         }
         Ok(Snapshot::of(project, states, &self.isolated()))
@@ -202,7 +204,7 @@ impl Reader {
                 .as_ref()
                 .is_ok_and(|read| read.start <= state.next_offset && read.manifest_version <= before)
             {
-                return Ok((partition, state, read.ok(), damage.map(|damage| damage.to_string())));
+                return Ok((partition, state, read.ok(), damage));
             }
             // The mirror is behind, or all there is.
             match self.state(partition, mirror, Some(before)).await {
@@ -214,7 +216,7 @@ impl Reader {
                 // What is newer in the manifest is another's work, and this still fits.
                 Ok(read) if read.start <= state.next_offset => {
                     let read = read.beyond(state.next_offset);
-                    return Ok((partition, state, Some(read), damage.map(|damage| damage.to_string())));
+                    return Ok((partition, state, Some(read), damage));
                 }
                 Ok(read) => {
                     let outrun = Error::Outrun { partition, start: read.start, end: state.next_offset };
@@ -227,8 +229,7 @@ impl Reader {
                 }
             }
         }
-        let trouble = damage.or(trouble).map(|trouble| trouble.to_string());
-        Ok((partition, state, None, trouble))
+        Ok((partition, state, None, damage.or(trouble)))
     }
 
     /// The mirror's state, brought up to date where it is not newer than `known`, and the manifest because of which it ends early.
@@ -264,6 +265,7 @@ impl Snapshot {
             watermark_micros: i64::MIN,
             complete_since_micros: i64::MIN,
             stale: Vec::new(),
+            unassigned: Vec::new(),
             missing: Vec::new(),
         };
         let mut watermarks = Vec::new();
@@ -295,7 +297,12 @@ impl Snapshot {
             snapshot.next_offsets.insert(partition, end);
             watermarks.push(watermark);
             snapshot.complete_since_micros = snapshot.complete_since_micros.max(complete_since);
-            snapshot.stale.extend(trouble.map(|trouble| (partition, trouble)));
+            if let Some(trouble) = trouble {
+                if matches!(trouble, Error::NotOwner { .. }) {
+                    snapshot.unassigned.push(partition);
+                }
+                snapshot.stale.push((partition, trouble.to_string()));
+            }
         }
         let known = watermarks.into_iter().filter(|watermark| *watermark != i64::MIN);
         snapshot.watermark_micros = known.min().unwrap_or(i64::MIN);

@@ -323,8 +323,7 @@ impl EventStore for Store {
         let mut states = Vec::new();
         for partition in 0..partitions {
             let chain = self.chain(partition).await?;
-            let trouble = chain.damage().map(|damage| damage.to_string());
-            states.push((partition, Arc::clone(chain.state()), None, trouble));
+            states.push((partition, Arc::clone(chain.state()), None, chain.damage()));
         }
         Ok(Snapshot::of(project, states, &Isolated::new()))
     }

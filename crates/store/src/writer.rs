@@ -13,6 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use uuid::Uuid;
+use weir_rollup::watermark;
 
 use crate::{
     clock,
@@ -279,7 +280,8 @@ impl Flusher {
         });
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(None) };
         let (start, end) = (first.start, last.end);
-        let watermark_micros = parts.iter().map(|part| part.watermark_micros).max().unwrap_or(i64::MIN);
+        let watermark_micros =
+            parts.iter().map(|part| part.watermark_micros).fold(i64::MIN, watermark::advance);
         let segments = self.store.write_parts(self.chain.partition(), &parts).await?;
         Ok(Some(Written { start, end, watermark_micros, complete_since_micros, segments, begun_micros }))
     }

@@ -16,21 +16,21 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 use weir_proto::{
     analytics::v1::{
-        ExportEventsRequest, ExportEventsResponse, GetSummaryRequest, GetSummaryResponse, GetUserRequest,
-        GetUserResponse, ListEventNamesRequest, ListEventNamesResponse, ListPropertiesRequest,
-        ListPropertiesResponse, ListUserEventsRequest, ListUserEventsResponse, QueryBreakdownRequest,
-        QueryBreakdownResponse, QueryFunnelRequest, QueryFunnelResponse, QueryPathsRequest,
-        QueryPathsResponse, QueryRetentionRequest, QueryRetentionResponse, QuerySqlRequest, QuerySqlResponse,
-        QueryTimeSeriesRequest, QueryTimeSeriesResponse, WatchEventsRequest, WatchEventsResponse,
-        WatchQueryRequest, WatchQueryResponse,
+        ExportEventsRequest, ExportEventsResponse, GetImportRequest, GetImportResponse, GetSummaryRequest,
+        GetSummaryResponse, GetUserRequest, GetUserResponse, ListEventNamesRequest, ListEventNamesResponse,
+        ListPropertiesRequest, ListPropertiesResponse, ListUserEventsRequest, ListUserEventsResponse,
+        QueryBreakdownRequest, QueryBreakdownResponse, QueryFunnelRequest, QueryFunnelResponse,
+        QueryPathsRequest, QueryPathsResponse, QueryRetentionRequest, QueryRetentionResponse,
+        QuerySqlRequest, QuerySqlResponse, QueryTimeSeriesRequest, QueryTimeSeriesResponse,
+        WatchEventsRequest, WatchEventsResponse, WatchQueryRequest, WatchQueryResponse,
         analytics_service_server::{AnalyticsService, AnalyticsServiceServer},
         watch_query_response::Upkeep,
     },
     google::api::HttpBody,
     ingest::v1::{
-        EventResult, IngestEventRequest, IngestEventResponse, IngestEventsRequest, IngestEventsResponse,
-        StreamEventsRequest, StreamEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest,
-        UploadEventsResponse,
+        EventResult, GetLogRequest, GetLogResponse, IngestEventRequest, IngestEventResponse,
+        IngestEventsRequest, IngestEventsResponse, StreamEventsRequest, StreamEventsResponse,
+        SyncClockRequest, SyncClockResponse, UploadEventsRequest, UploadEventsResponse,
         event_result::Outcome,
         ingest_service_server::{IngestService, IngestServiceServer},
     },
@@ -153,6 +153,11 @@ impl IngestService for Services {
         Err(Status::unimplemented("not over HTTP"))
     }
 
+    async fn get_log(&self, request: Request<GetLogRequest>) -> Result<Response<GetLogResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(GetLogResponse { identity: "log".to_owned(), ..Default::default() }))
+    }
+
     async fn sync_clock(
         &self,
         request: Request<SyncClockRequest>,
@@ -211,6 +216,14 @@ impl AnalyticsService for Services {
     ) -> Result<Response<QueryPathsResponse>, Status> {
         self.note(&request);
         Ok(Response::new(QueryPathsResponse::default()))
+    }
+
+    async fn get_import(
+        &self,
+        request: Request<GetImportRequest>,
+    ) -> Result<Response<GetImportResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(GetImportResponse::default()))
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {

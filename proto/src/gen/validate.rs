@@ -138,6 +138,19 @@ impl Validate for crate::weir::analytics::v1::FunnelStep {
     }
 }
 
+impl Validate for crate::weir::analytics::v1::GetImportRequest {
+    fn check(&self, at: &Path<'_>, found: &mut Violations) {
+        {
+            let at = at.field("import_id");
+            rules::uuid(&self.import_id, &at, found);
+        }
+        {
+            let at = at.field("min_consistency_token");
+            rules::max_bytes(&self.min_consistency_token, 4096, &at, found);
+        }
+    }
+}
+
 impl Validate for crate::weir::analytics::v1::GetSummaryRequest {
     fn check(&self, at: &Path<'_>, found: &mut Violations) {
         {
@@ -777,6 +790,11 @@ impl Validate for crate::weir::event::v1::Page {
             let at = at.field("title");
             rules::max_bytes(&self.title, 8192, &at, found);
         }
+    }
+}
+
+impl Validate for crate::weir::ingest::v1::GetLogRequest {
+    fn check(&self, _: &Path<'_>, _: &mut Violations) {
     }
 }
 

@@ -304,8 +304,8 @@ pub struct ResultInfo {
     /// Name of the rollup.
     #[prost(string, tag = "4")]
     pub rollup: ::prost::alloc::string::String,
-    /// Events in the answer that reached the log later after their time than the configured lateness. 0 with SQL: its rows are not
-    /// events.
+    /// Events in the answer that reached the log later after their time than the configured lateness; those of imports are
+    /// never late. 0 with SQL: its rows are not events.
     #[prost(uint64, tag = "5")]
     pub late_events: u64,
     /// Set when the rollup or the events have been kept only since this moment and what was read begins earlier: the range, the one
@@ -1023,6 +1023,50 @@ pub struct FunnelStepResult {
     /// Nine in ten of them took at most this long from reaching the step before.
     #[prost(message, optional, tag = "8")]
     pub p90_time_from_previous: ::core::option::Option<::prost_types::Duration>,
+}
+/// Asks what became of an import.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetImportRequest {
+    /// The import: the UUID that was sent as the metadata `weir-import`.
+    #[prost(string, tag = "1")]
+    pub import_id: ::prost::alloc::string::String,
+    /// Wait, up to the deadline, until the events of this token are counted.
+    #[prost(string, tag = "2")]
+    pub min_consistency_token: ::prost::alloc::string::String,
+}
+/// What became of an import.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetImportResponse {
+    /// The import.
+    #[prost(message, optional, tag = "1")]
+    pub import: ::core::option::Option<Import>,
+}
+/// What became of the events of an import, as far as they are processed. Each event that the log acknowledged is in one of
+/// the three numbers, exactly once whatever crashes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Import {
+    /// Its UUID, lower case.
+    #[prost(string, tag = "1")]
+    pub import_id: ::prost::alloc::string::String,
+    /// Events that are in the results.
+    #[prost(uint64, tag = "2")]
+    pub counted: u64,
+    /// Events that are not, because an event with the same `event_id` came before them within the deduplication window. An
+    /// importer that sends events again after a broken connection finds those that had arrived the first time here too.
+    #[prost(uint64, tag = "3")]
+    pub duplicates: u64,
+    /// Records that are in the dead-letter topic.
+    #[prost(uint64, tag = "4")]
+    pub dead_lettered: u64,
+    /// When the first of its events were counted, by the log's clock.
+    #[prost(message, optional, tag = "5")]
+    pub first_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the last of its events were counted, by the log's clock.
+    #[prost(message, optional, tag = "6")]
+    pub last_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether the numbers may be too small, since a partition has forgotten imports of that time.
+    #[prost(bool, tag = "7")]
+    pub incomplete: bool,
 }
 /// Asks what users do after or before an event.
 ///
@@ -2382,6 +2426,34 @@ pub mod analytics_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What became of an import: how many of its events are in the results. `NOT_FOUND` when none of its events has been
+        /// processed, or it is forgotten: the last 1,000 imports of a project are remembered.
+        pub async fn get_import(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetImportRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetImportResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.analytics.v1.AnalyticsService/GetImport",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weir.analytics.v1.AnalyticsService", "GetImport"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// A query of any of these kinds, live: the answer now, then again whenever it changes. Each response is whole and equals what
         /// the query answers when it counts the same events (`ResultInfo.consistency_token`). A range that ends now moves with the
         /// clock. A slow reader gets fewer responses, never an outdated one after a newer one; all watches together take a bounded
@@ -2559,6 +2631,15 @@ pub mod analytics_service_server {
             &self,
             request: tonic::Request<super::QuerySqlRequest>,
         ) -> std::result::Result<tonic::Response<Self::QuerySqlStream>, tonic::Status>;
+        /// What became of an import: how many of its events are in the results. `NOT_FOUND` when none of its events has been
+        /// processed, or it is forgotten: the last 1,000 imports of a project are remembered.
+        async fn get_import(
+            &self,
+            request: tonic::Request<super::GetImportRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetImportResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the WatchQuery method.
         type WatchQueryStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchQueryResponse, tonic::Status>,
@@ -3216,6 +3297,51 @@ pub mod analytics_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.analytics.v1.AnalyticsService/GetImport" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetImportSvc<T: AnalyticsService>(pub Arc<T>);
+                    impl<
+                        T: AnalyticsService,
+                    > tonic::server::UnaryService<super::GetImportRequest>
+                    for GetImportSvc<T> {
+                        type Response = super::GetImportResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetImportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AnalyticsService>::get_import(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetImportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

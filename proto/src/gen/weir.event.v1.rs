@@ -228,6 +228,10 @@ pub struct EventRecord {
     /// The event as it was accepted; `event_id` (lower case) and `event_time` are always set.
     #[prost(message, optional, tag = "4")]
     pub event: ::core::option::Option<Event>,
+    /// The import that the event belongs to: the 16 bytes of its UUID, all zero for an import without an identifier; absent for
+    /// an event that was sent as it happened.
+    #[prost(bytes = "vec", tag = "5")]
+    pub import_id: ::prost::alloc::vec::Vec<u8>,
 }
 /// Value of the records in `analytics-events-dlq`: a record that could not be processed, whole.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

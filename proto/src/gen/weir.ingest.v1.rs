@@ -225,6 +225,33 @@ pub struct SyncClockResponse {
     #[prost(message, optional, tag = "3")]
     pub transmit_time: ::core::option::Option<::prost_types::Timestamp>,
 }
+/// Asks for the log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetLogRequest {}
+/// The log that events go to.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetLogResponse {
+    /// Tells logs apart: the same as long as the log lives, another one when it was wiped and begun anew. On Kafka it is the
+    /// cluster's id, which stays the same when topics are deleted and created again; then the offsets begin anew.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// The readable offsets of each partition, by number.
+    #[prost(message, repeated, tag = "2")]
+    pub partitions: ::prost::alloc::vec::Vec<LogPartition>,
+}
+/// The readable part of a partition of the log: `[start_offset, end_offset)`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogPartition {
+    /// Partition number.
+    #[prost(uint32, tag = "1")]
+    pub partition: u32,
+    /// The oldest offset that is kept.
+    #[prost(uint64, tag = "2")]
+    pub start_offset: u64,
+    /// The offset that the next event will get.
+    #[prost(uint64, tag = "3")]
+    pub end_offset: u64,
+}
 /// Generated client implementations.
 pub mod ingest_service_client {
     #![allow(
@@ -239,8 +266,9 @@ pub mod ingest_service_client {
     /// Takes events in. A call that answers OK has its events durably in the log. After a timeout or a broken connection it is
     /// unknown whether they are: send them again with the same `event_id` and they count once.
     ///
-    /// Requests may be compressed with gzip or zstd; limits hold for the decompressed size. The metadata `weir-import: true`
-    /// lifts the limit on how old an event may be.
+    /// Requests may be compressed with gzip or zstd; limits hold for the decompressed size. The metadata `weir-import` marks the
+    /// events of a call as history: they may be as old as they like, and none of them is late. Its value is a UUID that the
+    /// importer chooses, by which `AnalyticsService.GetImport` tells what became of them, or `true`.
     ///
     /// Errors: `INVALID_ARGUMENT` with a `BadRequest` naming each bad field; `RESOURCE_EXHAUSTED` with `RetryInfo` when the
     /// log can't take more for now; `UNAVAILABLE` with `RetryInfo` when it is out of reach.
@@ -438,6 +466,28 @@ pub mod ingest_service_client {
                 .insert(GrpcMethod::new("weir.ingest.v1.IngestService", "StreamEvents"));
             self.inner.streaming(req, path, codec).await
         }
+        /// Tells which log the events go to, and how far it reaches. For importers, which remember what they have sent.
+        pub async fn get_log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetLogResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.ingest.v1.IngestService/GetLog",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weir.ingest.v1.IngestService", "GetLog"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Tells the server's time, so that a client can estimate its clock's offset as NTP does:
         /// ((receive_time - client_time) + (transmit_time - now)) / 2, best of a few tries.
         pub async fn sync_clock(
@@ -527,6 +577,11 @@ pub mod ingest_service_server {
             tonic::Response<Self::StreamEventsStream>,
             tonic::Status,
         >;
+        /// Tells which log the events go to, and how far it reaches. For importers, which remember what they have sent.
+        async fn get_log(
+            &self,
+            request: tonic::Request<super::GetLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetLogResponse>, tonic::Status>;
         /// Tells the server's time, so that a client can estimate its clock's offset as NTP does:
         /// ((receive_time - client_time) + (transmit_time - now)) / 2, best of a few tries.
         async fn sync_clock(
@@ -540,8 +595,9 @@ pub mod ingest_service_server {
     /// Takes events in. A call that answers OK has its events durably in the log. After a timeout or a broken connection it is
     /// unknown whether they are: send them again with the same `event_id` and they count once.
     ///
-    /// Requests may be compressed with gzip or zstd; limits hold for the decompressed size. The metadata `weir-import: true`
-    /// lifts the limit on how old an event may be.
+    /// Requests may be compressed with gzip or zstd; limits hold for the decompressed size. The metadata `weir-import` marks the
+    /// events of a call as history: they may be as old as they like, and none of them is late. Its value is a UUID that the
+    /// importer chooses, by which `AnalyticsService.GetImport` tells what became of them, or `true`.
     ///
     /// Errors: `INVALID_ARGUMENT` with a `BadRequest` naming each bad field; `RESOURCE_EXHAUSTED` with `RetryInfo` when the
     /// log can't take more for now; `UNAVAILABLE` with `RetryInfo` when it is out of reach.
@@ -802,6 +858,51 @@ pub mod ingest_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.ingest.v1.IngestService/GetLog" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetLogSvc<T: IngestService>(pub Arc<T>);
+                    impl<
+                        T: IngestService,
+                    > tonic::server::UnaryService<super::GetLogRequest>
+                    for GetLogSvc<T> {
+                        type Response = super::GetLogResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetLogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as IngestService>::get_log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetLogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -35,6 +35,19 @@ pub struct Status {
     /// When this was true.
     #[prost(message, optional, tag = "3")]
     pub report_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last time that the clock of the consumer's machine was set, if it was since the consumer started.
+    #[prost(message, optional, tag = "4")]
+    pub clock_jump: ::core::option::Option<ClockJump>,
+}
+/// A clock was set, by more than NTP corrects.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClockJump {
+    /// What it showed then.
+    #[prost(message, optional, tag = "1")]
+    pub jump_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// How far it jumped: forwards, or back where negative.
+    #[prost(message, optional, tag = "2")]
+    pub jump: ::core::option::Option<::prost_types::Duration>,
 }
 /// The state of one owned partition.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -72,7 +85,7 @@ pub struct PartitionStatus {
     /// Likewise: records sent to the dead-letter topic.
     #[prost(uint64, tag = "11")]
     pub dead_lettered: u64,
-    /// Likewise: counted events that came late.
+    /// Likewise: counted events that came late; those of imports never do.
     #[prost(uint64, tag = "12")]
     pub late: u64,
     /// Records a second, over the last few seconds.

@@ -63,6 +63,9 @@ pub struct MicroBatch {
     /// The additions, grouped by project.
     #[prost(message, repeated, tag = "7")]
     pub projects: ::prost::alloc::vec::Vec<ProjectDelta>,
+    /// What became of the records that belong to imports, ascending by import and project; they are in `tally` too.
+    #[prost(message, repeated, tag = "8")]
+    pub imports: ::prost::alloc::vec::Vec<ImportTally>,
 }
 /// What became of the source records of a batch: `records = counted + duplicates + dead_lettered`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -79,12 +82,32 @@ pub struct Tally {
     /// Written to the dead-letter topic.
     #[prost(uint64, tag = "4")]
     pub dead_lettered: u64,
-    /// Counted events that reached the log later after their time than the configured lateness.
+    /// Counted events that reached the log later after their time than the configured lateness. Events of imports are never
+    /// late.
     #[prost(uint64, tag = "5")]
     pub late: u64,
     /// Offsets that retention had deleted before they could be read.
     #[prost(uint64, tag = "6")]
     pub unavailable: u64,
+}
+/// What became of the records of an import. A record that is no `EventRecord` belongs to no import.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportTally {
+    /// The import: the 16 bytes of its UUID.
+    #[prost(bytes = "vec", tag = "1")]
+    pub import_id: ::prost::alloc::vec::Vec<u8>,
+    /// The project of the events.
+    #[prost(string, tag = "2")]
+    pub project: ::prost::alloc::string::String,
+    /// Events counted.
+    #[prost(uint64, tag = "3")]
+    pub counted: u64,
+    /// Records suppressed because their `event_id` was seen before within the deduplication window.
+    #[prost(uint64, tag = "4")]
+    pub duplicates: u64,
+    /// Records written to the dead-letter topic.
+    #[prost(uint64, tag = "5")]
+    pub dead_lettered: u64,
 }
 /// Additions to one project.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -256,6 +279,35 @@ pub struct SnapshotHeader {
     /// `Claim.kept_micros` of the owner then.
     #[prost(int64, repeated, tag = "12")]
     pub owner_kept_micros: ::prost::alloc::vec::Vec<i64>,
+    /// The imports that are remembered, in the order of their last batches.
+    #[prost(message, repeated, tag = "13")]
+    pub imports: ::prost::alloc::vec::Vec<ImportState>,
+    /// By project, when the last import that is no longer remembered began.
+    #[prost(message, repeated, tag = "14")]
+    pub imports_forgotten: ::prost::alloc::vec::Vec<ImportsForgotten>,
+}
+/// An import that analytics remembers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportState {
+    /// The sum of its tallies.
+    #[prost(message, optional, tag = "1")]
+    pub tally: ::core::option::Option<ImportTally>,
+    /// When the log took the first batch with a record of it, microseconds since the epoch.
+    #[prost(int64, tag = "2")]
+    pub first_micros: i64,
+    /// When the log took the last one, microseconds since the epoch.
+    #[prost(int64, tag = "3")]
+    pub last_micros: i64,
+}
+/// How far the memory of imports reaches back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportsForgotten {
+    /// The project.
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    /// Imports whose first batch the log took up to this moment may be forgotten, microseconds since the epoch.
+    #[prost(int64, tag = "2")]
+    pub until_micros: i64,
 }
 /// Since when a definition has been in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

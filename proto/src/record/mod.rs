@@ -46,8 +46,27 @@ pub struct Event<'a> {
     pub event_time: Option<Timestamp>,
     /// Money earned.
     pub revenue: Option<Money<'a>>,
+    /// `EventRecord.import_id`; empty for a live event.
+    pub import_id: &'a [u8],
     /// Where its context and properties lie in the [`Parts`] with which it was read.
     pub parts: Span,
+}
+
+impl<'a> Event<'a> {
+    /// Whether it belongs to an import.
+    #[inline]
+    pub fn is_import(&self) -> bool {
+        !self.import_id.is_empty()
+    }
+
+    /// The import that it belongs to, when that has an identifier.
+    #[inline]
+    pub fn import(&self) -> Option<&'a [u8; 16]> {
+        if self.import_id.is_empty() {
+            return None;
+        }
+        self.import_id.try_into().ok().filter(|id: &&[u8; 16]| **id != [0; 16])
+    }
 }
 
 /// A `google.type.Money`, unchecked.
@@ -194,6 +213,7 @@ pub fn read<'a>(value: &'a [u8], parts: &mut Parts<'a>) -> Result<Event<'a>> {
             2 => event.receive_time_micros = record.integer(key)?.cast_signed(),
             3 => event.corrected_time_micros = record.integer(key)?.cast_signed(),
             4 => read_event(record.message(key)?, &mut event, parts)?,
+            5 => event.import_id = record.bytes(key)?,
             _ => record.skip(key)?,
         }
     }

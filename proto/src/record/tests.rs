@@ -77,6 +77,7 @@ fn compare(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
     };
     let event = theirs.event.unwrap_or_default();
     prop_assert_eq!(ours.project, &theirs.project);
+    prop_assert_eq!(ours.import_id, &theirs.import_id);
     prop_assert_eq!(ours.receive_time_micros, theirs.receive_time_micros);
     prop_assert_eq!(ours.corrected_time_micros, theirs.corrected_time_micros);
     prop_assert_eq!(ours.event_id, &event.event_id);
@@ -188,12 +189,14 @@ fn record() -> impl Strategy<Value = proto::EventRecord> {
                 context,
             }
         });
-    (text(), any::<i64>(), any::<i64>(), prop::option::of(event)).prop_map(
-        |(project, receive_time_micros, corrected_time_micros, event)| proto::EventRecord {
+    let import_id = prop::option::of(any::<[u8; 16]>());
+    (text(), any::<i64>(), any::<i64>(), prop::option::of(event), import_id).prop_map(
+        |(project, receive_time_micros, corrected_time_micros, event, import_id)| proto::EventRecord {
             project,
             receive_time_micros,
             corrected_time_micros,
             event,
+            import_id: import_id.map(Vec::from).unwrap_or_default(),
         },
     )
 }

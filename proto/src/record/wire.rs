@@ -191,6 +191,13 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    #[inline(always)]
+    pub(super) fn bytes(&mut self, key: Key) -> Result<&'a [u8]> {
+        self.expect(key, BYTES)?;
+        let len = self.varint()?;
+        self.take(len)
+    }
+
     /// Enters a message field and leaves this cursor behind it.
     #[inline(always)]
     pub(super) fn message(&mut self, key: Key) -> Result<Cursor<'a>> {

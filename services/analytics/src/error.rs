@@ -87,6 +87,12 @@ pub(crate) enum Error {
         /// Why.
         reason: String,
     },
+    /// No consumer has taken a partition over yet.
+    #[error("partition {partition} is being assigned to a consumer; retry in a few seconds")]
+    Assigning {
+        /// The partition.
+        partition: u32,
+    },
     /// The log can't be read.
     #[error("the log is unavailable: {0}; retry in a moment")]
     LogUnavailable(String),
@@ -113,6 +119,7 @@ impl Error {
             Self::TooSlow(_) => "too_slow",
             Self::TooManyWatches { .. } => "too_many_watches",
             Self::Unavailable { .. } => "unavailable",
+            Self::Assigning { .. } => "assigning",
             Self::LogUnavailable(_) => "log",
             Self::ShuttingDown => "shutting_down",
         }
@@ -198,6 +205,11 @@ impl From<Error> for Status {
                 Reason::ConcurrencyExceeded.error(message).with("limit", limit).into()
             }
             Error::Unavailable { .. } => Reason::NotReady.status(message),
+            Error::Assigning { partition } => Reason::NotReady
+                .error(message)
+                .with("partition", partition)
+                .retry_after(Duration::from_secs(3))
+                .into(),
             Error::LogUnavailable(_) => Reason::LogUnavailable.status(message),
             Error::ShuttingDown => Reason::Draining.status(message),
         }

@@ -22,6 +22,7 @@
 //! | [`answers`] | answers under way and answers kept |
 //! | [`rollups`] | answers from what is counted |
 //! | [`events`] | answers from the events themselves |
+//! | [`import`] | what became of imports |
 //! | [`watch`] | `WatchQuery` |
 //! | [`live`] | `WatchEvents` |
 //! | [`service`] | the RPCs |
@@ -29,6 +30,7 @@
 mod answers;
 mod error;
 mod events;
+mod import;
 mod lag;
 mod live;
 mod materialise;
@@ -54,7 +56,7 @@ use weir_rollup::{
     definition::{Catalog, CatalogSpec},
     level::Retention,
 };
-use weir_runtime::{Context, Health, Listeners, Server, Shutdown, config, context::PROJECT, metrics};
+use weir_runtime::{Context, Health, Listeners, Server, Shutdown, clock, config, context::PROJECT, metrics};
 use weir_store::Store;
 
 use answers::Answers;
@@ -178,6 +180,7 @@ pub async fn serve(
         routes.clone().add_service(metrics::service(metrics.clone(), shutdown.clone())),
         &config.server,
     )?;
+    shutdown.spawn(clock::watch(metrics.clone(), SERVICE, shutdown.clone()));
     let served = Server::new(SERVICE, metrics)
         .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .http(rest)

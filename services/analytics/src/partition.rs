@@ -12,10 +12,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use weir_log::{EventLog, Offset, PartitionReader, RecordBatch};
-use weir_rollup::level::Whole;
+use weir_rollup::{
+    imports::{Import, ImportId},
+    level::Whole,
+};
 use weir_runtime::{
     Metrics, Shutdown,
-    clock::now_micros,
+    clock::{now_micros, steady_micros},
     health::Check,
     metrics::{Counter, Histogram},
 };
@@ -33,6 +36,9 @@ const REQUESTS: usize = 256;
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The pause after a failed read, and the longest one after many.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// How far ahead of this machine's clock the log's may be, microseconds; as far as events may be.
+pub(crate) const CLOCK_SLACK_MICROS: i64 = 3_600_000_000;
 
 /// How far a partition has come.
 #[derive(Debug, Clone)]
@@ -88,9 +94,18 @@ pub(crate) enum Refusal {
     Stopped,
 }
 
-struct Request {
-    views: Arc<ViewRequest>,
-    answer: oneshot::Sender<Result<View, Refusal>>,
+enum Request {
+    View { views: Arc<ViewRequest>, answer: oneshot::Sender<Result<View, Refusal>> },
+    Import { project: Arc<str>, import: ImportId, answer: oneshot::Sender<KnownImport> },
+}
+
+/// What a partition knows of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KnownImport {
+    /// Nothing, when no record of it is counted here or it is forgotten.
+    pub(crate) import: Option<Import>,
+    /// Imports that began up to this moment may be forgotten, microseconds since the epoch.
+    pub(crate) forgotten_micros: i64,
 }
 
 /// Callers' end of the actor. Clones reach the same one.
@@ -104,8 +119,16 @@ impl Handle {
     /// The cells that a question needs, all of one moment.
     pub(crate) async fn view(&self, views: Arc<ViewRequest>) -> Result<View, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request { views, answer }).await.map_err(|_| Refusal::Stopped)?;
+        self.requests.send(Request::View { views, answer }).await.map_err(|_| Refusal::Stopped)?;
         answered.await.map_err(|_| Refusal::Stopped)?
+    }
+
+    /// What is known of an import.
+    pub(crate) async fn import(&self, project: Arc<str>, import: ImportId) -> Result<KnownImport, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Import { project, import, answer };
+        self.requests.send(request).await.map_err(|_| Refusal::Stopped)?;
+        answered.await.map_err(|_| Refusal::Stopped)
     }
 
     /// How far it has come.
@@ -173,6 +196,8 @@ struct Actor {
     dirty: bool,
     snapshot: Option<JoinHandle<Result<u64, snapshot::Error>>>,
     last_append_ms: i64,
+    /// Whether the state was made anew because a clock had been ahead.
+    began_anew: bool,
 }
 
 /// Why the actor can't go on.
@@ -180,6 +205,9 @@ struct Actor {
 enum Fatal {
     #[error("{0}")]
     Log(#[from] weir_log::Error),
+    /// Not for good: the state is made anew.
+    #[error("a clock was ahead, and buckets expired by it")]
+    Ahead,
     #[error(
         "{topic}/{partition} begins at offset {start}, but offset {next} is the next to be read: retention deleted results \
          that no snapshot holds; restore {snapshot} or lengthen topics.metrics_retention and import the events again"
@@ -216,6 +244,7 @@ pub(crate) fn start(
         dirty: false,
         snapshot: None,
         last_append_ms: 0,
+        began_anew: false,
     };
     let lag =
         Lag::new(&actor.settings.topic, actor.settings.number, actor.log.clone(), progress_receiver.clone());
@@ -241,8 +270,13 @@ impl Actor {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>, stop: impl Future<Output = ()>) {
         let outcome = {
             let work = async {
-                let reader = self.open().await?;
-                self.follow(reader, &mut requests).await
+                loop {
+                    let reader = self.open().await?;
+                    match self.follow(reader, &mut requests).await {
+                        Err(Fatal::Ahead) => self.begin_anew().await,
+                        ended => return ended,
+                    }
+                }
             };
             tokio::select! {
                 outcome = work => Some(outcome),
@@ -260,6 +294,21 @@ impl Actor {
                 fail(&self.check, &self.progress, &reason);
             }
         }
+    }
+
+    /// Forgets what expired by a clock that was ahead and is right again; the log still has it.
+    async fn begin_anew(&mut self) {
+        let (topic, partition) = (&self.settings.topic, self.settings.number);
+        tracing::warn!(
+            topic,
+            partition,
+            "buckets expired by a clock that was ahead; reading the log from its start"
+        );
+        self.instruments.log_errors.inc();
+        // The next snapshot is not to be overwritten by the one that is being written.
+        let _unused = finished(&mut self.snapshot).await;
+        self.state = State::new(self.settings.limits.clone());
+        (self.dirty, self.began_anew) = (false, true);
     }
 
     /// Loads the snapshot and opens the log behind it.
@@ -292,6 +341,10 @@ impl Actor {
                 next_offset = state.next_metrics_offset(),
                 log_end = bounds.end,
                 "ignored a snapshot that is ahead of the log; reading the log from its start"
+            ),
+            Ok(Some(state)) if state.is_ahead_of(steady_micros()) => tracing::warn!(
+                snapshot = %path.display(),
+                "ignored a snapshot that was written when a clock was ahead; reading the log from its start"
             ),
             Ok(Some(state)) => {
                 let (cells, elapsed) = (state.cells(), started.elapsed());
@@ -362,6 +415,7 @@ impl Actor {
         let mut counted = false;
         for record in batch.iter() {
             let started = Instant::now();
+            self.state.set_latest_now(steady_micros().saturating_add(CLOCK_SLACK_MICROS));
             let applied = self.state.apply(record.offset, record.append_time_ms * 1000, record.value);
             counted |= self.note(record.offset, applied)?;
             self.instruments.apply.observe(started.elapsed().as_secs_f64());
@@ -373,7 +427,11 @@ impl Actor {
         }
         self.state.advance_to(batch.next_offset());
         self.publish(counted);
-        Ok(())
+        // Once: what the log itself says can't be mended by reading it again.
+        match !self.began_anew && self.state.is_ahead_of(steady_micros()) {
+            true => Err(Fatal::Ahead),
+            false => Ok(()),
+        }
     }
 
     /// Returns whether events were counted.
@@ -456,13 +514,24 @@ impl Actor {
     }
 
     fn answer(&self, request: Request) {
-        let view = self.state.view(&request.views).ok_or(Refusal::Expired);
-        if view.is_err() {
-            // The next plan has to know.
-            self.progress.send_modify(|progress| progress.whole = self.state.whole());
-        }
         // Who asked may have gone meanwhile.
-        let _ = request.answer.send(view);
+        match request {
+            Request::View { views, answer } => {
+                let view = self.state.view(&views).ok_or(Refusal::Expired);
+                if view.is_err() {
+                    // The next plan has to know.
+                    self.progress.send_modify(|progress| progress.whole = self.state.whole());
+                }
+                let _ = answer.send(view);
+            }
+            Request::Import { project, import, answer } => {
+                let imports = self.state.imports();
+                let _ = answer.send(KnownImport {
+                    import: imports.get(&project, &import),
+                    forgotten_micros: imports.forgotten_micros(&project),
+                });
+            }
+        }
     }
 
     async fn pause(&self, error: &weir_log::Error, backoff: &mut Duration) {

@@ -8,13 +8,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use weir_proto::{
     analytics::v1::{
-        ExportEventsRequest, ExportEventsResponse, GetSummaryRequest, GetSummaryResponse, GetUserRequest,
-        GetUserResponse, ListEventNamesRequest, ListEventNamesResponse, ListPropertiesRequest,
-        ListPropertiesResponse, ListUserEventsRequest, ListUserEventsResponse, QueryBreakdownRequest,
-        QueryBreakdownResponse, QueryFunnelRequest, QueryFunnelResponse, QueryPathsRequest,
-        QueryPathsResponse, QueryRetentionRequest, QueryRetentionResponse, QuerySqlRequest, QuerySqlResponse,
-        QueryTimeSeriesRequest, QueryTimeSeriesResponse, WatchEventsRequest, WatchEventsResponse,
-        WatchQueryRequest, WatchQueryResponse, analytics_service_server::AnalyticsService,
+        ExportEventsRequest, ExportEventsResponse, GetImportRequest, GetImportResponse, GetSummaryRequest,
+        GetSummaryResponse, GetUserRequest, GetUserResponse, ListEventNamesRequest, ListEventNamesResponse,
+        ListPropertiesRequest, ListPropertiesResponse, ListUserEventsRequest, ListUserEventsResponse,
+        QueryBreakdownRequest, QueryBreakdownResponse, QueryFunnelRequest, QueryFunnelResponse,
+        QueryPathsRequest, QueryPathsResponse, QueryRetentionRequest, QueryRetentionResponse,
+        QuerySqlRequest, QuerySqlResponse, QueryTimeSeriesRequest, QueryTimeSeriesResponse,
+        WatchEventsRequest, WatchEventsResponse, WatchQueryRequest, WatchQueryResponse,
+        analytics_service_server::AnalyticsService,
     },
     validate::Validate as _,
 };
@@ -32,6 +33,7 @@ use crate::{
         turns::{self, Exports, Job},
         user,
     },
+    import,
     live::{self, Tail, Wish},
     planner::{Patience, Planner, explain, resolve},
     question::{Asks, Question},
@@ -115,6 +117,13 @@ impl Analytics {
     /// What computes answers from events.
     fn computing(&self) -> &weir_query::Engine {
         &self.planner.events.engine
+    }
+
+    async fn import(&self, request: &Request<GetImportRequest>) -> Result<GetImportResponse, Error> {
+        let rollups = &self.planner.rollups;
+        let wanted = rollups.wanted(&request.get_ref().min_consistency_token)?;
+        rollups.reach(&wanted, self.patience(request).counted).await?;
+        import::find(rollups, request.get_ref()).await
     }
 
     async fn user(&self, request: &Request<GetUserRequest>) -> Result<GetUserResponse, Error> {
@@ -295,6 +304,13 @@ impl AnalyticsService for Analytics {
         request: Request<QueryPathsRequest>,
     ) -> Result<Response<QueryPathsResponse>, Status> {
         self.answer(request).await
+    }
+
+    async fn get_import(
+        &self,
+        request: Request<GetImportRequest>,
+    ) -> Result<Response<GetImportResponse>, Status> {
+        self.import(&request).await.map(Response::new).map_err(|error| self.refuse(error))
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {

@@ -118,6 +118,7 @@ impl Event {
             receive_time_micros: self.append,
             corrected_time_micros: self.time,
             event: Some(event),
+            import_id: Vec::new(),
         }
     }
 }
@@ -208,6 +209,7 @@ impl Writer {
             tally: Some(pb::Tally { records, counted: records, ..pb::Tally::default() }),
             definitions: self.catalog.ids().to_vec(),
             projects,
+            imports: Vec::new(),
         };
         pb::MetricsRecord { record: Some(metrics_record::Record::Batch(batch)) }.encode_to_vec()
     }

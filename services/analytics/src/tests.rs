@@ -32,8 +32,9 @@ use weir_runtime::{
 use weir_store::{Settings, Store};
 
 use crate::{
+    materialise::State,
     snapshot,
-    testing::{Event, SECOND, Writer},
+    testing::{self, DAY, Event, SECOND, Writer},
 };
 
 const METRICS: &str = "metrics-data";
@@ -388,6 +389,35 @@ async fn a_restart_goes_on_from_its_snapshot_and_does_without_a_damaged_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_by_a_clock_that_was_ahead_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_log(dir.path()).await;
+    let (mut writer, far) = (Writer::new(0), now_micros() + 400 * DAY);
+    let wrong = Event { append: far, ..Event::at(far) };
+    let records = [writer.claim(), writer.batch(&[recent(1), recent(2)]), writer.batch(&[wrong])];
+    // As the process left it whose clock was wrong.
+    let mut state = State::new(testing::limits());
+    for record in &records {
+        testing::apply(&mut state, far, record);
+    }
+    let path = snapshot::path(&dir.path().join("analytics"), METRICS, 0);
+    snapshot::write(&path, &log.identity().await.unwrap(), state.image(0)).unwrap();
+    append(&log, METRICS, 0, records.into()).await;
+
+    let system = System::start_on(log, dir.path(), |_| {}).await;
+    assert_eq!(system.read(), 3, "the log is read instead");
+    system.append(0, writer.batch(&[recent(3)])).await;
+    let last = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let time_range = Some(TimeRange { last, ..TimeRange::default() });
+    let request = GetSummaryRequest { time_range, min_consistency_token: token(0, 3), ..Default::default() };
+    let summary = system.client.clone().get_summary(request).await.unwrap().into_inner();
+    assert_eq!(events(&summary), 3.0, "the last minute is the last minute");
+    let watermark = summary.info.and_then(|info| info.watermark);
+    assert!(watermark.is_none_or(|at| at.seconds * SECOND < far - DAY), "{watermark:?}");
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn results_that_retention_deleted_are_missed_and_not_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let config = EmbeddedConfig {
@@ -439,7 +469,8 @@ async fn live_events_are_filtered_and_what_a_slow_reader_misses_is_counted() {
             ..Default::default()
         };
         let (project, event) = ("default".to_owned(), Some(event));
-        EventRecord { project, receive_time_micros: 1, corrected_time_micros: 2, event }.encode_to_vec()
+        EventRecord { project, receive_time_micros: 1, corrected_time_micros: 2, event, ..Default::default() }
+            .encode_to_vec()
     };
     append(&system.log, EVENTS, 0, vec![record(100_000)]).await;
     let request = WatchEventsRequest { event_names: vec!["even".to_owned()], ..Default::default() };
@@ -543,6 +574,7 @@ async fn after_retention_was_raised_nothing_is_answered_from_buckets_that_lack_e
     let system = System::start(dir.path()).await;
     let mut writer = Writer::new(0);
     system.append(0, writer.claim()).await;
+    system.append(1, Writer::new(0).claim()).await;
     let at = |ago: i64| Event::at(now_micros() - ago);
     for event in [at(4 * DAYS), at(3 * DAYS), at(5 * SECOND)] {
         system.append(0, writer.batch(&[event])).await;

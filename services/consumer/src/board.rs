@@ -8,10 +8,14 @@ use std::{
 
 use tokio::sync::watch;
 use weir_proto::{
-    processing::v1::{PartitionStatus, SinkStatus, Status, partition_status::State},
+    processing::v1::{ClockJump, PartitionStatus, SinkStatus, Status, partition_status::State},
     time::timestamp,
 };
-use weir_runtime::{Shutdown, clock::now_micros, health::Check};
+use weir_runtime::{
+    Shutdown,
+    clock::{self, now_micros},
+    health::Check,
+};
 
 use crate::{Shared, group::Shown, partition::View};
 
@@ -23,6 +27,9 @@ const RATE_LOOKS: usize = 5;
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// How long the log may take to answer a question for the status.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How far the log may be ahead of this machine's clock, microseconds: an hour, as events may be. Machines differ by less.
+const MAX_AHEAD_MICROS: i64 = 3_600_000_000;
 
 /// What is known about the partitions at hand. Clones share it.
 #[derive(Clone, Debug)]
@@ -112,6 +119,18 @@ fn lag_micros(view: &View, observed: &Observed, end: u64, now_micros: i64) -> i6
     if since <= 0 { 0 } else { now_micros.saturating_sub(since).max(0) }
 }
 
+/// Says that the log took events at a time that has not come yet, if it did.
+fn ahead(view: &View, now_micros: i64) -> Option<String> {
+    let ahead = view.watermark_micros.saturating_sub(now_micros);
+    (ahead > MAX_AHEAD_MICROS).then(|| {
+        format!(
+            "the log took events {} s ahead of this machine's clock; set the clock right, or, if it is right now, wait until \
+             the next event or heartbeat, which takes a few seconds",
+            ahead / 1_000_000
+        )
+    })
+}
+
 impl Board {
     pub(crate) fn new(shared: Arc<Shared>, shown: watch::Receiver<Shown>) -> Self {
         Self { shared, shown, observed: watch::Sender::default() }
@@ -158,6 +177,9 @@ impl Board {
             }
             if let Some(why) = seen.stuck(view, now) {
                 troubles.push(format!("partition {partition} is {why}"));
+            }
+            if let Some(why) = ahead(view, micros) {
+                troubles.push(format!("partition {partition}: {why}"));
             }
         }
         self.observed.send_replace(observed);
@@ -207,13 +229,24 @@ impl Board {
                 dead_lettered: view.tally.dead_lettered,
                 late: view.tally.late,
                 records_per_second: known.rate(),
-                detail: view.detail,
+                detail: match ahead(&view, now_micros()) {
+                    Some(ahead) if view.detail.is_empty() => ahead,
+                    Some(ahead) => format!("{}; {ahead}", view.detail),
+                    None => view.detail,
+                },
             });
         }
         Status {
             instance: self.shared.instance.clone(),
             partitions,
             report_time: Some(timestamp(now_micros())),
+            clock_jump: clock::last_jump().map(|jump| ClockJump {
+                jump_time: Some(timestamp(jump.time_micros)),
+                jump: Some(prost_types::Duration {
+                    seconds: jump.by_micros / 1_000_000,
+                    nanos: (jump.by_micros % 1_000_000) as i32 * 1000,
+                }),
+            }),
         }
     }
 }
@@ -259,6 +292,14 @@ mod tests {
             observed.look(&view, 20, later, 0);
             assert_eq!(observed.stuck(&view, later).is_some(), stuck, "{state:?}");
         }
+    }
+
+    #[test]
+    fn a_log_that_is_ahead_of_the_clock_is_told() {
+        let running = view(State::Running, 10);
+        assert_eq!(ahead(&running, 5_000_000 - MAX_AHEAD_MICROS), None);
+        let why = ahead(&running, 5_000_000 - 2 * MAX_AHEAD_MICROS).unwrap();
+        assert!(why.contains("7200 s ahead"), "{why}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ use weir_proto::{
     processing::v1::processing_service_server::{ProcessingServiceServer, SERVICE_NAME},
     store::v1::hot_service_server::{HotServiceServer, SERVICE_NAME as HOT_SERVICE_NAME},
 };
-use weir_runtime::{Context, Health, Listeners, Server, metrics};
+use weir_runtime::{Context, Health, Listeners, Server, clock, metrics};
 use weir_store::Store;
 
 pub use error::Error;
@@ -114,6 +114,7 @@ pub async fn serve(
         routes.clone().add_service(metrics::service(metrics.clone(), shutdown.clone())),
         &config.server,
     )?;
+    shutdown.spawn(clock::watch(metrics.clone(), meters::SERVICE, shutdown.clone()));
     let server = Server::new(meters::SERVICE, metrics)
         .limits(config.server.clone())
         .budget(budget)

@@ -8,7 +8,7 @@ use crate::{
     dedup::{Arrival, Fingerprinter, Window},
     plan::{Plan, Slot},
     reject::{self, Rejection},
-    sink::{Chunk, Events, Outcome, Rollups, Sink},
+    sink::{Chunk, Events, Imported, Outcome, Rollups, Sink},
 };
 
 /// Records that go through all stages together: enough for lookups to overlap, few enough to stay in the cache.
@@ -52,6 +52,11 @@ impl Decider {
         }
     }
 
+    /// See [`Window::rebuild_before_set_back_ms`].
+    pub(crate) fn rebuild_before_set_back_ms(&self) -> Option<i64> {
+        self.window.rebuild_before_set_back_ms()
+    }
+
     /// Decides about the records of `chunk`, filling the rest of it.
     fn decide<'a>(&mut self, chunk: &mut Chunk<'a>) {
         let Self { plan, window, fingerprinter, arrivals, duplicate } = self;
@@ -60,11 +65,18 @@ impl Decider {
         chunk.slots.resize(count * chunk.dimensions, Slot::Missing);
         chunk.numbers.resize(count * chunk.numerics, None);
         chunk.outcomes.clear();
+        chunk.imported.clear();
         arrivals.clear();
         for (index, record) in chunk.records.iter().enumerate() {
             let slots = &mut chunk.slots[index * chunk.dimensions..][..chunk.dimensions];
             let numbers = &mut chunk.numbers[index * chunk.numerics..][..chunk.numerics];
-            let accepted = accept(record, &mut chunk.parts);
+            let read = read(record, &mut chunk.parts);
+            if let Ok(event) = &read
+                && let Some(import) = event.import()
+            {
+                chunk.imported.push(Imported { index, import, project: event.project });
+            }
+            let accepted = read.and_then(check);
             if let Ok(event) = &accepted {
                 plan.fill(event, &chunk.parts, slots, numbers);
             }
@@ -83,9 +95,17 @@ impl Decider {
 /// What counts as an event, while processing as well as while rebuilding.
 #[inline]
 fn accept<'a>(record: &RecordRef<'a>, parts: &mut Parts<'a>) -> Result<Event<'a>, Rejection> {
-    let event = record::read(record.value, parts).map_err(Rejection::Malformed)?;
-    reject::check(&event)?;
-    Ok(event)
+    read(record, parts).and_then(check)
+}
+
+#[inline]
+fn read<'a>(record: &RecordRef<'a>, parts: &mut Parts<'a>) -> Result<Event<'a>, Rejection> {
+    record::read(record.value, parts).map_err(Rejection::Malformed)
+}
+
+#[inline]
+fn check(event: Event<'_>) -> Result<Event<'_>, Rejection> {
+    reject::check(&event).map(|()| event)
 }
 
 #[inline]
@@ -156,10 +176,10 @@ impl Shard {
     }
 
     /// Says that retention deleted the records below `until` before they could be read. The batch of events in the making is cut off
-    /// before.
-    pub fn lose(&mut self, until: Offset) {
+    /// before. Where nothing follows, `log_time_micros` is a moment before which the log has taken everything.
+    pub fn lose(&mut self, until: Offset, log_time_micros: Option<i64>) {
         self.rollups.lose(until);
-        self.events.lose(until);
+        self.events.lose(until, log_time_micros);
         self.position = self.position.max(until);
     }
 }
@@ -257,11 +277,17 @@ mod tests {
         run(&mut shard, &batch(&[(0, event(1)), (4, event(2))], 5));
         let before = shard.events_mut().cut().unwrap();
         assert_eq!((before.start, before.end), (3, 5));
-        shard.lose(20);
+        shard.lose(20, None);
         assert!(shard.events_mut().cut().is_none());
         run(&mut shard, &batch(&[(20, event(3))], 21));
         let after = shard.events_mut().cut().unwrap();
         assert_eq!((after.start, after.end), (20, 21));
+        // Where nothing follows, a batch without events says so.
+        shard.lose(30, Some(7_000_000));
+        let nothing = shard.events_mut().cut().unwrap();
+        assert_eq!((nothing.start, nothing.end, nothing.watermark_micros), (30, 30, 7_000_000));
+        assert!(nothing.events.is_empty());
+        assert!(shard.events_mut().cut().is_none());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tonic::Status;
-use weir_log::{EventLog, Offset, Record};
+use weir_log::{Bounds, EventLog, Offset, Record};
+use weir_proto::ingest::v1::{GetLogResponse, LogPartition};
 use weir_runtime::{
     Metrics, config,
     metrics::{Counter, Gauge, Histogram},
@@ -120,6 +121,22 @@ impl Appender {
         let ask =
             || self.persist(Pressure::Refuse, self.deadline(caller), || self.log.partitions(&self.topic));
         self.partitions.get_or_try_init(ask).await.copied().inspect_err(|error| self.count(error))
+    }
+
+    /// Which log events go to, and how far it reaches.
+    pub(crate) async fn describe(&self, caller: Option<Instant>) -> Result<GetLogResponse, Error> {
+        let deadline = self.deadline(caller);
+        let described = async {
+            let identity = self.persist(Pressure::Refuse, deadline, || self.log.identity()).await?;
+            let mut partitions = Vec::new();
+            for partition in 0..self.partitions(caller).await? {
+                let bounds = || self.log.bounds(&self.topic, partition);
+                let Bounds { start, end } = self.persist(Pressure::Refuse, deadline, bounds).await?;
+                partitions.push(LogPartition { partition, start_offset: start, end_offset: end });
+            }
+            Ok(GetLogResponse { identity, partitions })
+        };
+        described.await.inspect_err(|error| self.count(error))
     }
 
     /// Appends a batch and returns when each of its records is durable or given up, at the latest at the caller's deadline.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use uuid::Uuid;
 use weir_proto::{
     event::v1::Event,
     time::{duration_micros, micros},
@@ -27,8 +28,8 @@ const NETWORK_DELAY_MICROS: i64 = 2_000_000;
 pub(crate) struct Arrival {
     /// By our clock, microseconds since the Unix epoch.
     pub(crate) receive_micros: i64,
-    /// Whether events may be older than usual.
-    pub(crate) import: bool,
+    /// The import that the events belong to, and may be older than usual for; the nil UUID for one without an identifier.
+    pub(crate) import: Option<Uuid>,
     /// The caller's `traceparent`.
     pub(crate) trace: Option<Bytes>,
     /// The offset for events that have a `sent_time` and no install, from the first of them.

@@ -72,6 +72,11 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
     let health = Health::new();
     let ingest = Ingest::new(&context, log);
     context.shutdown.spawn(watch_log(ingest.clone(), health.register("log"), context.shutdown.clone()));
+    context.shutdown.spawn(weir_runtime::clock::watch(
+        context.metrics.clone(),
+        SERVICE,
+        context.shutdown.clone(),
+    ));
     let routes = routes_of(ingest, &context);
     let limits = &context.config.server;
     let rest = weir_gateway::rest(

@@ -9,13 +9,14 @@ use tokio::{
     time::Instant,
 };
 use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
 use weir_log::EventLog;
 use weir_proto::{
     event::v1::Event,
     ingest::v1::{
-        IngestEventRequest, IngestEventResponse, IngestEventsRequest, IngestEventsResponse,
-        StreamEventsRequest, StreamEventsResponse, SyncClockRequest, SyncClockResponse, UploadEventsRequest,
-        UploadEventsResponse, event_result, ingest_service_server::IngestService,
+        GetLogRequest, GetLogResponse, IngestEventRequest, IngestEventResponse, IngestEventsRequest,
+        IngestEventsResponse, StreamEventsRequest, StreamEventsResponse, SyncClockRequest, SyncClockResponse,
+        UploadEventsRequest, UploadEventsResponse, event_result, ingest_service_server::IngestService,
     },
     time::timestamp,
     token,
@@ -28,7 +29,7 @@ use weir_runtime::{
     config::PlaceholderIds,
     metrics::{Gauge, Histogram},
     server::Deadline,
-    status::Reason,
+    status::{Reason, invalid_argument},
     trace::{TRACEPARENT, TraceContext},
 };
 
@@ -42,7 +43,7 @@ use crate::{
     valid::{Incoming, Rules},
 };
 
-/// Metadata key of requests whose events may be as old as they like.
+/// Metadata key of requests whose events belong to an import: they may be as old as they like and are never late.
 const IMPORT: &str = "weir-import";
 
 /// The producer's RPCs. Cheap to clone.
@@ -103,13 +104,17 @@ impl Ingest {
 
 impl Core {
     /// What the metadata says about a call, now.
-    pub(crate) fn arrival<T>(&self, request: &Request<T>) -> Arrival {
+    ///
+    /// # Errors
+    /// When it marks the call as an import in a way that is none.
+    pub(crate) fn arrival<T>(&self, request: &Request<T>) -> Result<Arrival, Status> {
         let metadata = request.metadata();
-        let import = metadata.get(IMPORT).is_some_and(|value| value == "true") && self.config.allow_import;
+        let import = metadata.get(IMPORT).map(|value| import(value.as_bytes())).transpose()?.flatten();
+        let import = import.filter(|_| self.config.allow_import);
         // Only a trace that a caller follows travels on: a header a record is a fifth of a small event.
         let trace = metadata.get(TRACEPARENT).and_then(|_| request.extensions().get::<TraceContext>());
         let trace = trace.map(|trace| Bytes::from(trace.to_string()));
-        Arrival { import, trace, ..Arrival::at(now_micros()) }
+        Ok(Arrival { import, trace, ..Arrival::at(now_micros()) })
     }
 
     /// Validates and encodes.
@@ -178,6 +183,17 @@ impl Core {
     }
 }
 
+/// What the metadata [`IMPORT`] says: the import's identifier, nil for one without.
+fn import(value: &[u8]) -> Result<Option<Uuid>, Status> {
+    match value {
+        b"true" => Ok(Some(Uuid::nil())),
+        b"false" | b"" => Ok(None),
+        id => Uuid::try_parse_ascii(id)
+            .map(Some)
+            .map_err(|_| invalid_argument([(IMPORT, "must be `true` or the UUID of the import")])),
+    }
+}
+
 /// When the caller stops waiting, if it said so.
 pub(crate) fn deadline<T>(request: &Request<T>) -> Option<Instant> {
     request.extensions().get::<Deadline>().map(|deadline| deadline.0)
@@ -189,7 +205,7 @@ impl IngestService for Ingest {
         &self,
         request: Request<IngestEventRequest>,
     ) -> Result<Response<IngestEventResponse>, Status> {
-        let (arrival, deadline) = (self.core.arrival(&request), deadline(&request));
+        let (arrival, deadline) = (self.core.arrival(&request)?, deadline(&request));
         let request = request.into_inner();
         let Some(event) = request.event else {
             return Err(invalid(request.validate().expect_err("the schema requires the event")));
@@ -208,7 +224,7 @@ impl IngestService for Ingest {
         &self,
         request: Request<IngestEventsRequest>,
     ) -> Result<Response<IngestEventsResponse>, Status> {
-        let (arrival, deadline) = (self.core.arrival(&request), deadline(&request));
+        let (arrival, deadline) = (self.core.arrival(&request)?, deadline(&request));
         let request = request.into_inner();
         request.validate().map_err(invalid)?;
         let events = self.core.weigh(request.events)?;
@@ -236,7 +252,7 @@ impl IngestService for Ingest {
         request: Request<Streaming<UploadEventsRequest>>,
     ) -> Result<Response<UploadEventsResponse>, Status> {
         let _place = self.core.open_stream("upload").inspect_err(|error| self.core.appender.count(error))?;
-        let (arrival, deadline) = (self.core.arrival(&request), deadline(&request));
+        let (arrival, deadline) = (self.core.arrival(&request)?, deadline(&request));
         upload::run(&self.core, request.into_inner(), arrival, deadline).await.map(Response::new)
     }
 
@@ -247,8 +263,12 @@ impl IngestService for Ingest {
         request: Request<Streaming<StreamEventsRequest>>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
         let place = self.core.open_stream("stream").inspect_err(|error| self.core.appender.count(error))?;
-        let (arrival, deadline) = (self.core.arrival(&request), deadline(&request));
+        let (arrival, deadline) = (self.core.arrival(&request)?, deadline(&request));
         Ok(Response::new(stream::run(self.core.clone(), request.into_inner(), arrival, deadline, place)))
+    }
+
+    async fn get_log(&self, request: Request<GetLogRequest>) -> Result<Response<GetLogResponse>, Status> {
+        Ok(Response::new(self.core.appender.describe(deadline(&request)).await?))
     }
 
     async fn sync_clock(

@@ -137,7 +137,9 @@ impl ValidEvent {
         }
         event.event_time.get_or_insert_with(|| timestamp(receive_time_micros));
         let project = project.to_owned();
-        let record = EventRecord { project, receive_time_micros, corrected_time_micros, event: Some(event) };
+        let import_id = arrival.import.map(|import| import.as_bytes().to_vec()).unwrap_or_default();
+        let event = Some(event);
+        let record = EventRecord { project, receive_time_micros, corrected_time_micros, event, import_id };
         Ok(Self { id, is_new, record })
     }
 
@@ -183,7 +185,7 @@ fn check_age(time_micros: i64, rules: &Rules, arrival: &Arrival, at: &Path<'_>) 
     let age = time_micros.abs_diff(arrival.receive_micros);
     let over = |limit: Duration| u128::from(age) > limit.as_micros();
     if time_micros < arrival.receive_micros {
-        if over(rules.max_past) && !arrival.import {
+        if over(rules.max_past) && arrival.import.is_none() {
             let (age, limit) = (humane(age), humane(micros_of(rules.max_past)));
             found.add(
                 at,
@@ -341,14 +343,18 @@ mod tests {
 
     #[test]
     fn imports_may_be_as_old_as_they_like() {
-        let import = Arrival { import: true, ..Arrival::at(NOW) };
-        assert!(parse_from(at(0), import.clone()).is_ok());
+        let import = Arrival { import: Some(Uuid::nil()), ..Arrival::at(NOW) };
+        assert_eq!(parse_from(at(0), import.clone()).unwrap().record().import_id, [0; 16]);
         assert!(parse_from(at(NOW + DAY), import).is_err());
+        let id = Uuid::from_u128(7);
+        let named = Arrival { import: Some(id), ..Arrival::at(NOW) };
+        assert_eq!(parse_from(at(0), named).unwrap().record().import_id, id.as_bytes());
+        assert!(parse(at(NOW)).unwrap().record().import_id.is_empty(), "live events belong to none");
     }
 
     #[test]
     fn a_corrected_time_is_one_that_can_be_counted() {
-        let import = Arrival { import: true, ..Arrival::at(NOW) };
+        let import = Arrival { import: Some(Uuid::nil()), ..Arrival::at(NOW) };
         let back = |seconds: i64| Some(prost_types::Duration { seconds: -seconds, nanos: 0 });
         let first = at(-62_135_596_800_000_000 + DAY);
         assert!(parse_from(Event { clock_offset: back(86_400), ..first.clone() }, import.clone()).is_ok());

@@ -1,10 +1,11 @@
 //! What every `EventLog` promises, asked of both implementations by the same functions. What only one of them can be
-//! asked is in `embedded` (damage, faults of the disk) and `kafka` (a broker that dies, credentials).
+//! asked is in `embedded` (damage, faults of the disk), `wrong_clock` and `kafka` (a broker that dies, credentials).
 
 #![allow(clippy::unwrap_used, reason = "a panic with the error in it is how these tests fail")]
 
 mod embedded;
 mod kafka;
+mod wrong_clock;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

@@ -158,7 +158,7 @@ async fn live(args: &Simulate) -> Result<()> {
         meter.at(acknowledged, acknowledged);
     };
     let retrying = |status: &tonic::Status, _| output::note(format!("trying again: {}", status.message()));
-    let options = stream::Options { import: false, patience: Duration::from_secs(60) };
+    let options = stream::Options { import: None, patience: Duration::from_secs(60) };
     let sending =
         stream::send(args.connection.ingest()?, options, ReceiverStream::new(input), done, retrying);
     let sent = {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use weir_proto::processing::v1::{
-    GetStatusRequest, PartitionStatus, Status, WatchStatusRequest, partition_status::State,
+    ClockJump, GetStatusRequest, PartitionStatus, Status, WatchStatusRequest, partition_status::State,
 };
 
 use crate::{
@@ -95,10 +95,23 @@ fn render(status: &Status) -> String {
         let detail = format!("partition {}: {}", partition.partition, partition.detail);
         out.push_str(&format!("{}\n", paint(FAINT, detail)));
     }
+    if let Some(jump) = &status.clock_jump {
+        out.push_str(&format!("{}\n", paint(BAD, clock_jump(jump))));
+    }
     let others =
         "the partitions of this consumer; others show theirs with --endpoint consumer=http://HOST:50052";
     out.push_str(&format!("{}\n", paint(FAINT, others)));
     out
+}
+
+/// Says that the clock of the consumer's machine was set.
+fn clock_jump(jump: &ClockJump) -> String {
+    let seconds = jump.jump.as_ref().map_or(0, |jump| jump.seconds);
+    let to =
+        jump.jump_time.as_ref().map(|at| moment::from_proto(at).strftime("%Y-%m-%d %H:%M:%S").to_string());
+    let way = if seconds < 0 { "back" } else { "forwards" };
+    let by = grouped(seconds.unsigned_abs());
+    format!("the clock of this consumer's machine was set {way} by {by} s, to {}", to.unwrap_or_default())
 }
 
 fn row(partition: &PartitionStatus) -> Vec<String> {
@@ -157,6 +170,10 @@ mod tests {
                 },
             ],
             report_time: None,
+            clock_jump: Some(ClockJump {
+                jump_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+                jump: Some(prost_types::Duration { seconds: -34_560_000, nanos: 0 }),
+            }),
         };
         let plain = anstream::adapter::strip_str(&render(&status)).to_string();
         let plain: Vec<&str> = plain.lines().map(str::trim_end).collect();
@@ -167,6 +184,7 @@ mod tests {
                 0  running    12,345  12,400   55     0.0 s              12,000           0             0     0        990
                 1  blocked         0       0    0     0.0 s                   0           0             0     0          0
         partition 1: the log is unavailable
+        the clock of this consumer's machine was set back by 34,560,000 s, to 2023-11-14 22:13:20
         the partitions of this consumer; others show theirs with --endpoint consumer=http://HOST:50052
         ");
     }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use weir_disk::{Disk, RealDisk};
 
+use super::Clock;
 use crate::{Error, Result};
 
 /// Positions within a segment have to fit 32 bits, a last group of appends included. Half of that is left for a segment that
@@ -33,6 +34,8 @@ pub struct EmbeddedConfig {
     pub retention_check: Duration,
     /// File operations; tests plant faults here.
     pub disk: Arc<dyn Disk>,
+    /// What append times are taken from; tests set it wrong.
+    pub clock: Clock,
 }
 
 impl EmbeddedConfig {
@@ -46,6 +49,7 @@ impl EmbeddedConfig {
             max_record_bytes: 8 << 20,
             retention_check: Duration::from_secs(30),
             disk: Arc::new(RealDisk),
+            clock: Clock::wall(),
         }
     }
 

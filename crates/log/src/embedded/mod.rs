@@ -11,6 +11,7 @@
 //! them; `partition` is what writer, readers and callers share; `reader`, `membership`, `positions` and `directory` are
 //! what their names say. What changes files goes through `weir_disk::Disk`, where tests plant faults and cut the power.
 
+mod clock;
 mod config;
 mod directory;
 mod frame;
@@ -23,6 +24,7 @@ mod reader;
 mod segment;
 mod writer;
 
+pub use clock::Clock;
 pub use config::EmbeddedConfig;
 
 use std::{

@@ -189,9 +189,10 @@ fn follows(next: Option<Offset>, from: Offset, header: &Header) -> bool {
 pub(super) fn offset_at_time(partition: &Partition, time_ms: i64) -> Result<Offset> {
     let (base, len, end) = {
         let view = partition.view();
-        let segments = view.sealed.iter().chain([&view.active.segment]);
+        // After the last segment that ends before: where the clock was ahead once, there may be later times earlier on.
+        let segments = view.sealed.iter().chain([&view.active.segment]).rev();
         let end = view.bounds().end;
-        match segments.clone().find(|s| s.len > 0 && s.last_time_ms >= time_ms) {
+        match segments.filter(|s| s.len > 0).take_while(|s| s.last_time_ms >= time_ms).last() {
             Some(s) => (s.base, s.len, end),
             None => return Ok(end),
         }

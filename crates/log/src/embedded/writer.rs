@@ -20,7 +20,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use tracing::{debug, error, warn};
@@ -28,6 +28,7 @@ use weir_disk::Disk;
 
 use super::{
     EmbeddedConfig,
+    clock::SET_BACK_MS,
     frame::Encoder,
     index::{Index, Segment},
     partition::{Append, Partition, View},
@@ -72,9 +73,9 @@ pub(super) fn recover(dir: &Path, name: &str, config: &EmbeddedConfig) -> Result
         sealed.push(index.segment);
     }
     let mut opened = segment::open(dir, last, false, config.index_interval_bytes)?;
-    if let Some(before) = sealed.last() {
-        let last_time_ms = &mut opened.index.segment.last_time_ms;
-        *last_time_ms = before.last_time_ms.max(*last_time_ms);
+    // What is in it may be earlier, where the clock was set back.
+    if let Some(before) = sealed.last().filter(|_| opened.index.segment.len == 0) {
+        opened.index.segment.last_time_ms = before.last_time_ms;
     }
     let active = opened.index.segment;
     for (this, next) in sealed.iter().zip(sealed.iter().skip(1).chain([&active])) {
@@ -184,7 +185,7 @@ impl Writer {
             let idle = work.appends.is_empty();
             self.commit_all(work.appends);
             if Instant::now() >= self.next_check {
-                self.apply(work.retention, now_ms());
+                self.apply(work.retention, self.config.clock.now_ms());
                 self.next_check = Instant::now() + self.config.retention_check;
             }
             if work.stop && idle {
@@ -206,8 +207,10 @@ impl Writer {
                 }
                 return;
             }
+            let now_ms = self.config.clock.now_ms();
+            self.follow_clock_back(now_ms);
             let active = self.partition.view().active.segment;
-            self.encoder.start(active.next, now_ms().max(active.last_time_ms), active.len);
+            self.encoder.start(active.next, now_ms.max(active.last_time_ms), active.len);
             let mut group = Vec::new();
             while self.encoder.len() < GROUP_BYTES {
                 let Some(mut append) = waiting.next() else { break };
@@ -222,6 +225,30 @@ impl Writer {
                 let _ = append.reply.send(answer);
             }
         }
+    }
+
+    /// Where the clock was set back, begins a segment, since append times don't fall within one. Should that fail, they stand still
+    /// until it succeeds.
+    fn follow_clock_back(&mut self, now_ms: i64) {
+        let active = self.partition.view().active.segment;
+        if now_ms >= active.last_time_ms.saturating_sub(SET_BACK_MS) {
+            return;
+        }
+        if active.len > 0 && self.roll().is_err() {
+            return;
+        }
+        let mut view = self.partition.view();
+        if view.active.segment.len > 0 {
+            return;
+        }
+        view.active.segment.last_time_ms = i64::MIN;
+        drop(view);
+        warn!(
+            partition = self.partition.name(),
+            last_append_time_ms = active.last_time_ms,
+            now_ms,
+            "the clock was set back; append times follow it from a new segment on"
+        );
     }
 
     /// Writes and syncs what was encoded, and shows it to readers.
@@ -300,7 +327,7 @@ impl Writer {
         })?;
         let mut view = self.partition.view();
         let sealed = mem::replace(&mut view.active, Index::empty(next));
-        // Append times never fall, not even from one segment to the next.
+        // Append times don't fall from one segment to the next, unless the clock was set back.
         view.active.segment.last_time_ms = sealed.segment.last_time_ms;
         view.sealed.push(sealed.segment);
         drop(view);
@@ -322,9 +349,10 @@ impl Writer {
             let mut view = self.partition.view();
             let mut bytes = view.active.segment.len + view.sealed.iter().map(|s| s.len).sum::<u64>();
             let mut drop = 0;
-            for segment in &view.sealed {
+            let times = last_times(&view);
+            for (segment, last_time_ms) in view.sealed.iter().zip(times) {
                 let too_many = retention.bytes.is_some_and(|limit| bytes - segment.len >= limit);
-                if !too_many && !too_old(segment.last_time_ms) {
+                if !too_many && !too_old(last_time_ms) {
                     break;
                 }
                 bytes -= segment.len;
@@ -358,6 +386,20 @@ fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// When the sealed segments were appended to last. A segment from when the clock was ahead is older than its append times say, and
+/// older than what follows it.
+fn last_times(view: &View) -> Vec<i64> {
+    let active = Some(view.active.segment).filter(|active| active.len > 0);
+    let mut later = active.map_or(i64::MAX, |active| active.last_time_ms);
+    let mut times: Vec<i64> = Vec::with_capacity(view.sealed.len());
+    for segment in view.sealed.iter().rev() {
+        later = later.min(segment.last_time_ms);
+        times.push(later);
+    }
+    times.reverse();
+    times
 }
 
 /// One failure, told to every append of a group.
@@ -413,11 +455,6 @@ fn save_index(disk: &dyn Disk, dir: &Path, index: &Index) {
     }
 }
 
-fn saturating_ms(duration: Duration) -> i64 {
+pub(super) fn saturating_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Unix milliseconds: what the log stamps appends with.
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, saturating_ms)
 }

@@ -17,6 +17,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use crate::watermark;
+
 mod hint;
 #[cfg(test)]
 mod model;
@@ -34,7 +36,8 @@ pub struct ChainState {
     pub address: String,
     /// Source offset at which the next batch must start: the end of the last counted one.
     pub next_source_offset: u64,
-    /// Every source record that the log took before this moment is counted. Microseconds since the Unix epoch; never falls.
+    /// Every source record that the log took before this moment is counted. Microseconds since the Unix epoch; falls only when the
+    /// log's clock was [set back](crate::watermark).
     pub watermark: i64,
 }
 
@@ -117,7 +120,7 @@ impl Chain {
     }
 
     /// Takes in a batch about the source offsets `[start, end)`. With `start == end` it is a heartbeat, which only moves the
-    /// watermark. `watermark` is in microseconds since the Unix epoch; a lower one than before leaves it as it is.
+    /// watermark. `watermark` is in microseconds since the Unix epoch; one that is a little lower than before leaves it as it is.
     pub fn fold_batch(&mut self, owner: Uuid, start: u64, end: u64, watermark: i64) -> Verdict {
         self.fold_batch_by(Rules::ALL, owner, start, end, watermark)
     }
@@ -138,7 +141,7 @@ impl Chain {
             return Verdict::Void(VoidReason::Backwards);
         }
         self.state.next_source_offset = end;
-        self.state.watermark = self.state.watermark.max(watermark);
+        self.state.watermark = watermark::advance(self.state.watermark, watermark);
         Verdict::Accepted
     }
 

@@ -114,7 +114,7 @@ metrics! {
     counter dlq_events = "dlq_events_total" [service, reason]
         "Events sent to the dead letter topic, by reason.";
     counter late_events = "late_events_total" [service]
-        "Events that arrived far behind the watermark and were merged into their own bucket.";
+        "Events that arrived far behind the watermark and were merged into their own bucket; those of imports do not count.";
     counter duplicates_suppressed = "duplicates_suppressed_total" [service]
         "Events whose event_id was seen before within the window.";
 
@@ -154,6 +154,9 @@ metrics! {
         "HTTP requests that ended, by route pattern and status.";
     histogram http_request_duration = "http_request_duration_seconds" [service, route]
         "Time from an HTTP request's headers to the end of its answer.";
+
+    counter clock_jumps = "clock_jumps_total" [service, direction]
+        "Times that the machine's clock was set while the process ran, by more than NTP corrects: forwards or back.";
 
     gauge build_info = "weir_build_info" [version]
         "Always 1; the version that runs.";

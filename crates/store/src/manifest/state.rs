@@ -8,6 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use weir_rollup::watermark;
 
 use super::{
     Change, Entry, FORMAT, KEPT, Segment,
@@ -173,7 +174,7 @@ impl State {
         match &entry.change {
             Change::Append { end, watermark_micros, complete_since_micros, segments, .. } => {
                 self.next_offset = *end;
-                self.watermark_micros = self.watermark_micros.max(*watermark_micros);
+                self.watermark_micros = watermark::advance(self.watermark_micros, *watermark_micros);
                 self.complete_since_micros = self.complete_since_micros.max(*complete_since_micros);
                 self.add(segments);
             }

@@ -12,7 +12,7 @@ use std::{
 use arrow::{array::RecordBatch, datatypes::DataType, error::ArrowError, ipc::reader::StreamReader};
 use tokio::sync::watch;
 use tonic::{
-    Status,
+    Code, Status,
     codec::CompressionEncoding,
     transport::{Channel, Endpoint},
 };
@@ -121,9 +121,13 @@ impl HotSource for Owners {
         let mut mirror = self.mirrors[index].lock().await;
         let known = mirror.take().filter(|known| (known.from..=known.read.end).contains(&from));
         let next = known.as_ref().map_or(from, |known| known.read.end);
-        let mut read = self.ask(&address, partition, next).await.map_err(|status| Error::Unavailable {
-            what: format!("ask {address} for the newest events of partition {partition}"),
-            source: status.message().into(),
+        let mut read = self.ask(&address, partition, next).await.map_err(|status| match status.code() {
+            // It is taking the partition over, or has just given it up.
+            Code::FailedPrecondition => Error::NotOwner { partition },
+            _ => Error::Unavailable {
+                what: format!("ask {address} for the newest events of partition {partition}"),
+                source: status.message().into(),
+            },
         })?;
         if read.start > next {
             // The owner has published and forgotten what comes next; the caller reads the manifest.

@@ -34,7 +34,7 @@ use std::{
 
 use datafusion::catalog::TableProvider;
 use prost_types::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use weir_proto::google::r#type::Money;
 use weir_proto::{
     analytics::v1::{self as pb, MissingPart, ResultInfo, result_info::Source},
@@ -59,6 +59,8 @@ use crate::{
 
 /// Pause between two looks whether awaited events are there.
 const LOOK: Duration = Duration::from_millis(5);
+/// Pause between two looks whether a partition has an owner: taking one over takes from some milliseconds to seconds.
+const ASSIGNMENT_LOOK: Duration = Duration::from_millis(50);
 
 /// So often a question is asked again because segments were found damaged; each time all that are damaged are found.
 const DAMAGES: usize = 2;
@@ -85,22 +87,32 @@ impl Events {
         Self { reader: Reader::new(store.clone(), partitions, owners), store, engine, project }
     }
 
-    /// All events as they are now, those of the token among them.
+    /// All events as they are now, those of the token among them. Until the deadline it waits for these, and for partitions that
+    /// are being assigned; with a deadline that has passed it takes what there is of the latter.
     ///
     /// # Errors
-    /// [`Error::Behind`] when these are not there in time, [`Error::StoreUnavailable`].
+    /// [`Error::Behind`] when the events of the token are not there in time, [`Error::StoreUnavailable`] also when it is known why,
+    /// [`Error::Assigning`].
     pub(crate) async fn now(&self, wanted: &Wanted, deadline: Instant) -> Result<Arc<Seen>, Error> {
         let started = Instant::now();
+        let is_patient = deadline > started;
         loop {
             let snapshot = self.reader.snapshot(&self.project).await?;
             let seen = Seen { snapshot, store: self.store.clone() };
-            match seen.lacks(wanted) {
-                None => return Ok(Arc::new(seen)),
-                Some((partition, wanted)) if Instant::now() >= deadline => {
+            let is_late = Instant::now() >= deadline;
+            let unassigned = seen.snapshot.unassigned.first().copied().filter(|_| is_patient);
+            match (seen.lacks(wanted), unassigned) {
+                (None, None) => return Ok(Arc::new(seen)),
+                (_, Some(partition)) if is_late => return Err(Error::Assigning { partition }),
+                (_, Some(_)) => sleep_until(deadline.min(Instant::now() + ASSIGNMENT_LOOK)).await,
+                (Some((partition, wanted)), None) if is_late => {
+                    if let Some(trouble) = seen.trouble(partition) {
+                        return Err(Error::StoreUnavailable(trouble.to_owned()));
+                    }
                     let (reached, waited) = (seen.next_offset(partition), started.elapsed());
                     return Err(Error::Behind { partition, wanted, reached, waited });
                 }
-                Some(_) => sleep(LOOK).await,
+                (Some(_), None) => sleep(LOOK).await,
             }
         }
     }
@@ -233,6 +245,15 @@ impl Seen {
 
     fn next_offset(&self, partition: u32) -> u64 {
         self.snapshot.next_offsets.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Why events of a partition are missing here, if they are.
+    fn trouble(&self, partition: u32) -> Option<&str> {
+        self.snapshot
+            .stale
+            .iter()
+            .find(|(number, _)| *number == partition)
+            .map(|(_, trouble)| trouble.as_str())
     }
 
     /// A partition, and the offset up to which its events are wanted but not all here.

@@ -17,6 +17,7 @@ use weir_proto::rollup::v1::{self as pb, metrics_record};
 use weir_rollup::{
     cell::Placed,
     chain::{Chain, ChainState, Verdict, VoidReason},
+    imports::Imports,
     level::{Level, Retention, Whole},
     tally,
 };
@@ -27,6 +28,10 @@ pub(crate) use names::{Symbol, Texts, Value};
 
 /// Buckets are kept this much longer than their retention: a query is planned a moment before it is answered.
 const GRACE_MICROS: i64 = 60_000_000;
+
+/// Buckets that are whole only from later than this on were dropped by a clock that was ahead. Those of a day in which events are
+/// counted by day only are whole from its end on, which is no more than a day from now.
+const AHEAD_MICROS: i64 = 2 * 86_400_000_000;
 
 /// What bounds a partition's state.
 #[derive(Debug, Clone)]
@@ -77,6 +82,11 @@ pub(crate) struct State {
     whole: Whole,
     /// How long the owner counts events in the buckets of each level, as its claim says.
     owner_kept: Option<Retention>,
+    /// What became of the imports of late.
+    imports: Imports,
+    /// No later than this is it now: watermarks beyond it are of a clock that was ahead, and nothing expires by them.
+    /// Microseconds since the epoch.
+    latest_now: i64,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +107,8 @@ impl State {
             projects: HashMap::new(),
             whole: Whole::ALWAYS,
             owner_kept: None,
+            imports: Imports::default(),
+            latest_now: i64::MAX,
         }
     }
 
@@ -123,6 +135,7 @@ impl State {
             since: since.collect(),
             whole,
             owner_kept: Retention::from_micros(&header.owner_kept_micros),
+            imports: Imports::from_proto(&header.imports, &header.imports_forgotten),
             ..Self::new(limits)
         })
     }
@@ -189,13 +202,17 @@ impl State {
             for (definition, cells) in rollups {
                 let cube = cubes.entry(definition).or_default();
                 for cell in cells {
-                    self.whole.missed_by_finer(cell.level, cell.bucket, &owner_whole);
+                    // What is said to happen in days was sent when a clock was ahead, and says nothing about the present.
+                    if cell.level.start_micros(cell.bucket) <= self.latest_now {
+                        self.whole.missed_by_finer(cell.level, cell.bucket, &owner_whole);
+                    }
                     cube.count(cell, &self.whole, self.limits.max_values, names);
                 }
             }
         }
         let tally = batch.tally.unwrap_or_default();
         tally::add(&mut self.tally, &tally);
+        batch.imports.iter().for_each(|import| self.imports.add(import, append_micros));
         self.drop_expired();
         Applied::Counted(tally)
     }
@@ -210,7 +227,7 @@ impl State {
     }
 
     fn drop_expired(&mut self) {
-        let past = self.chain.state().watermark.saturating_sub(GRACE_MICROS);
+        let past = self.chain.state().watermark.min(self.latest_now).saturating_sub(GRACE_MICROS);
         self.whole = self.whole.and(self.limits.retention.whole(past));
         for Project { names, cubes } in self.projects.values_mut() {
             for cube in cubes.values_mut() {
@@ -219,6 +236,16 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Says that it is no later than this now, microseconds since the epoch.
+    pub(crate) fn set_latest_now(&mut self, latest_now: i64) {
+        self.latest_now = latest_now;
+    }
+
+    /// Whether buckets were dropped by a clock that was ahead of `now`: they are whole only from a time on that has not come.
+    pub(crate) fn is_ahead_of(&self, now: i64) -> bool {
+        Level::ALL.iter().any(|level| self.whole.since(*level) > now.saturating_add(AHEAD_MICROS))
     }
 
     /// Where its buckets hold everything.
@@ -244,6 +271,11 @@ impl State {
     /// The sum of what became of all source records.
     pub(crate) fn tally(&self) -> &pb::Tally {
         &self.tally
+    }
+
+    /// What became of the imports of late.
+    pub(crate) fn imports(&self) -> &Imports {
+        &self.imports
     }
 
     /// Number of cells.
@@ -288,6 +320,7 @@ impl State {
             since_offset: since.offset,
             since_micros: since.micros,
         });
+        let (imports, imports_forgotten) = self.imports.to_proto();
         let projects = self.projects.iter().map(|(name, project)| {
             let cubes = project.cubes.iter().map(|(definition, cube)| (*definition, cube.clone()));
             ProjectImage { name: name.clone(), texts: project.names.texts().clone(), cubes: cubes.collect() }
@@ -306,6 +339,8 @@ impl State {
                 log_identity: String::new(),
                 whole_since_micros: self.whole.to_micros(),
                 owner_kept_micros: self.owner_kept.as_ref().map(Retention::to_micros).unwrap_or_default(),
+                imports,
+                imports_forgotten,
             },
             projects: projects.collect(),
         }

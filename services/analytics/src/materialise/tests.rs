@@ -4,7 +4,7 @@ use prost::Message as _;
 use weir_proto::rollup::v1::metrics_record::Record;
 
 use super::*;
-use crate::testing::{self, DAY, Event, FIRST_EVENT, HOUR, Writer};
+use crate::testing::{self, DAY, Event, FIRST_EVENT, HOUR, SECOND, Writer};
 
 fn total() -> u64 {
     testing::catalog().ids()[0]
@@ -53,6 +53,34 @@ fn expired_buckets_go_and_nobody_gets_a_part_of_them() {
     let late = Event { append: later, ..Event::at(FIRST_EVENT + 1) };
     testing::apply(&mut state, later, &writer.batch(&[late]));
     assert_eq!(counted(&state, Level::Minute, FIRST_EVENT), Some(2));
+}
+
+#[test]
+fn a_clock_that_is_ahead_expires_nothing() {
+    let now = FIRST_EVENT;
+    let wrong = Event { append: now + 400 * DAY, ..Event::at(now + 400 * DAY) };
+    let events = [Event::at(now), wrong, Event::at(now + SECOND)];
+    let counted_by = |latest_now: i64| {
+        let mut state = State::new(testing::limits());
+        state.set_latest_now(latest_now);
+        let mut writer = Writer::new(0);
+        testing::apply(&mut state, 0, &writer.claim());
+        for event in &events {
+            testing::apply(&mut state, event.append, &writer.batch(std::slice::from_ref(event)));
+        }
+        let seconds = Level::Second.bucket_of(now)..Level::Second.bucket_of(now + HOUR);
+        let spans = vec![Span { level: Level::Second, buckets: seconds, slot: 0 }];
+        let parts = vec![PartRequest { definition: total(), spans }];
+        let view = state.view(&ViewRequest { project: "default".into(), parts });
+        let sum = view.map(|view| {
+            let cells = view.parts[0].buckets.iter().flat_map(|(_, bucket)| bucket.cells());
+            cells.map(|(_, cell)| cell.count).sum::<u64>()
+        });
+        (sum, state.is_ahead_of(now), state.chain().watermark)
+    };
+    assert_eq!(counted_by(now + HOUR), (Some(2), false, now + SECOND));
+    // Who believes the clock drops what is not in its last hour, and finds out later.
+    assert_eq!(counted_by(i64::MAX), (None, true, now + SECOND));
 }
 
 #[test]

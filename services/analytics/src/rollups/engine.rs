@@ -21,7 +21,7 @@ use super::{Plan, Setting, flaw::Flaw, incomplete_before, watermark};
 use crate::{
     error::Error,
     materialise::{PartRequest, View, ViewRequest},
-    partition::{Handle, Progress, Pulse, Refusal},
+    partition::{CLOCK_SLACK_MICROS, Handle, Progress, Pulse, Refusal},
     question::{Answer, Counts},
 };
 
@@ -143,11 +143,13 @@ impl Engine {
         let started = Instant::now();
         for _ in 0..PLANS {
             let (newest, whole) = self.progress()?;
+            let now = now_micros();
+            // The log's clock may be ahead of ours, but not by days.
+            let newest = newest.min(now.saturating_add(CLOCK_SLACK_MICROS));
             let (catalog, max_rows, question) = (self.catalog.clone(), self.max_rows, question.clone());
             let plan = self.evaluate(move || {
                 let setting = Setting {
-                    // The log's clock may be ahead of ours.
-                    now: now_micros().max(newest),
+                    now: now.max(newest),
                     whole: catalog.retention().whole(newest).and(whole),
                     catalog: &catalog,
                     max_rows,
@@ -218,6 +220,14 @@ impl Engine {
             whole = whole.and(progress.whole);
         }
         Ok((newest, whole))
+    }
+
+    /// Whether every partition can answer.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the first that can't.
+    pub(crate) fn check_ready(&self) -> Result<(), Error> {
+        self.progress().map(drop)
     }
 
     /// The views of all partitions; `None` when some buckets ceased to be whole since the plan was made.

@@ -7,13 +7,14 @@ use datafusion::object_store::{
 use futures::stream::BoxStream;
 use tokio::sync::RwLock;
 use tonic::Status;
+use tonic_types::StatusExt as _;
 use weir_proto::analytics::v1::{
     Measure, QuerySqlRequest, ResultInfo, measure::Kind, query_sql_response::Part,
 };
 use weir_store::{EventStore as _, Objects};
 
 use super::{
-    questions::{apart, ask, breakdown, consumers},
+    questions::{apart, ask, breakdown, consumers, funnel},
     *,
 };
 use crate::testing::{DAY, HOUR};
@@ -78,6 +79,7 @@ async fn what_is_kept_for_the_range_but_not_for_all_that_is_read_is_told() {
     let kept = Some(Duration::from_secs(36 * 3600));
     let settings = Settings { retention: kept, ..Settings::folder(dir.path().join("store")) };
     let system = System::start_over(Store::open(settings).await.unwrap(), dir.path()).await;
+    let _owned = consumers(&system).await;
     let (alone, reaching_back) = questions();
     let (_, info) = apart(ask(&system, alone, String::new()).await);
     assert_eq!(info.coverage_start_time, None);
@@ -178,5 +180,32 @@ async fn sql_that_fails_on_a_torn_segment_does_not_wait_until_it_is_found() {
     };
     let info = tokio::time::timeout(PATIENCE, answered).await.expect("the segment is left out");
     assert_eq!((info.missing_parts.len(), info.exact), (1, false), "{info:?}");
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_waits_for_a_partition_that_is_being_assigned() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::start(dir.path()).await;
+    let ask_within = async |within: Duration| {
+        let mut request = Request::new(funnel(&["page_view"]));
+        request.set_timeout(within);
+        system.client.clone().query_funnel(request).await
+    };
+    let status = ask_within(Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(
+        status.message().ends_with("is being assigned to a consumer; retry in a few seconds"),
+        "{status}"
+    );
+    assert!(status.get_details_retry_info().is_some_and(|retry| retry.retry_delay > Some(Duration::ZERO)));
+
+    let (answered, [mut first, _second]) = tokio::join!(ask_within(PATIENCE), consumers(&system));
+    assert_eq!(answered.unwrap().into_inner().info.unwrap().missing_parts, []);
+    // The events of those who are there are whole.
+    let (partition, offset) = first.take(&system, &[recent(1)]).await;
+    let (_, info) =
+        apart(ask(&system, Query::Funnel(funnel(&["page_view"])), token(partition, offset)).await);
+    assert_eq!(info.missing_parts, []);
     system.stop().await;
 }

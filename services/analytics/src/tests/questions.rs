@@ -89,7 +89,7 @@ fn named(name: &str) -> Option<EventSelector> {
     Some(EventSelector { event_names: vec![name.to_owned()], ..EventSelector::default() })
 }
 
-fn funnel(steps: &[&str]) -> QueryFunnelRequest {
+pub(super) fn funnel(steps: &[&str]) -> QueryFunnelRequest {
     let step = |name: &&str| FunnelStep { event_names: vec![(*name).to_owned()], ..FunnelStep::default() };
     QueryFunnelRequest {
         time_range: around_now(),

@@ -24,6 +24,7 @@ pub(crate) fn event(n: u64) -> proto::EventRecord {
         project: "default".to_owned(),
         receive_time_micros: time_micros + 1000,
         corrected_time_micros: time_micros,
+        import_id: Vec::new(),
         event: Some(proto::Event {
             event_id: Uuid::from_u64_pair(n, n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_string(),
             event_name: name.to_owned(),

@@ -260,6 +260,7 @@ mod tests {
             tally: Some(Tally { records: 6, ..Default::default() }),
             definitions: vec![1, 2],
             projects: vec![ProjectDelta { project: "default".to_owned(), rollups: vec![] }],
+            imports: Vec::new(),
         };
         let record = MetricsRecord { record: Some(metrics_record::Record::Batch(batch)) };
         let expected = Entry::Batch { owner, start: 3, end: 9, watermark_micros: -5 };

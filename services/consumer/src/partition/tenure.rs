@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{sync::watch, time};
-use weir_log::{Committed, PartitionReader, RecordBatch};
+use weir_log::{Bounds, Committed, PartitionReader, RecordBatch};
 use weir_proto::processing::v1::partition_status::State;
 use weir_rollup::tally;
 use weir_runtime::clock::now_micros;
@@ -117,9 +117,9 @@ async fn prepare<'a>(
     let rollups = Rollups::new(catalog, settings.lateness, state.next_source_offset, state.watermark);
     let events = Events::new(settings.lateness, writer.next_offset());
     let mut shard = Shard::new(decider, rollups, events);
-    let start = log.bounds(&settings.events, partition).await?.start;
-    if start > resume {
-        lost(&mut shard, partition, start);
+    let bounds = log.bounds(&settings.events, partition).await?;
+    if bounds.start > resume {
+        lost(&mut shard, partition, bounds, &tail);
     }
     let now = Instant::now();
     Ok(Running {
@@ -130,7 +130,7 @@ async fn prepare<'a>(
         events: log.reader(&settings.events, partition, shard.position()).await?,
         flight: Flight::new(Arc::clone(log), settings, partition),
         durable: state.next_source_offset,
-        cut_at: shard.rollups().is_pending().then_some(now),
+        cut_at: (shard.rollups().is_pending() || shard.events().is_pending()).then_some(now),
         shard,
         writer,
         tail,
@@ -142,15 +142,16 @@ async fn prepare<'a>(
     })
 }
 
-fn lost(shard: &mut Shard, partition: u32, until: u64) {
-    let from = shard.position();
+fn lost(shard: &mut Shard, partition: u32, bounds: Bounds, tail: &Tail) {
+    let (from, until) = (shard.position(), bounds.start);
     tracing::error!(
         partition,
         from,
         until,
         "retention deleted events before they were read; they are counted as unavailable"
     );
-    shard.lose(until);
+    let nothing_follows = bounds.start == bounds.end;
+    shard.lose(until, nothing_follows.then(|| tail.log_time_micros() - HEARTBEAT_MARGIN_MICROS));
 }
 
 struct Running<'a> {
@@ -312,9 +313,9 @@ impl Running<'_> {
         match batch {
             Ok(batch) if batch.next_offset() > self.shard.position() => self.held = Some((batch, 0)),
             Ok(_) => {}
-            Err(weir_log::Error::OutOfRange { start, .. }) if start > self.shard.position() => {
+            Err(weir_log::Error::OutOfRange { start, end, .. }) if start > self.shard.position() => {
                 self.hand_over();
-                lost(&mut self.shard, self.partition, start);
+                lost(&mut self.shard, self.partition, Bounds { start, end }, &self.tail);
                 self.cut_at.get_or_insert_with(Instant::now);
                 let Shared { log, settings, .. } = self.shared;
                 self.events = log.reader(&settings.events, self.partition, start).await?;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use weir_log::Offset;
+use weir_rollup::watermark;
 use weir_store::{
     CleanBatch,
     encode::{Encoder, Row},
@@ -22,6 +23,8 @@ pub struct Events {
     start: Offset,
     next: Offset,
     watermark_micros: i64,
+    /// Whether retention deleted what was before, and nothing follows that would say so to the store.
+    has_lost: bool,
     /// Each keeps its encoder from batch to batch, up to [`PROJECTS`] of them.
     projects: Vec<(Arc<str>, Encoder)>,
 }
@@ -37,8 +40,14 @@ impl Events {
             start: next,
             next,
             watermark_micros: i64::MIN,
+            has_lost: false,
             projects: Vec::new(),
         }
+    }
+
+    /// Whether there is something to cut.
+    pub fn is_pending(&self) -> bool {
+        self.next > self.start || self.has_lost
     }
 
     /// What the rows of the batch in the making take, roughly: bytes.
@@ -48,9 +57,10 @@ impl Events {
 
     /// Cuts the batch in the making off; `None` when there is none.
     pub fn cut(&mut self) -> Option<CleanBatch> {
-        if self.next == self.start {
+        if !self.is_pending() {
             return None;
         }
+        self.has_lost = false;
         let filled = self.projects.iter_mut().filter(|(_, encoder)| !encoder.is_empty());
         let batch = CleanBatch {
             start: self.start,
@@ -66,10 +76,16 @@ impl Events {
     }
 
     /// Says that retention deleted the records below `until` before they could be read. What was taken before is cut off first.
-    pub fn lose(&mut self, until: Offset) {
+    /// Where nothing follows, `log_time_micros` is a moment before which the log has taken everything: the next batch is then one
+    /// without events, by which the store learns what it lacks.
+    pub fn lose(&mut self, until: Offset, log_time_micros: Option<i64>) {
         debug_assert_eq!(self.next, self.start, "the batch in the making is cut off");
         if until > self.next {
             (self.start, self.next) = (until, until);
+            if let Some(log_time_micros) = log_time_micros {
+                self.watermark_micros = watermark::advance(self.watermark_micros, log_time_micros);
+                self.has_lost = true;
+            }
         }
     }
 
@@ -91,7 +107,8 @@ impl Sink for Events {
     fn take(&mut self, chunk: &Chunk<'_>) {
         let first = chunk.records.partition_point(|record| record.offset < self.next);
         for (record, outcome) in chunk.records.iter().zip(&chunk.outcomes).skip(first) {
-            self.watermark_micros = self.watermark_micros.max(record.append_time_ms.saturating_mul(1000));
+            let append_micros = record.append_time_ms.saturating_mul(1000);
+            self.watermark_micros = watermark::advance(self.watermark_micros, append_micros);
             let Outcome::Fresh(event) = outcome else { continue };
             let (_, late) = self.lateness.of(record, event);
             self.encoder(event.project).push(&Row {

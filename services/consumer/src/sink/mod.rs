@@ -13,6 +13,7 @@ pub use rollups::{Cut, Limits, Rollups};
 
 use weir_log::{Offset, RecordRef};
 use weir_proto::record::{Event, Parts};
+use weir_rollup::imports::ImportId;
 
 use crate::{plan::Slot, reject::Rejection};
 
@@ -28,7 +29,7 @@ pub trait Sink {
     fn advance(&mut self, next: Offset);
 }
 
-/// When an event counts as late.
+/// When an event counts as late: lateness is about live traffic, so an event of an import never does.
 #[derive(Clone, Copy, Debug)]
 struct Lateness {
     micros: i64,
@@ -42,12 +43,16 @@ impl Lateness {
     /// How old an event was when the log took it, microseconds, and whether that was late.
     fn of(self, record: &RecordRef<'_>, event: &Event<'_>) -> (i64, bool) {
         let age = record.append_time_ms.saturating_mul(1000).saturating_sub(event.corrected_time_micros);
-        (age, age > self.micros)
+        (age, age > self.micros && !event.is_import())
     }
 }
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are fresh, and a box would be an allocation for each event"
+)]
 pub enum Outcome<'a> {
     /// A new event.
     Fresh(Event<'a>),
@@ -57,6 +62,17 @@ pub enum Outcome<'a> {
     Rejected(Rejection),
 }
 
+/// A record that belongs to an import.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Imported<'a> {
+    /// Its index in the chunk.
+    pub index: usize,
+    /// The import.
+    pub import: &'a ImportId,
+    /// The project that the record names.
+    pub project: &'a str,
+}
+
 /// Some records in order, with what became of each.
 #[derive(Debug, Default)]
 pub struct Chunk<'a> {
@@ -64,6 +80,8 @@ pub struct Chunk<'a> {
     pub records: Vec<RecordRef<'a>>,
     /// For each what became of it.
     pub outcomes: Vec<Outcome<'a>>,
+    /// Those that belong to imports, in order; none of them for live traffic.
+    pub imported: Vec<Imported<'a>>,
     /// The contexts and properties of their events.
     pub parts: Parts<'a>,
     /// Dimension slots, `dimensions` for each record.

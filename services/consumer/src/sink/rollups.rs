@@ -13,10 +13,12 @@ use weir_rollup::{
     accumulate::{Accumulator, Observation, Revenue},
     definition::Catalog,
     field::write_number,
+    imports::{self, Tallies},
+    watermark,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Chunk, Lateness, Outcome, Sink};
+use super::{Chunk, Imported, Lateness, Outcome, Sink};
 use crate::{
     plan::Slot,
     reject::{DeadLetter, Rejection},
@@ -27,7 +29,7 @@ use crate::{
 pub struct Limits {
     /// Source records.
     pub records: u64,
-    /// Cells: some 100 bytes each, more with many users.
+    /// Cells: some 100 bytes each, more with many users. The tally of an import counts as one.
     pub cells: usize,
     /// Bytes of dead letters that wait for it.
     pub dead_letter_bytes: usize,
@@ -53,6 +55,7 @@ pub struct Rollups {
     next: Offset,
     watermark_micros: i64,
     tally: Tally,
+    imports: Tallies,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
 }
@@ -72,6 +75,7 @@ impl Rollups {
             next,
             watermark_micros,
             tally: Tally::default(),
+            imports: Tallies::default(),
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
         }
@@ -85,11 +89,11 @@ impl Rollups {
     /// Whether the batch in the making has reached a limit.
     pub fn is_full(&self, limits: &Limits) -> bool {
         self.tally.records >= limits.records
-            || self.accumulator.cells() >= limits.cells
+            || self.accumulator.cells() + self.imports.len() >= limits.cells
             || self.dead_letter_bytes >= limits.dead_letter_bytes
     }
 
-    /// The highest append time taken, microseconds since the Unix epoch.
+    /// The highest append time taken since the log's clock was last set back, microseconds since the Unix epoch.
     pub fn watermark_micros(&self) -> i64 {
         self.watermark_micros
     }
@@ -110,6 +114,7 @@ impl Rollups {
             tally: Some(std::mem::take(&mut self.tally)),
             definitions: self.catalog.ids().to_vec(),
             projects: self.accumulator.drain(),
+            imports: self.imports.drain(),
         };
         self.start = self.next;
         self.dead_letter_bytes = 0;
@@ -119,7 +124,7 @@ impl Rollups {
     /// A batch without records that moves the watermark: nothing may be pending.
     pub fn heartbeat(&mut self, owner: Uuid, watermark_micros: i64) -> Cut {
         debug_assert!(!self.is_pending(), "a heartbeat covers no records");
-        self.watermark_micros = self.watermark_micros.max(watermark_micros);
+        self.watermark_micros = watermark::advance(self.watermark_micros, watermark_micros);
         self.cut(owner)
     }
 
@@ -147,7 +152,7 @@ impl Sink for Rollups {
         for index in first..chunk.records.len() {
             let record = &chunk.records[index];
             let append_micros = record.append_time_ms.saturating_mul(1000);
-            self.watermark_micros = self.watermark_micros.max(append_micros);
+            self.watermark_micros = watermark::advance(self.watermark_micros, append_micros);
             self.tally.records += 1;
             match &chunk.outcomes[index] {
                 Outcome::Fresh(event) => {
@@ -171,6 +176,14 @@ impl Sink for Rollups {
                 Outcome::Duplicate => self.tally.duplicates += 1,
                 Outcome::Rejected(rejection) => self.reject(record, *rejection),
             }
+        }
+        for Imported { index, import, project } in chunk.imported.iter().filter(|i| i.index >= first) {
+            let outcome = match &chunk.outcomes[*index] {
+                Outcome::Fresh(_) => imports::Outcome::Counted,
+                Outcome::Duplicate => imports::Outcome::Duplicate,
+                Outcome::Rejected(_) => imports::Outcome::DeadLettered,
+            };
+            self.imports.note(import, project, outcome);
         }
         if let Some(last) = chunk.records.last() {
             self.advance(last.offset + 1);

@@ -1,6 +1,6 @@
 //! Every event counts once, whatever happens to the consumer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -26,12 +26,21 @@ pub(crate) struct Sender {
     next: u64,
     repeated: u64,
     pub(crate) broken: u64,
+    imports: BTreeMap<Vec<u8>, [u64; 3]>,
 }
 
 impl Sender {
     pub(crate) fn new(seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self { random, events: Vec::new(), offsets: Vec::new(), next: 0, repeated: 0, broken: 0 }
+        Self {
+            random,
+            events: Vec::new(),
+            offsets: Vec::new(),
+            next: 0,
+            repeated: 0,
+            broken: 0,
+            imports: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn records(&mut self, count: usize) -> Vec<Vec<u8>> {
@@ -41,7 +50,16 @@ impl Sender {
                 0..10 if !self.events.is_empty() => {
                     self.repeated += 1;
                     let again = self.random.random_range(0..self.events.len());
-                    self.events[again].encode()
+                    let event = &self.events[again];
+                    note(&mut self.imports, event, 1);
+                    event.encode()
+                }
+                10 if !self.events.is_empty() => {
+                    self.broken += 1;
+                    // A record of which can be read what it belongs to, although it is no event.
+                    let event = Sent { name: "", ..Sent::new(self.next * 3) };
+                    note(&mut self.imports, &event, 2);
+                    event.encode()
                 }
                 10..12 => {
                     self.broken += 1;
@@ -49,6 +67,7 @@ impl Sender {
                 }
                 _ => {
                     let event = Sent::new(self.events.len() as u64);
+                    note(&mut self.imports, &event, 0);
                     let encoded = event.encode();
                     self.events.push(event);
                     self.offsets.push(self.next);
@@ -66,11 +85,19 @@ impl Sender {
         assert_eq!(oracle.tally.counted, self.events.len() as u64);
         assert_eq!(oracle.tally.duplicates, self.repeated);
         assert_eq!(oracle.tally.dead_lettered, self.broken);
+        assert_eq!(oracle.imports, self.imports, "what became of the imports");
     }
 
     /// The other sink has the same events, each once.
     pub(crate) async fn check_stored(&self, consumer: &Consumer) {
         assert_eq!(consumer.stored(&[self.next]).await, self.offsets);
+    }
+}
+
+/// Counts an event towards its import if it has one: as counted, suppressed or dead-lettered.
+fn note(imports: &mut BTreeMap<Vec<u8>, [u64; 3]>, event: &Sent, outcome: usize) {
+    if let Some(import) = event.import {
+        imports.entry(import.as_bytes().to_vec()).or_default()[outcome] += 1;
     }
 }
 
@@ -91,10 +118,12 @@ async fn results_equal_what_was_sent() {
         assert_eq!((oracle.claims, oracle.void), (1, 0));
         let letters = dead_letters(&fixture, partition as u32).await;
         assert_eq!(letters.len() as u64, sender.broken, "each once, for nothing went wrong");
-        assert!(letters.iter().all(|letter| letter.reason() == Reason::Malformed
-            && &letter.value[..] == b"\xff no event"
-            && &letter.key[..] == b"key"
-            && letter.partition == partition as u32));
+        let malformed = letters.iter().filter(|letter| letter.reason() == Reason::Malformed);
+        assert!(malformed.clone().all(|letter| &letter.value[..] == b"\xff no event"));
+        assert!(malformed.count() < letters.len(), "some are records of imports without a name");
+        assert!(
+            letters.iter().all(|letter| &letter.key[..] == b"key" && letter.partition == partition as u32)
+        );
     }
     let mut offsets = senders.each_ref().map(|sender| sender.offsets.clone()).concat();
     offsets.sort_unstable();

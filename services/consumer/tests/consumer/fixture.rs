@@ -206,6 +206,8 @@ pub(crate) struct Sent {
     pub(crate) user: String,
     pub(crate) price: f64,
     pub(crate) time_micros: i64,
+    /// The import that it belongs to: every third event does, to one of two.
+    pub(crate) import: Option<Uuid>,
 }
 
 impl Sent {
@@ -217,6 +219,7 @@ impl Sent {
             user: format!("user-{}", id % 97),
             price: (id % 11) as f64,
             time_micros: now_micros(),
+            import: id.is_multiple_of(3).then(|| Uuid::from_u128(u128::from(100 + id % 2))),
         }
     }
 
@@ -226,6 +229,7 @@ impl Sent {
             project: "default".to_owned(),
             receive_time_micros: self.time_micros,
             corrected_time_micros: self.time_micros,
+            import_id: self.import.map(|import| import.as_bytes().to_vec()).unwrap_or_default(),
             event: Some(event::Event {
                 event_id: Uuid::from_u128(self.id.into()).to_string(),
                 event_name: self.name.to_owned(),

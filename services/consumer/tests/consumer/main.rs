@@ -7,3 +7,4 @@ mod fixture;
 mod flaky;
 mod operation;
 mod oracle;
+mod wrong_clock;

@@ -18,7 +18,15 @@ async fn late_events_count_in_their_own_bucket() {
     let consumer = fixture.consumer().await;
     let hour = 3_600_000_000;
     let mut sent: Vec<Sent> = (0..10).map(Sent::new).collect();
+    sent.iter_mut().for_each(|event| event.import = None);
     sent.iter_mut().skip(7).for_each(|event| event.time_micros = now_micros() - hour);
+    // History that is imported says nothing about how late live traffic is.
+    let history = (10..14).map(|id| Sent {
+        time_micros: now_micros() - 100 * hour,
+        import: Some(Uuid::nil()),
+        ..Sent::new(id)
+    });
+    sent.extend(history);
     fixture.append(0, sent.iter().map(Sent::encode)).await;
     let mut oracle = Oracle::new(&fixture, 0).await;
     oracle.catch_up(&fixture, 0).await;

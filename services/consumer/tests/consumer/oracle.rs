@@ -52,6 +52,8 @@ pub(crate) struct Oracle {
     pub(crate) watermark: i64,
     pub(crate) totals: Totals,
     pub(crate) tally: rollup::Tally,
+    /// Events counted, suppressed and dead-lettered, by import.
+    pub(crate) imports: BTreeMap<Vec<u8>, [u64; 3]>,
     pub(crate) accepted: u64,
     pub(crate) claims: u64,
     pub(crate) void: u64,
@@ -70,6 +72,7 @@ impl Oracle {
             watermark: i64::MIN,
             totals: Totals::default(),
             tally: rollup::Tally::default(),
+            imports: BTreeMap::new(),
             accepted: 0,
             claims: 0,
             void: 0,
@@ -121,7 +124,7 @@ impl Oracle {
     fn accept(&mut self, batch: rollup::MicroBatch) {
         self.accepted += 1;
         self.next = batch.end_offset;
-        self.watermark = self.watermark.max(batch.watermark_micros);
+        self.watermark = weir_rollup::watermark::advance(self.watermark, batch.watermark_micros);
         let tally = batch.tally.unwrap();
         let offsets = batch.end_offset - batch.start_offset;
         assert_eq!(tally.records, tally.counted + tally.duplicates + tally.dead_lettered, "{tally:?}");
@@ -132,6 +135,12 @@ impl Oracle {
         self.tally.dead_lettered += tally.dead_lettered;
         self.tally.late += tally.late;
         self.tally.unavailable += tally.unavailable;
+        for import in batch.imports {
+            assert_eq!(import.project, "default");
+            let sum = self.imports.entry(import.import_id).or_default();
+            let more = [import.counted, import.duplicates, import.dead_lettered];
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
         for rollup in batch.projects.into_iter().flat_map(|project| project.rollups) {
             for cell in rollup.cells {
                 if rollup.definition == self.total {

@@ -306,6 +306,7 @@ fn make(
             receive_time_micros: micros,
             corrected_time_micros: happened,
             event: Some(event),
+            import_id: Vec::new(),
         };
         let value = record.encode_to_vec();
         bytes += value.len() as u64;

@@ -294,6 +294,6 @@ async fn streams(
         stopping.goes_on().then(|| Batch { events: supply.events(batch), tag: () })
     }));
     let done = |batch: Acknowledged<()>| score.add(batch.accepted);
-    let options = stream::Options { import: false, patience: Duration::from_secs(30) };
+    let options = stream::Options { import: None, patience: Duration::from_secs(30) };
     stream::send(client, options, input, done, |_, _| {}).await
 }

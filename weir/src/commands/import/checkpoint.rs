@@ -33,6 +33,9 @@ pub(crate) struct Progress {
     /// Whether that was the whole file.
     #[serde(default)]
     pub(crate) complete: bool,
+    /// Identifies the import to the service; nil in a checkpoint of a version that had none.
+    #[serde(default)]
+    pub(crate) import: Uuid,
 }
 
 /// Where the progress of one import is kept.
@@ -42,27 +45,27 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// That of importing this file to this place in this way.
+    /// That of importing this file to this log, by its identity, in this way. The address says nothing: another Weir may listen
+    /// there.
     ///
     /// # Errors
     /// When the file cannot be read, or there is no home directory to keep it in.
-    pub(crate) fn of(file: &Path, endpoint: &str, layout: &str) -> Result<Self> {
+    pub(crate) fn of(file: &Path, log: &str, layout: &str) -> Result<Self> {
         let folder = match env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()) {
             Some(path) => PathBuf::from(path),
             None => PathBuf::from(env::var_os("HOME").context("HOME is not set: set XDG_STATE_HOME")?)
                 .join(".local/state"),
         };
-        Self::within(&folder.join("weir/import"), file, endpoint, layout)
+        Self::within(&folder.join("weir/import"), file, log, layout)
     }
 
-    fn within(folder: &Path, file: &Path, endpoint: &str, layout: &str) -> Result<Self> {
+    fn within(folder: &Path, file: &Path, log: &str, layout: &str) -> Result<Self> {
         let absolute = fs::canonicalize(file)?;
         let mut identity = Vec::new();
         let opened = fs::File::open(&absolute)?;
         let size = opened.metadata()?.len();
         opened.take(HEAD_BYTES).read_to_end(&mut identity)?;
-        identity
-            .extend_from_slice(format!("\n{}\n{size}\n{endpoint}\n{layout}", absolute.display()).as_bytes());
+        identity.extend_from_slice(format!("\n{}\n{size}\n{log}\n{layout}", absolute.display()).as_bytes());
         Ok(Self { path: folder.join(format!("{}.json", Uuid::new_v5(&CHECKPOINTS, &identity))) })
     }
 
@@ -101,7 +104,7 @@ mod tests {
         let (file, other) = (dir.path().join("a.csv"), dir.path().join("b.csv"));
         fs::write(&file, "a,b\n").unwrap();
         fs::write(&other, "a,b\n").unwrap();
-        let at = |file: &Path, endpoint: &str| Checkpoint::within(dir.path(), file, endpoint, "map").unwrap();
+        let at = |file: &Path, log: &str| Checkpoint::within(dir.path(), file, log, "map").unwrap();
         let progress = Progress { rows: 7, accepted: 6, rejected: 1, ..Progress::default() };
         assert_eq!(at(&file, "x").load(), None);
         at(&file, "x").save(&progress).unwrap();

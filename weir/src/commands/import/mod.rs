@@ -17,6 +17,7 @@ mod identity;
 mod json;
 mod layout;
 mod lines;
+mod outcome;
 mod reasons;
 mod rejects;
 mod rows;
@@ -44,12 +45,14 @@ use prost::Message as _;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use weir_proto::ingest::v1::event_result::Outcome;
+use uuid::Uuid;
+use weir_proto::ingest::v1::event_result::Outcome as Acceptance;
 
 use self::{
     checkpoint::{Checkpoint, Progress},
     columns::{Constant, Mapping, Reading},
     layout::Layout,
+    outcome::Outcome,
     reasons::Reasons,
     rejects::Rejects,
     rows::{Raw, Rows},
@@ -151,7 +154,7 @@ pub(crate) struct Import {
     /// Begin at the first row, whether an earlier run was interrupted or imported all of the file
     #[arg(long)]
     restart: bool,
-    /// Don't wait until the events are counted
+    /// Don't wait until the events are counted; `weir query import ID` tells later what became of them
     #[arg(long)]
     no_wait: bool,
     /// How long to retry when Weir is away, and to wait until the events are counted
@@ -205,25 +208,31 @@ pub(crate) async fn run(args: Import) -> Result<()> {
 
     let is_file = args.file.as_os_str() != "-";
     let described = format!("{layout:?} {reading:?} {:?}", args.format);
+    let mut away = Some(|status: &tonic::Status| {
+        output::note(format!("waiting for Weir: {:#}", args.connection.explain(status.clone())));
+    });
+    let log = settled::log(&args.connection, args.patience, |status| {
+        away.take().into_iter().for_each(|say| say(status));
+    });
+    let log = log.await?;
+    // A service that can't tell its log is known by its address.
+    let identity =
+        log.as_ref().map_or_else(|| args.connection.endpoint.to_string(), |log| log.identity.clone());
     let checkpoint = match is_file {
-        true => Some(Checkpoint::of(&args.file, &args.connection.endpoint.to_string(), &described)?),
+        true => Some(Checkpoint::of(&args.file, &identity, &described)?),
         false => None,
     };
-    let mut earlier = checkpoint.as_ref().filter(|_| !args.restart).and_then(Checkpoint::load);
-    if let Some(progress) = &earlier
-        && !settled::known(&args.connection, &progress.consistency_token).await?
-    {
-        output::note(
-            "what an earlier run sent is not there any more, the data must have been deleted: beginning anew",
-        );
-        earlier = None;
-    }
+    // A topic that was deleted and created again does not hold what an earlier run sent.
+    let is_there =
+        |earlier: &Progress| log.as_ref().is_none_or(|log| settled::holds(log, &earlier.consistency_token));
+    let earlier = checkpoint.as_ref().filter(|_| !args.restart).and_then(Checkpoint::load).filter(is_there);
     let now = jiff::Timestamp::now().as_second();
     if let Some(progress) = earlier.as_ref().filter(|progress| progress.complete) {
         check_again(progress.began, now)?;
     }
     let resumed = earlier.filter(|progress| !progress.complete);
-    let mut progress = resumed.clone().unwrap_or(Progress { began: now, ..Progress::default() });
+    let fresh = || Progress { began: now, import: Uuid::now_v7(), ..Progress::default() };
+    let mut progress = resumed.clone().unwrap_or_else(fresh);
     if resumed.is_some() {
         output::note(format!(
             "going on after row {} of an earlier run (--restart begins anew)",
@@ -242,7 +251,7 @@ pub(crate) async fn run(args: Import) -> Result<()> {
     let (batches, input) = mpsc::channel(READ_AHEAD);
     let skip = progress.rows;
     let reader = tokio::task::spawn_blocking(move || read(rows, skip, &consumed, &batches));
-    let options = stream::Options { import: true, patience: args.patience };
+    let options = stream::Options { import: Some(progress.import), patience: args.patience };
     let done = |batch: Acknowledged<Part>| {
         let mut settle = || -> Result<()> {
             take(&batch, &mut progress, &mut rejects, &mut reasons)?;
@@ -292,9 +301,10 @@ pub(crate) async fn run(args: Import) -> Result<()> {
         return Err(error);
     }
     let sending = began.elapsed();
-    if !args.no_wait {
-        settled::counted(&args.connection, &progress.consistency_token, args.patience).await?;
-    }
+    let outcome = match args.no_wait || progress.accepted == 0 {
+        true => Outcome::NotAwaited,
+        false => Outcome::of(&args.connection, &progress, args.patience).await?,
+    };
     if let Some(checkpoint) = &checkpoint {
         if broken.is_some() {
             checkpoint.save(&progress)?;
@@ -306,7 +316,7 @@ pub(crate) async fn run(args: Import) -> Result<()> {
             checkpoint.remove()?;
         }
     }
-    report(&args, skip, &progress, &rejects, &reasons, sending, began.elapsed())?;
+    report(&args, skip, &progress, &rejects, &reasons, &outcome, [sending, began.elapsed()])?;
     if let Some(error) = broken {
         bail!(
             "{error:#}\n  the {} rows before it are imported; repair the file and import it again: rows that are there already \
@@ -417,8 +427,8 @@ fn take(
     }
     for exception in &batch.exceptions {
         match exception.outcome() {
-            Outcome::Duplicate => progress.duplicates += 1,
-            Outcome::Rejected | Outcome::Unspecified | Outcome::Accepted => {
+            Acceptance::Duplicate => progress.duplicates += 1,
+            Acceptance::Rejected | Acceptance::Unspecified | Acceptance::Accepted => {
                 progress.rejected += 1;
                 let Some((line, raw)) = batch.tag.sources.get(exception.index as usize) else { continue };
                 let reason = exception.error.as_ref().map(rejects::reason).unwrap_or_default();
@@ -438,8 +448,8 @@ fn report(
     progress: &Progress,
     rejects: &Rejects,
     reasons: &Reasons,
-    sending: Duration,
-    all: Duration,
+    outcome: &Outcome,
+    [sending, all]: [Duration; 2],
 ) -> Result<()> {
     let rate = (progress.rows - already) as f64 / sending.as_secs_f64().max(0.001);
     let rejects_file = (progress.rejected > 0).then(|| rejects.path().display().to_string());
@@ -451,7 +461,8 @@ fn report(
             "rejected": progress.rejected,
             "rejectsFile": rejects_file,
             "reasons": reasons.json(),
-            "counted": !args.no_wait,
+            "importId": progress.import,
+            "results": outcome.to_json(),
             "consistencyToken": progress.consistency_token,
             "seconds": all.as_secs_f64(),
             "rowsPerSecond": rate,
@@ -472,15 +483,16 @@ fn report(
                 None => number(0),
             },
         ));
-        let counted = if args.no_wait || progress.accepted == 0 { "" } else { ", all counted" };
-        facts.push((
-            "time".to_owned(),
-            format!("{:.1} s, {} rows/s{counted}", all.as_secs_f64(), number(rate as u64)),
-        ));
+        if progress.accepted > 0 {
+            facts.push(("in the results".to_owned(), outcome.describe(progress.import)));
+        }
+        facts
+            .push(("time".to_owned(), format!("{:.1} s, {} rows/s", all.as_secs_f64(), number(rate as u64))));
         output::facts(facts)?;
         for line in reasons.lines() {
             output::line(format!("  {line}"))?;
         }
+        outcome.notes().into_iter().for_each(output::note);
         if progress.accepted > 0 {
             output::line(render::paint(
                 render::FAINT,

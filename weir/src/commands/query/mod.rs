@@ -6,12 +6,13 @@
 //! | [`measured`], [`funnel`], [`retention`], [`paths`] | questions that can be watched: arguments into requests; pure |
 //! | [`question`] | such a question asked, once or for as long as it is watched |
 //! | [`show`] | answers as text; pure |
-//! | [`user`], [`discover`], [`export`], [`sql`] | commands of their own shape |
+//! | [`user`], [`discover`], [`export`], [`import`], [`sql`] | commands of their own shape |
 
 mod discover;
 mod export;
 mod form;
 mod funnel;
+mod import;
 mod measured;
 mod paths;
 mod question;
@@ -60,6 +61,7 @@ enum Kind {
     Events(discover::Events),
     Properties(discover::Properties),
     Export(export::Export),
+    Import(import::Import),
     Sql(sql::Sql),
 }
 
@@ -77,6 +79,7 @@ pub(crate) async fn run(query: Query) -> Result<()> {
         Kind::Events(args) => return discover::events(args, now).await,
         Kind::Properties(args) => return discover::properties(args, now).await,
         Kind::Export(args) => return export::run(args, now).await,
+        Kind::Import(args) => return import::run(args).await,
         Kind::Sql(args) => return sql::run(args).await,
     };
     question::run(asked.map_err(Usage::from)?).await
