@@ -26,11 +26,13 @@ test: ## Run every test; the last line has their number
 	@scripts/setup build kafka python grpcurl
 	@scripts/test $(ARGS)
 
+# The long forms of tests. The whole workspace is named so that its crates have the features that they have in all builds.
+VERIFY = cargo build --release --workspace --bin weir && cargo test --release --workspace
+
 .PHONY: verify-roundtrip
 verify-roundtrip: ## Export and import 200 random projects in every format and compare all answers
 	@scripts/setup build
-	cargo build --release --bin weir
-	WEIR_ROUNDTRIP_PROJECTS=$(or $(PROJECTS),200) cargo test --release --package weir-tests --test system -- --nocapture round_trip
+	export WEIR_ROUNDTRIP_PROJECTS=$(or $(PROJECTS),200); $(VERIFY) --test system -- --nocapture round_trip
 
 # Power cuts of `make verify-crash` at least, and the workload to begin with: with the last one that a run printed, it goes on there.
 CUTS ?= 20000
@@ -39,7 +41,19 @@ SEED ?= 0
 .PHONY: verify-crash
 verify-crash: ## Cut the power 20,000 times over log and store (about 5 minutes): CUTS=n, and SEED=n to go on at workload n
 	@scripts/setup build
-	WEIR_CRASH_CUTS=$(CUTS) WEIR_CRASH_SEED=$(SEED) cargo test --release -p weir-tests --test crash whenever -- --nocapture
+	export WEIR_CRASH_CUTS=$(CUTS) WEIR_CRASH_SEED=$(SEED); $(VERIFY) --test crash whenever -- --nocapture
+
+.PHONY: verify-bounds
+verify-bounds: ## Measure what 200 slow readers of a gigabyte of wide events make Weir hold: some minutes
+	@scripts/setup build
+	export WEIR_VERIFY_BOUNDS=1; $(VERIFY) --test system bounds:: -- --nocapture
+
+.PHONY: verify-hostile
+verify-hostile: ## Attack Weir with generated requests: 1,000,000 to a producer, 100,000 to all of it (about 3 hours): SEED=n, FROM=n to go on there
+	@scripts/setup build
+	export WEIR_TEST_SEED=$(or $(filter-out 0,$(SEED)),1) WEIR_HOSTILE_FROM=$(or $(FROM),0) WEIR_HOSTILE_CASES=$(or $(CASES),100000) \
+		WEIR_HOSTILE_DECODER_CASES=$(or $(DECODER_CASES),1000000) WEIR_HOSTILE_LATENCY=1; \
+	$(VERIFY) --test hostile -- --nocapture --test-threads 1
 
 .PHONY: setup
 setup: ## Install what building, testing and linting need and is missing
@@ -63,12 +77,6 @@ bench: ## Measure: ARGS is latency, consume or ingest
 bench-store: ## Measure questions about events beside DuckDB and ClickHouse; ARGS=--growth: how times grow
 	@scripts/setup build
 	@scripts/bench-store $(ARGS)
-
-.PHONY: verify-bounds
-verify-bounds: ## Measure what 200 slow readers of a gigabyte of wide events make Weir hold: some minutes
-	@scripts/setup build
-	cargo build --release --bin weir
-	WEIR_VERIFY_BOUNDS=1 cargo test --release --package weir-tests --test system bounds:: -- --nocapture
 
 .PHONY: generate
 generate: ## Write the code generated from proto/ anew

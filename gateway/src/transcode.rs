@@ -132,13 +132,17 @@ impl<'de> Visitor<'de> for Message<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { descriptor, wire } = self;
-        let mut given: Vec<FieldDescriptor> = Vec::new();
+        let (mut named, mut given): (Vec<FieldDescriptor>, Vec<FieldDescriptor>) = (Vec::new(), Vec::new());
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             let field =
                 descriptor.get_field_by_json_name(&key).or_else(|| descriptor.get_field_by_name(&key));
             let Some(field) = field else {
                 return Err(A::Error::custom(format!("unrecognized field name '{key}'")));
             };
+            if named.contains(&field) {
+                return Err(A::Error::custom(format!("'{key}' is given twice")));
+            }
+            named.push(field.clone());
             let is_message = matches!(field.kind(), Kind::Message(_)) && !field.is_map();
             let present = if is_message {
                 map.next_value_seed(MessageField { field: &field, wire })?
@@ -151,9 +155,6 @@ impl<'de> Visitor<'de> for Message<'_> {
             };
             if !present {
                 continue;
-            }
-            if given.contains(&field) {
-                return Err(A::Error::custom(format!("'{key}' is given twice")));
             }
             if let Some(oneof) = field.containing_oneof()
                 && oneof.fields().any(|other| given.contains(&other))

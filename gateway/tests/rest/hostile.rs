@@ -117,6 +117,7 @@ async fn a_name_that_is_given_twice_is_refused() {
     for (event, name) in [
         (r#"{"eventName":"e","userId":"u","properties":{"plan":"free","plan":"pro"}}"#, "plan"),
         (r#"{"eventName":"e","userId":"u","userId":"v"}"#, "userId"),
+        (r#"{"eventName":"e","userId":"u","userId":""}"#, "userId"),
         (r#"{"eventName":"e","userId":"u","user_id":"v"}"#, "user_id"),
         (r#"{"eventName":"e","userId":"u","properties":{},"properties":{}}"#, "properties"),
         (r#"{"eventName":"e","userId":"u","properties":{"a":[{"b":1,"b":1}]}}"#, "b"),

@@ -21,11 +21,13 @@ mod generated {
 use std::fmt;
 
 /// The pattern of names and ids in the schemas: neither end is white space or invisible, and no character is a control.
-/// Beside Unicode's Z, Cc and Cf these are letters and symbols that are drawn as a blank: Hangul fillers and the empty Braille
-/// pattern.
+/// Beside Unicode's Z and Cc these are format characters that nothing shows, and what is drawn as a blank: Hangul fillers and the
+/// empty Braille pattern. Joiners and the tags of flags may end a text.
 pub const VISIBLE_ENDS: &str = concat!(
-    r"^$|^[^\p{Z}\p{Cc}\p{Cf}\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}]",
-    r"([^\p{Cc}]*[^\p{Z}\p{Cc}\p{Cf}\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}])?$"
+    r"^$|^[^\p{Z}\p{Cc}\x{ad}\x{180e}\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2069}\x{feff}",
+    r"\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}]",
+    r"([^\p{Cc}]*[^\p{Z}\p{Cc}\x{ad}\x{180e}\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2069}\x{feff}",
+    r"\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}])?$"
 );
 
 /// A message whose schema constrains it.
@@ -90,8 +92,9 @@ impl fmt::Display for Path<'_> {
         if let Some(parent) = self.parent {
             parent.fmt(f)?;
         }
-        let plain =
-            |key: &str| key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let plain = |key: &str| {
+            (1..=64).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
         let first = self.parent.is_none_or(|parent| matches!(parent.step, Step::Root));
         match self.step {
             Step::Root => Ok(()),

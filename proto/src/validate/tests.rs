@@ -199,6 +199,7 @@ fn names_and_ids_have_visible_ends() {
         ("Ada Lovelace", true),
         ("\u{1f469}\u{200d}\u{1f4bb} family\u{fe0f}", true),
         ("Gr\u{fc}n", true),
+        ("\u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}", true),
         (" ", false),
         ("\t", false),
         ("\u{a0}", false),

@@ -170,8 +170,11 @@ impl Project {
             words.extend(range.iter().cloned());
             questions.push(words);
         }
+        // The order of a map's entries depends on which properties are columns: the export below compares properties.
+        let columns = "event_id, time, client_time, event_name, event_type, user_id, anonymous_id, session_id, install_id, sequence, \
+                       revenue, currency, context_os_name, property('plan'), property_number('price'), property('flag')";
         let sql = format!(
-            "select * from events where time >= timestamp '{from}' and time < timestamp '{to}' order by event_id"
+            "select {columns} from events where time >= timestamp '{from}' and time < timestamp '{to}' order by event_id"
         );
         questions.push(vec!["sql".into(), sql]);
         let mut answers = Vec::new();
