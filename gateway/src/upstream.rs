@@ -28,8 +28,12 @@ use weir_runtime::{Shutdown, health::Check, status::Reason};
 
 use crate::Error;
 
-/// Connections to a service: one is one lock and one flow-control window for all calls on it.
+/// Connections to a service: one is one lock for all calls on it.
 const CONNECTIONS: usize = 4;
+/// What a service may send on one call before the client has read it, bytes: what a slow reader makes the gateway hold.
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+/// The same for all calls of a connection: the most that HTTP/2 has, so that slow readers never keep the other calls waiting.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// A peer that does not accept in this time is as good as gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Probes that find a peer that went without a word.
@@ -69,7 +73,8 @@ impl Upstream {
             .map_err(|source| Error::Upstream { key, url: url.to_owned(), source })?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
-            .http2_adaptive_window(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);

@@ -187,7 +187,9 @@ async fn questions_without_an_answer_say_what_to_ask_instead() -> Result<()> {
     let statement = format!("select count(*) from {} where a.user_id < f.user_id", tables.join(", "));
     let (got, answer) =
         weir.ask("sql", &json!({"statement": statement, "min_consistency_token": token})).await?;
-    ensure!(answer["error"]["status"] == "DEADLINE_EXCEEDED", "{got} {answer}");
+    // Where its time is up or, on a machine that is slow to notice, its memory.
+    let status = answer["error"]["status"].as_str().context("an error")?;
+    ensure!(["DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"].contains(&status), "{got} {answer}");
 
     let (users, info) = weir.users(&token).await?;
     ensure!(users == 5 && info["exact"] == true, "the service goes on: {users} users, {info}");
