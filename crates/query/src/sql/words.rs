@@ -69,6 +69,13 @@ fn schema(error: &SchemaError) -> String {
         SchemaError::AmbiguousReference { field } => {
             format!("`{}` is a column of several tables: write the table in front of it", field.flat_name())
         }
+        // Of an expression it is in the words of the engine.
+        SchemaError::DuplicateQualifiedField { name, .. }
+        | SchemaError::DuplicateUnqualifiedField { name }
+            if name.contains('(') =>
+        {
+            "two columns are the same expression: give one a name with `as`".to_owned()
+        }
         SchemaError::DuplicateQualifiedField { name, .. }
         | SchemaError::DuplicateUnqualifiedField { name } => {
             format!("two columns are named `{name}`: give one another name with `as`")
