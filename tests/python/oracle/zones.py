@@ -32,7 +32,7 @@ class Zone:
             found = when(micros).replace(tzinfo=timezone.utc).astimezone(info).utcoffset()
             return found // timedelta(microseconds=1)
 
-        begin, end = ((datetime(at, 1, 1) - EPOCH) // timedelta(microseconds=1) for at in (year - 1, year + 2))
+        begin, end = ((datetime(at, 1, 1) - EPOCH) // timedelta(microseconds=1) for at in (year - 1, year + 5))
         steps = range(begin, end + APART, APART)
         # The moments at which the clock is changed, and the offsets before, between and after them.
         self.changes, self.offsets = [], [offset(begin)]

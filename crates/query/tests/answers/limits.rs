@@ -58,7 +58,7 @@ fn broken_rules_of_questions_are_named() {
         max_cohorts: 10,
     };
     let error = run(engine.retention(Arc::clone(&none), hourly, LIMIT)).unwrap_err();
-    assert!(error.to_string().contains("a day, a week or a month"), "{error}");
+    assert!(error.to_string().contains("a day, a week, a month, a quarter or a year"), "{error}");
 
     let mut endless = series(0..i64::MAX / 4, vec![Measure::Events]);
     endless.interval = Some(Interval::Second);

@@ -16,7 +16,7 @@ use weir_proto::{
     event::v1::{Event, EventRecord},
     ingest::v1::ingest_service_client::IngestServiceClient,
 };
-use weir_runtime::{Config, Context, Listeners, Shutdown};
+use weir_runtime::{Config, Context, Listeners, Shutdown, config::PlaceholderIds};
 
 pub(crate) const TOPIC: &str = "analytics-events";
 pub(crate) const PARTITIONS: u32 = 3;
@@ -46,6 +46,8 @@ impl Rig {
         let mut config = Config::default();
         config.producer.retry_initial_backoff = Duration::from_millis(1);
         config.producer.retry_max_backoff = Duration::from_millis(4);
+        // Users are numbers here, 0 among them.
+        config.producer.placeholder_ids = PlaceholderIds::Allow;
         change(&mut config);
         let context = Context::new(config, Shutdown::new());
         let listeners = Listeners::bind(ANY, Some(ANY), false).await.unwrap();
