@@ -49,6 +49,8 @@ pub(super) fn grpc(
             let mut builder = tonic_reflection::server::Builder::configure()
                 .register_file_descriptor_set(descriptors.clone())
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
                 // Errors carry their details as `Any`, which a client can only show if it finds their types.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
             for set in encoded {
