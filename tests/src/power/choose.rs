@@ -46,7 +46,7 @@ impl Choose for Random {
     }
 }
 
-/// Chooses each combination once: call [`Each::next`] after each run until there is none.
+/// Chooses each combination once: call [`Each::advance`] after each run until there is none.
 #[derive(Debug, Default)]
 pub struct Each {
     /// Choices of this run, and among how many.
