@@ -71,7 +71,7 @@ pub struct Timeline {
 /// A page of events.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// The events in order, with the columns of [`schema`].
+    /// The events in order, with the columns of the schema.
     pub events: RecordBatch,
     /// Whether another page follows.
     pub more: bool,

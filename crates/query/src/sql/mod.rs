@@ -11,7 +11,7 @@
 //! | [`yielding`] | operators that can be stopped and are accounted |
 //! | [`arithmetic`], [`sum`], [`zones`] | numbers and times as SQL has them |
 //! | [`functions`] | `funnel_depth` and `retention` |
-//! | [`words`] | errors |
+//! | [`mod@words`] | errors |
 //!
 //! The table has the columns of [`weir_store::schema`]. `property('plan')` is the text of a property and `property_number('price')`
 //! its number; in a join, `property(a, 'plan')` says of which table.
