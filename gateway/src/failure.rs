@@ -16,7 +16,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 use weir_runtime::status::{code_name, http_status};
 
-use crate::json;
+use crate::answer;
 
 /// The error as JSON. Details whose type the pool does not know are shown encoded: `{"@type": …, "value": "<base64>"}`.
 pub(crate) fn to_json(pool: &DescriptorPool, status: &Status) -> Value {
@@ -31,7 +31,7 @@ pub(crate) fn to_json(pool: &DescriptorPool, status: &Status) -> Value {
                 .next()
                 .and_then(|name| pool.get_message_by_name(name))
                 .and_then(|message| DynamicMessage::decode(message, any.value.as_slice()).ok())
-                .and_then(|message| json::to_value(&message).ok());
+                .and_then(|message| answer::to_value(&message).ok());
             match known {
                 Some(Value::Object(mut fields)) => {
                     fields.insert("@type".to_owned(), Value::String(any.type_url));

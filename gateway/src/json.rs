@@ -1,11 +1,9 @@
-//! ProtoJSON into messages and back (<https://protobuf.dev/programming-guides/json/>).
+//! ProtoJSON into messages (<https://protobuf.dev/programming-guides/json/>).
 
 use std::borrow::Cow;
 
 use prost::encoding::{WireType, encode_key, encode_varint};
-use prost_reflect::{
-    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions,
-};
+use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde::de::{DeserializeSeed as _, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 use tonic::Status;
@@ -30,9 +28,6 @@ const MAX_LEVELS: usize = 20;
 
 /// Bytes of a field's number or length, at most.
 const MAX_VARINT_BYTES: usize = 10;
-
-/// Answers show fields that hold their default: `"accepted": 0` is an answer, too.
-const SERIALIZE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
 
 /// What a message may take.
 #[derive(Debug, Clone, Copy)]
@@ -143,29 +138,6 @@ pub(crate) fn decode_field(field: &FieldDescriptor, json: &[u8], limits: Limits)
     serde_json::from_slice::<IgnoredAny>(json).map_err(|error| malformed(&error))?;
     let wrapped = [b"{\"", field.json_name().as_bytes(), b"\":", json, b"}"].concat();
     decode(field.parent_message(), &wrapped, "", limits)
-}
-
-/// The message, or one field of it, as JSON.
-///
-/// # Errors
-/// `INTERNAL` when the message cannot be written, such as an `Any` of an unknown type.
-pub(crate) fn encode(message: &DynamicMessage, field: Option<&FieldDescriptor>) -> Result<Vec<u8>, Status> {
-    let failed = |error: serde_json::Error| {
-        Reason::Internal.status(format!("the answer cannot be written as JSON: {error}"))
-    };
-    let mut json = Vec::with_capacity(256);
-    let mut serializer = serde_json::Serializer::new(&mut json);
-    let Some(field) = field else {
-        message.serialize_with_options(&mut serializer, &SERIALIZE).map_err(failed)?;
-        return Ok(json);
-    };
-    let whole = message.serialize_with_options(serde_json::value::Serializer, &SERIALIZE).map_err(failed)?;
-    serde_json::to_vec(&whole[field.json_name()]).map_err(failed)
-}
-
-/// The message as a JSON value.
-pub(crate) fn to_value(message: &DynamicMessage) -> Result<serde_json::Value, serde_json::Error> {
-    message.serialize_with_options(serde_json::value::Serializer, &SERIALIZE)
 }
 
 /// The known field that a wrong name most likely means, written in the same style.
@@ -284,7 +256,7 @@ fn join(prefix: &str, path: &Path) -> String {
 mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
-    use prost_reflect::DescriptorPool;
+    use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _};
     use weir_proto::event::v1::{Context, Event, Page};
 
     use super::*;
@@ -294,6 +266,10 @@ mod tests {
     fn decode(message: &MessageDescriptor, json: &[u8], prefix: &str) -> Result<DynamicMessage, Status> {
         let wire = super::decode(message, json, prefix, LIMITS)?;
         Ok(DynamicMessage::decode(message.clone(), wire.as_slice()).unwrap())
+    }
+
+    fn encode(message: &DynamicMessage) -> Vec<u8> {
+        crate::answer::encode(&message.descriptor(), &message.encode_to_vec(), None).unwrap()
     }
 
     fn shallow(json: &[u8]) -> Cow<'_, [u8]> {
@@ -353,10 +329,10 @@ mod tests {
         #[test]
         fn messages_survive_json(event in event()) {
             let message = DynamicMessage::decode(descriptor(), event.encode_to_vec().as_slice()).unwrap();
-            let json = encode(&message, None).unwrap();
+            let json = encode(&message);
             let back = decode(&descriptor(), &json, "").unwrap();
             prop_assert_eq!(Event::decode(back.encode_to_vec().as_slice()).unwrap(), event);
-            prop_assert_eq!(encode(&back, None).unwrap(), json);
+            prop_assert_eq!(encode(&back), json);
         }
 
         #[test]
@@ -370,7 +346,7 @@ mod tests {
         #[test]
         fn damaged_json_never_panics(event in event(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let message = DynamicMessage::decode(descriptor(), event.encode_to_vec().as_slice()).unwrap();
-            let mut json = encode(&message, None).unwrap();
+            let mut json = encode(&message);
             let at = at.index(json.len());
             json[at] = byte;
             if let Err(status) = decode(&descriptor(), &json, "event") {
@@ -412,7 +388,7 @@ mod tests {
     fn numbers_keep_their_last_digit() {
         let json = br#"{"properties":{"n":-8.598820847849039e299}}"#;
         let message = decode(&descriptor(), json, "").unwrap();
-        let text = String::from_utf8(encode(&message, None).unwrap()).unwrap();
+        let text = String::from_utf8(encode(&message)).unwrap();
         assert!(text.contains("-8.598820847849039e+299"), "{text}");
     }
 

@@ -21,6 +21,7 @@
 //! | `failure` | errors as JSON |
 //! | `upstream`, [`serve()`] | the standalone gateway |
 
+mod answer;
 mod body;
 mod call;
 mod error;

@@ -20,8 +20,9 @@ use tonic::{Status, Streaming};
 use weir_runtime::status::Reason;
 
 use crate::{
+    answer,
     call::{self, Caller},
-    failure, json,
+    failure,
     rest::Rest,
     rule::Binding,
     unary,
@@ -110,14 +111,10 @@ impl Reply {
     /// What to send next, and what is left; nothing after the end. Dropping it cancels the call.
     async fn next(mut self) -> (Bytes, Option<Self>) {
         match self.step().await {
-            Step::Message(bytes) => {
-                let json = unary::decode(&self.output, bytes)
-                    .and_then(|message| json::encode(&message, self.field.as_ref()));
-                match json {
-                    Ok(json) => (self.message(&json), Some(self)),
-                    Err(status) => (self.failure(&status), None),
-                }
-            }
+            Step::Message(bytes) => match answer::encode(&self.output, &bytes, self.field.as_ref()) {
+                Ok(json) => (self.message(&json), Some(self)),
+                Err(status) => (self.failure(&status), None),
+            },
             Step::Silence => (Bytes::from_static(b":\n\n"), Some(self)),
             Step::End => match self.format {
                 Format::Events => (Bytes::from_static(b"event: end\ndata: {}\n\n"), None),

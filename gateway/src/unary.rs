@@ -9,7 +9,7 @@ use tonic::Status;
 use weir_runtime::status::Reason;
 
 use crate::{
-    body,
+    answer, body,
     call::{self, Caller},
     json,
     memory::Memory,
@@ -28,8 +28,7 @@ pub(crate) async fn answer(
     let caller = Caller::of(&request, binding.rpc.shape);
     let message = message(rest, binding, variables, request).await?;
     let (headers, bytes) = call::unary(&rest.backend, &binding.rpc, &caller, message).await?;
-    let answer = decode(&binding.rpc.output, bytes)?;
-    respond(binding, headers, &answer)
+    respond(binding, headers, &bytes)
 }
 
 /// The request message that a path, a query and a body make together, encoded.
@@ -80,13 +79,10 @@ pub(crate) fn decode(output: &MessageDescriptor, bytes: Bytes) -> Result<Dynamic
         .map_err(|error| Reason::Internal.status(format!("the answer is no {}: {error}", output.full_name())))
 }
 
-/// The answer over HTTP.
-pub(crate) fn respond(
-    binding: &Binding,
-    headers: HeaderMap,
-    answer: &DynamicMessage,
-) -> Result<Response, Status> {
-    let mut response = Response::new(Body::from(json::encode(answer, binding.response_body.as_ref())?));
+/// The answer, encoded, over HTTP.
+pub(crate) fn respond(binding: &Binding, headers: HeaderMap, encoded: &[u8]) -> Result<Response, Status> {
+    let json = answer::encode(&binding.rpc.output, encoded, binding.response_body.as_ref())?;
+    let mut response = Response::new(Body::from(json));
     response.headers_mut().extend(headers);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)

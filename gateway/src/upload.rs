@@ -65,7 +65,7 @@ pub(crate) async fn answer(rest: &Rest, binding: &Binding, request: Request) -> 
     let (headers, bytes) = answered?;
     let mut receipt = unary::decode(&binding.rpc.output, bytes)?;
     explain(&mut receipt, &bad.lock().unwrap_or_else(PoisonError::into_inner));
-    unary::respond(binding, headers, &receipt)
+    unary::respond(binding, headers, &receipt.encode_to_vec())
 }
 
 struct Parser {
