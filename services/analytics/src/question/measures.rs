@@ -21,6 +21,15 @@ use super::{
 
 /// Series or rows when the request says nothing.
 const DEFAULT_SERIES: usize = 100;
+/// Figures of an answer at most, of all its points or rows together: one takes about a hundred bytes, and several times that on its way
+/// out.
+const MAX_FIGURES: usize = 100_000;
+
+/// Points or rows of an answer at most.
+fn max_points(max_rows: usize, measures: usize, formulas: usize, compare: bool) -> usize {
+    let figures = (measures.max(1) + formulas) * (1 + usize::from(compare));
+    max_rows.min(MAX_FIGURES / figures)
+}
 
 /// The question, but for its range, which may depend on the moment.
 #[derive(Debug, Clone)]
@@ -40,11 +49,10 @@ pub(crate) struct Measures {
 
 impl Measures {
     /// Reads a request for series.
-    pub(crate) fn series(
-        request: &pb::QueryTimeSeriesRequest,
-        max_points: usize,
-    ) -> Result<Self, Violations> {
+    pub(crate) fn series(request: &pb::QueryTimeSeriesRequest, max_rows: usize) -> Result<Self, Violations> {
         let mut reader = Reader::new(request)?;
+        let max_points =
+            max_points(max_rows, request.measures.len(), request.formulas.len(), request.compare_previous);
         let zone = reader.zone(&request.time_zone);
         let range = reader.range(request.time_range.as_ref());
         let shape = match (request.cumulative, request.rolling_buckets) {
@@ -86,6 +94,8 @@ impl Measures {
         max_rows: usize,
     ) -> Result<Self, Violations> {
         let mut reader = Reader::new(request)?;
+        let max_rows =
+            max_points(max_rows, request.measures.len(), request.formulas.len(), request.compare_previous);
         let range = reader.range(request.time_range.as_ref());
         let asked = series::Question {
             range: 0..0,

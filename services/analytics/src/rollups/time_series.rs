@@ -40,7 +40,6 @@ pub(crate) struct Plan {
     buckets: Vec<Range<i64>>,
     definition: Definition,
     needs: Needs,
-    max_points: usize,
 }
 
 impl Plan {
@@ -79,7 +78,6 @@ impl Plan {
             measures,
             definition,
             question: question.clone(),
-            max_points: setting.max_rows,
         })
     }
 
@@ -89,7 +87,7 @@ impl Plan {
         flaws: &Flaws,
         patience: Patience<'_>,
     ) -> Result<pb::QueryTimeSeriesResponse, Error> {
-        let Asked { filter, by: group_by, max_series, .. } = &self.question.asked;
+        let Asked { filter, by: group_by, max_series, max_points, .. } = &self.question.asked;
         let measures = &self.measures;
         let table = Table::gather(views, 0, &self.definition, filter, group_by, flaws, patience)?;
         let open_currency = measures.iter().filter(|measure| matches!(measure, Measure::Revenue(None)));
@@ -105,8 +103,8 @@ impl Plan {
         for group in groups.iter().take(*max_series) {
             let one = self.series(&table, Some(*group), &measures, flaws, patience)?;
             points += one.points.len();
-            if points > self.max_points {
-                return Err(too_large(format!("more than {} points", self.max_points), self.max_points));
+            if points > *max_points {
+                return Err(too_large(format!("more than {max_points} points"), *max_points));
             }
             series.push(one);
         }
