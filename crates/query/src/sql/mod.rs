@@ -10,6 +10,7 @@
 //! | [`meter`], [`metered`] | the account of a statement, to which functions charge time and memory |
 //! | [`yielding`] | operators that can be stopped and are accounted |
 //! | [`arithmetic`], [`sum`], [`zones`] | numbers and times as SQL has them |
+//! | [`distinct`] | `count(distinct …)` of texts |
 //! | [`functions`] | `funnel_depth` and `retention` |
 //! | [`mod@words`] | errors |
 //!
@@ -31,6 +32,7 @@ mod allowed;
 mod arithmetic;
 mod bytes;
 mod check;
+mod distinct;
 pub mod functions;
 mod meter;
 mod metered;

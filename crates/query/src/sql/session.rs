@@ -17,7 +17,7 @@ use datafusion::{
 use super::{
     allowed::{self, AGGREGATES, Cost, WINDOWS},
     arithmetic::{Does, Planner},
-    functions,
+    distinct, functions,
     meter::Meter,
     metered::Metered,
     sum, zones,
@@ -36,8 +36,8 @@ pub(super) fn state(
     meter: &Arc<Meter>,
 ) -> Result<SessionState, Error> {
     let mut aggregates = SessionStateDefaults::default_aggregate_functions();
-    aggregates.retain(|function| function.name() != "sum");
-    aggregates.push(sum::udaf());
+    aggregates.retain(|function| !["count", "sum"].contains(&function.name()));
+    aggregates.extend([distinct::udaf(), sum::udaf()]);
     aggregates.extend(functions::all());
     aggregates.retain(|function| AGGREGATES.iter().any(|(name, _)| *name == function.name()));
     let mut windows = SessionStateDefaults::default_window_functions();

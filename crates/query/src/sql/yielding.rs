@@ -23,6 +23,7 @@ use datafusion::{
     },
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
+        aggregates::AggregateExec,
         execution_plan::replace_children_if_necessary,
         joins::HashJoinExec,
         metrics::MetricsSet,
@@ -51,6 +52,8 @@ const BATCH: usize = 1 << 20;
 const CONSTANTS: usize = 16 << 20;
 /// Rows of a batch of which functions make more than it has: a row can become a hundred kilobytes before there is too much.
 const GROWING: usize = 256;
+/// Bytes of new groups that an aggregation makes of a batch, at most: it accounts for them only when it is through with it.
+const GROUPS: usize = 4 << 20;
 /// Bytes that a window function holds for a row beside the value: what it computes is a scalar first, then an element of an array.
 const WINDOW_ROW: usize = 128;
 
@@ -66,6 +69,7 @@ pub(super) fn yielding(plan: Arc<dyn ExecutionPlan>, meter: &Arc<Meter>) -> Resu
         if grows(&plan)? {
             rows = rows.min(GROWING);
         }
+        rows = rows.min(GROUPS / group(&plan)?.max(1));
         let held = held(&plan)?;
         let last = children.len() - 1;
         match plan.name() {
@@ -125,6 +129,17 @@ fn grows(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
         })
     })?;
     Ok(grows)
+}
+
+/// Bytes that an aggregation sets aside for each group in functions that have no state of their own for many groups.
+fn group(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
+    let Some(aggregation) = plan.downcast_ref::<AggregateExec>() else { return Ok(0) };
+    if aggregation.group_expr().is_empty() {
+        return Ok(0);
+    }
+    let functions =
+        aggregation.aggr_expr().iter().filter(|function| !function.groups_accumulator_supported());
+    functions.map(|function| Ok(function.create_accumulator()?.size())).sum()
 }
 
 /// Window functions of an operator.

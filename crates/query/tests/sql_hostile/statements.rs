@@ -249,7 +249,7 @@ impl Statements {
         let size = self.size(2, 60);
         let many = |text: &str, times: usize, between: &str| vec![text; times].join(between);
         let column = self.one(COLUMNS);
-        match self.below(36) {
+        match self.below(37) {
             0 => format!("select count(*) from events group by cube({})", many(column, size, ", ")),
             1 => format!("select count(*) from events group by rollup({}), cube(late, user_id)", many(column, size, ", ")),
             2 => {
@@ -314,7 +314,12 @@ impl Statements {
             31 => format!("select distinct {column}, a.log_offset * b.log_offset from events a, events b"),
             32 => "select string_agg(property('text'), ',') || string_agg(event_name, ',') from events a".replace("events a", "(select * from events union all select * from events)"),
             33 => format!("select count(distinct array_sort(array_agg({column}))) from events group by user_id"),
-            34 => "select array_agg(property('text')) over (partition by event_name) from events".to_owned(),
+            34 => {
+                let template = self.one(AGGREGATES);
+                let aggregate = self.filled(template, 1);
+                format!("select log_offset, count(distinct user_id), approx_distinct(user_id), {aggregate} from events group by 1")
+            }
+            35 => "select array_agg(property('text')) over (partition by event_name) from events".to_owned(),
             _ => format!("select sum(length(replace(property('text'), 'a', property('text')))) from events where length(property('text')) > {size}"),
         }
     }
