@@ -26,6 +26,9 @@ use crate::status::Reason;
 const HEADER_BYTES: usize = 5;
 /// The window that a Zstandard message may need at most: 2^23 bytes, as for the content coding (RFC 9659).
 const ZSTD_WINDOW_LOG: u32 = 23;
+/// What the messages of a stream may take together, decoded, before other tasks and the call's deadline get their turn: some
+/// milliseconds of decoding.
+const TURN_BYTES: usize = 1 << 20;
 /// tonic copies a message once more before it decodes it.
 const COPIES: usize = 2;
 
@@ -60,6 +63,8 @@ pub(super) struct Messages {
     patience: Option<Pin<Box<Sleep>>>,
     /// What the message that was passed on last holds.
     current: usize,
+    /// What has been passed on since the task last paused.
+    turn: usize,
     passed_on: usize,
     failed: bool,
 }
@@ -79,6 +84,7 @@ impl Messages {
             partial: BytesMut::new(),
             patience: None,
             current: 0,
+            turn: 0,
             passed_on: 0,
             failed: false,
         }
@@ -137,7 +143,13 @@ impl Messages {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         // The service asks for the next message: it is through with the last one.
         if self.expected.streams {
+            self.turn += self.current;
             self.memory.release(std::mem::take(&mut self.current));
+            if self.turn >= TURN_BYTES {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         loop {
             if let Some(message) = self.next().map_err(axum::Error::new)? {
