@@ -52,7 +52,7 @@ verify-bounds: ## Measure what 200 slow readers of a gigabyte of wide events mak
 verify-hostile: ## Attack Weir with generated requests: 1,000,000 to a producer, 100,000 to all of it (about 3 hours): SEED=n, FROM=n to go on there
 	@scripts/setup build
 	export WEIR_TEST_SEED=$(or $(filter-out 0,$(SEED)),1) WEIR_HOSTILE_FROM=$(or $(FROM),0) WEIR_HOSTILE_CASES=$(or $(CASES),100000) \
-		WEIR_HOSTILE_DECODER_CASES=$(or $(DECODER_CASES),1000000) WEIR_HOSTILE_LATENCY=1 WEIR_HOSTILE_BUDGET=512; \
+		WEIR_HOSTILE_DECODER_CASES=$(or $(DECODER_CASES),1000000) WEIR_HOSTILE_LATENCY=1; \
 	$(VERIFY) --test hostile -- --nocapture --test-threads 1
 
 .PHONY: setup

@@ -8,6 +8,11 @@ use std::{
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
+/// How long what was held is waited for.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(5);
+/// What does not count, bytes.
+pub(crate) const SMALL: usize = 1 << 20;
+
 /// The system's allocator, counting.
 #[derive(Debug)]
 pub(crate) struct Counting;
@@ -53,6 +58,19 @@ pub(crate) fn begin() -> usize {
     let now = NOW.load(Relaxed);
     PEAK.store(now, Relaxed);
     now
+}
+
+/// Waits until nothing more is given back: a request that was answered early may still be read to its end.
+pub(crate) async fn settle() {
+    let mut before = NOW.load(Relaxed);
+    loop {
+        tokio::time::sleep(SETTLE).await;
+        let now = NOW.load(Relaxed);
+        if now + SMALL >= before {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// The most bytes allocated at once since [`begin`].
