@@ -117,6 +117,8 @@ impl Store {
     /// [`Error::OtherLog`] when it is another's, [`Error::Unavailable`].
     pub async fn bind(&self, log: &str) -> Result<()> {
         let objects = self.objects();
+        // Whoever bound it may have died before that was durable.
+        objects.settle(manifest::FOLDER).await?;
         let mut known = objects.get(manifest::LOG).await?;
         if known.is_none() {
             // Of two that are the first, one is.

@@ -20,8 +20,8 @@ pub(crate) enum Ack {
     Stored { end: u64 },
     /// The events of a user below an offset are gone.
     Erased { user: u64, end: u64 },
-    /// The segments with only events below an offset are gone.
-    Retained { before: u64 },
+    /// Of the events below an offset only these are left, in order: those in segments with newer ones.
+    Retained { before: u64, left: Vec<u64> },
 }
 
 /// What was begun: it may have happened.

@@ -8,6 +8,7 @@
 mod cuts;
 mod history;
 mod oracle;
+mod planted;
 mod rooms;
 mod states;
 mod system;

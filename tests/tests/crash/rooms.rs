@@ -1,12 +1,15 @@
 //! A disk without room, and one that fails: what was acknowledged stays, the message says what to do, and it goes on afterwards.
 
+use std::{fs, time::Duration};
+
+use tokio::time::{sleep, timeout};
 use weir_log::EventLog;
 use weir_tests::power::Fault;
 
 use crate::{
     cuts::{cut, recover, runtime},
     oracle,
-    system::EVENTS,
+    system::{EVENTS, TRIMMED},
     workload::Workload,
 };
 
@@ -70,4 +73,50 @@ fn what_a_failed_sync_left_in_memory_is_not_taken_for_durable() {
         lost += u32::from(recover(&runtime, &left, &work.history.until(position)).is_err());
     }
     assert_eq!(lost, 0, "of 40 power cuts after a failed sync");
+}
+
+/// Segments that retention can't delete: none newer goes before them, and they go later.
+#[test]
+fn retention_that_fails_part_way_leaves_no_hole() {
+    let runtime = runtime();
+    for seed in 0..10 {
+        let mut work = Workload::new(seed);
+        runtime.block_on(async {
+            work.start().await.unwrap();
+            for round in 0..30 {
+                let calls = work.disk.calls();
+                if round % 3 > 0 {
+                    work.disk.fail(calls + round % 3..calls + 12, Fault::RemoveFails);
+                }
+                work.append(TRIMMED).await.unwrap();
+                sleep(Duration::from_millis(2)).await;
+                work.disk.heal();
+            }
+            let deleted = async {
+                loop {
+                    let start = work.system().log.bounds(TRIMMED, 0).await.unwrap().start;
+                    let dir = work.root().join("log/topics").join(TRIMMED).join("0");
+                    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+                    let oldest =
+                        names.filter_map(|name| name.to_str()?.strip_suffix(".log")?.parse().ok()).min();
+                    if start > 0 && oldest == Some(start) {
+                        return;
+                    }
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_secs(60), deleted)
+                .await
+                .expect("what could not be deleted is deleted later");
+            work.stop();
+            drop(oracle::check(&work.root(), work.disk.clone(), &work.history).await.unwrap());
+        });
+        let trace = work.disk.trace();
+        for choices in 0..40 {
+            let position = trace.ops.len() - choices as usize;
+            let left = cut(&trace, position, choices);
+            recover(&runtime, &left, &work.history.until(position))
+                .unwrap_or_else(|(error, kept)| panic!("{error}; see {}", kept.display()));
+        }
+    }
 }

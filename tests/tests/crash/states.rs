@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, io::Write, path::Path, sync::Arc};
 
-use weir_disk::{Disk, Staged, create_dirs, replace, staging_unique};
-use weir_tests::power::{Each, Machine, Recorder};
+use weir_disk::{Created, Disk, Staged, create_dirs, replace, staging_unique};
+use weir_tests::power::{Each, Fault, Machine, Recorder};
 
 use crate::workload::scratch;
 
@@ -33,6 +33,89 @@ fn states<T: Ord>(
         }
     }
     seen
+}
+
+/// Whether a power cut after all of a program leaves what is right, and how many of its syncs may be left out, one at a time, without
+/// another state being possible.
+fn needless_syncs(
+    program: impl FnOnce(&Path, &Arc<dyn Disk>, &Recorder),
+    right: impl Fn(&Path) -> bool,
+) -> usize {
+    let dir = scratch();
+    let recorder = Arc::new(Recorder::new(dir.path()).unwrap());
+    let disk: Arc<dyn Disk> = recorder.clone();
+    program(&dir.path().canonicalize().unwrap(), &disk, &recorder);
+    let trace = recorder.trace();
+    let is_always_right = |left_out: Option<usize>| {
+        let (mut machine, _) = Machine::new(&trace.start);
+        let ops = trace.ops.iter().enumerate().filter(|(number, _)| Some(*number) != left_out);
+        ops.for_each(|(_, op)| machine.apply(op));
+        let mut each = Each::default();
+        loop {
+            let left = scratch();
+            machine.cut(&mut each).write(left.path()).unwrap();
+            if !right(left.path()) {
+                return false;
+            }
+            if !each.advance() {
+                return true;
+            }
+        }
+    };
+    assert!(is_always_right(None), "with all of them");
+    (0..trace.ops.len()).filter(|op| trace.ops[*op].site().is_some() && is_always_right(Some(*op))).count()
+}
+
+/// Does something until the process dies, which is after so many operations.
+fn die_after(recorder: &Recorder, operations: usize, doing: impl FnOnce() -> std::io::Result<()>) {
+    let calls = recorder.calls() + operations;
+    recorder.fail(calls..usize::MAX, Fault::Killed);
+    doing().unwrap_err();
+    recorder.heal();
+}
+
+fn create(disk: &Arc<dyn Disk>, target: &Path) -> std::io::Result<Created> {
+    let mut staged = Staged::begin(Arc::clone(disk), target, staging_unique(target))?;
+    staged.write_all(b"text")?;
+    staged.create()
+}
+
+#[test]
+fn each_sync_of_a_replaced_file_is_needed() {
+    let program = |root: &Path, disk: &Arc<dyn Disk>, _: &Recorder| {
+        replace(disk, &root.join("file"), b"new").unwrap();
+    };
+    assert_eq!(needless_syncs(program, |left| content(left, "file").as_deref() == Some("new")), 0);
+}
+
+#[test]
+fn each_sync_of_a_created_file_and_of_the_way_to_it_is_needed() {
+    let program = |root: &Path, disk: &Arc<dyn Disk>, _: &Recorder| {
+        create_dirs(&**disk, &root.join("a/b"), &root.join("a")).unwrap();
+        assert_eq!(create(disk, &root.join("a/b/file")).unwrap(), Created::New);
+    };
+    assert_eq!(needless_syncs(program, |left| content(left, "a/b/file").as_deref() == Some("text")), 0);
+}
+
+/// Whoever finds a directory or a file that a process created which died then makes it durable.
+#[test]
+fn each_sync_of_what_a_dead_process_created_is_needed() {
+    let dirs = |root: &Path, disk: &Arc<dyn Disk>, recorder: &Recorder| {
+        let make = || create_dirs(&**disk, &root.join("a/b"), &root.join("a"));
+        // It finds the directories above `root`, creates `a`, syncs `root`, and creates `b`.
+        let above = root.ancestors().count() - 1;
+        die_after(recorder, above + 3, make);
+        make().unwrap();
+    };
+    // Both processes sync `root`.
+    assert_eq!(needless_syncs(dirs, |left| left.join("a/b").is_dir()), 2);
+    let file = |root: &Path, disk: &Arc<dyn Disk>, recorder: &Recorder| {
+        // It creates the file, writes, syncs and names it.
+        die_after(recorder, 4, || create(disk, &root.join("file")).map(|_| ()));
+        assert_eq!(create(disk, &root.join("file")).unwrap(), Created::Exists);
+    };
+    // The second one's own file is synced before it is seen that its name is taken.
+    assert_eq!(needless_syncs(file, |left| content(left, "file").as_deref() == Some("text")), 1);
 }
 
 fn content(root: &Path, name: &str) -> Option<String> {
@@ -105,7 +188,7 @@ fn a_sync_that_failed_is_not_made_up_for_by_one_that_succeeds() {
     recorder.sync_dir(&root).unwrap();
     recorder.write(&file, b"text", 0).unwrap();
     let calls = recorder.calls();
-    recorder.fail(calls..calls + 1, weir_tests::power::Fault::SyncFails);
+    recorder.fail(calls..calls + 1, Fault::SyncFails);
     recorder.sync(&file).unwrap_err();
     recorder.sync(&file).expect("the pages are clean");
     let left = |recorder: &Recorder| {

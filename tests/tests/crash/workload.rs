@@ -114,7 +114,9 @@ impl Workload {
                 let before = self.system().store.next_offset(0).await? / 3;
                 self.begin(Begun::Retention { before });
                 self.system().store.retain(0, time_of(before)).await?;
-                self.acknowledge(Ack::Retained { before });
+                let left =
+                    self.system().events().await?.into_keys().filter(|offset| *offset < before).collect();
+                self.acknowledge(Ack::Retained { before, left });
                 Ok(())
             }
             _ => {

@@ -29,6 +29,9 @@ pub const READABLE: Duration = Duration::from_secs(3600);
 /// clocks differ.
 pub(crate) const KEPT: Duration = READABLE.saturating_add(chain::GRACE);
 
+/// The folder of all chains.
+pub(crate) const FOLDER: &str = "manifest";
+
 /// The identity of the log whose offsets the chains speak of.
 pub(crate) const LOG: &str = "manifest/log";
 

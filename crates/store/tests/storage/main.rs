@@ -9,5 +9,6 @@ mod depot;
 mod fixture;
 mod open_data;
 mod reader;
+mod suspended;
 mod upkeep;
 mod writer;
