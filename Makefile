@@ -44,7 +44,7 @@ verify-crash: ## Cut the power 20,000 times over log and store, and leave out ea
 	export WEIR_CRASH_CUTS=$(CUTS) WEIR_CRASH_SEED=$(SEED); $(VERIFY) --test crash -- --nocapture whenever missing_sync
 
 .PHONY: verify-bounds
-verify-bounds: ## Measure what 200 slow readers of a gigabyte of wide events make Weir hold: some minutes
+verify-bounds: ## Measure what compacting 40,000 events of 50 KB and 200 slow readers of them make Weir hold: some minutes
 	@scripts/setup build
 	export WEIR_VERIFY_BOUNDS=1; $(VERIFY) --test system bounds:: -- --nocapture
 

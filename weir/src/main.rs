@@ -37,6 +37,7 @@ use std::{io, process::ExitCode};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    allocator::configure();
     let cli = cli::Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
