@@ -22,6 +22,9 @@ const EDITS: usize = 3;
 /// A longer name than any schema has is no slip, and comparing it would cost.
 const MAX_SLIP: usize = 100;
 
+/// Bytes of a caller's text that an error repeats.
+const MAX_REPEATED: usize = 200;
+
 /// Levels of objects and lists that are read. Decoders give up at about 33 within a `google.protobuf.Struct` and at 128 in JSON,
 /// and then on the whole request, for the one event in it that nests so deep. No schema of ours lets values nest more than 5.
 const MAX_LEVELS: usize = 20;
@@ -193,6 +196,7 @@ fn explain(
     let mut description =
         match (quoted("unrecognized field name '"), quoted("unrecognized enum value '"), target) {
             (Some(unknown), _, Some(Target::Message(within))) => {
+                let unknown = &*shortened(unknown);
                 field = if field.is_empty() { unknown.to_owned() } else { format!("{field}.{unknown}") };
                 match nearest(&within, unknown) {
                     Some(known) => format!("unknown field; did you mean {known:?}?"),
@@ -200,9 +204,9 @@ fn explain(
                 }
             }
             (_, Some(unknown), Some(Target::Enum(values))) => {
-                format!("{unknown:?} is not one of {}", scalar::names(&values))
+                format!("{:?} is not one of {}", shortened(unknown), scalar::names(&values))
             }
-            _ => text.to_owned(),
+            _ => shortened(text).into_owned(),
         };
     description.push_str(&place);
     if field.is_empty() {
@@ -244,12 +248,20 @@ fn join(prefix: &str, path: &Path) -> String {
                 if !text.is_empty() {
                     text.push('.');
                 }
-                text.push_str(key);
+                text.push_str(&shortened(key));
             }
             Segment::Unknown => {}
         }
     }
     text
+}
+
+/// As much of a caller's text as an error repeats.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.len() {
+        ..=MAX_REPEATED => Cow::Borrowed(text),
+        _ => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(MAX_REPEATED)])),
+    }
 }
 
 #[cfg(test)]
@@ -381,6 +393,25 @@ mod tests {
                 let too_deep = found.into_iter().any(|(_, what)| what.contains("nest"));
                 assert_eq!(too_deep, depth > 5, "{depth} times {open}");
             }
+        }
+    }
+
+    #[test]
+    fn errors_repeat_little_of_a_long_text() {
+        let long = "k".repeat(100_000);
+        for json in [
+            format!(r#"{{"{long}":1}}"#),
+            format!(r#"{{"eventName":1,"{long}":1}}"#),
+            format!(r#"{{"sequence":"{long}"}}"#),
+            format!(r#"{{"eventType":"{long}"}}"#),
+            format!(r#"{{"eventTime":"{long}"}}"#),
+            format!(r#"{{"properties":"{long}"}}"#),
+            format!(r#"{{"properties":{{"{long}":1,"{long}":2}}}}"#),
+            format!(r#"{{"properties":{{"{long}":{{"a":1,"a":2}}}}}}"#),
+        ] {
+            let status = decode(&descriptor(), json.as_bytes(), "").unwrap_err();
+            let repeated = status.message().len() + status.details().len();
+            assert!(repeated < 3000, "{repeated} bytes: {:.300}", status.message());
         }
     }
 

@@ -16,6 +16,8 @@ use serde::de::{
     value::MapAccessDeserializer,
 };
 
+use crate::json::shortened;
+
 /// Fields of `google.protobuf.Value`, `Struct` (an entry with a key and a value) and `ListValue`.
 const NULL: u32 = 1;
 const NUMBER: u32 = 2;
@@ -137,10 +139,10 @@ impl<'de> Visitor<'de> for Message<'_> {
             let field =
                 descriptor.get_field_by_json_name(&key).or_else(|| descriptor.get_field_by_name(&key));
             let Some(field) = field else {
-                return Err(A::Error::custom(format!("unrecognized field name '{key}'")));
+                return Err(A::Error::custom(format!("unrecognized field name '{}'", shortened(&key))));
             };
             if named.contains(&field) {
-                return Err(A::Error::custom(format!("'{key}' is given twice")));
+                return Err(A::Error::custom(format!("'{}' is given twice", shortened(&key))));
             }
             named.push(field.clone());
             let is_message = matches!(field.kind(), Kind::Message(_)) && !field.is_map();
@@ -299,7 +301,7 @@ impl<'de> Visitor<'de> for JsonObject<'_> {
             })?;
             // The last one would win without a word.
             if let Some(key) = given.replace(key) {
-                return Err(A::Error::custom(format!("{key:?} is given twice")));
+                return Err(A::Error::custom(format!("{:?} is given twice", shortened(&key))));
             }
         }
         Ok(())
