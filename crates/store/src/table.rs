@@ -1,7 +1,7 @@
 //! The table of a project's events, for DataFusion: segments and the hot part as one [`View`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -36,7 +36,7 @@ use datafusion::{
         projection::{ProjectionExpr, ProjectionExprs},
         utils::collect_columns,
     },
-    physical_expr_adapter::PhysicalExprAdapter as _,
+    physical_expr_adapter::{PhysicalExprAdapter as _, replace_columns_with_literals},
     physical_optimizer::pruning::PruningPredicateBuilder,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
@@ -51,9 +51,11 @@ use parquet::file::metadata::PageIndexPolicy;
 use crate::{
     manifest::{Segment, row_group_bytes},
     numbered,
+    reader::Snapshot,
     schema::column,
     segment::{FOOTER_HINT, ROW_GROUP},
-    view::{Adapter, Adapters, View},
+    store::Store,
+    view::{Adapter, Adapters, PARTITION, View},
     width,
 };
 
@@ -79,6 +81,8 @@ fn of_batches(width: u64) -> u64 {
 /// A segment, as far as reading it needs to know.
 #[derive(Clone, Debug)]
 pub struct File {
+    /// The partition of its events.
+    pub partition: u32,
     /// Where it lies.
     pub path: Path,
     /// Its size, bytes.
@@ -116,16 +120,19 @@ impl File {
     }
 
     /// The same for DataFusion. `PartitionedFile::new` would encode the path once more.
-    fn of_table(&self) -> PartitionedFile {
+    fn of_table(&self, view: &View) -> PartitionedFile {
         let mut file = PartitionedFile::new("", self.bytes);
         file.object_meta.location = self.path.clone();
+        if view.has_partition() {
+            file.partition_values = vec![number(self.partition)];
+        }
         file
     }
-}
 
-impl From<&Segment> for File {
-    fn from(segment: &Segment) -> Self {
+    /// What is to be known of a segment of a partition.
+    pub fn of(segment: &Segment, partition: u32) -> Self {
         Self {
+            partition,
             // As it is: its parts are encoded already.
             path: Path::parse(&segment.path).unwrap_or_else(|_| segment.path.as_str().into()),
             bytes: segment.bytes,
@@ -139,12 +146,18 @@ impl From<&Segment> for File {
     }
 }
 
+/// A partition as a value of its column.
+fn number(partition: u32) -> ScalarValue {
+    ScalarValue::Int64(Some(partition.into()))
+}
+
 /// A table of events. What it shows never changes: it is made for a question and dropped with it.
 #[derive(Debug)]
 pub struct Table {
     view: View,
     files: Vec<File>,
-    hot: Vec<RecordBatch>,
+    /// Batches with their partitions.
+    hot: Vec<(u32, RecordBatch)>,
     /// Least and greatest time of all rows; `None` without any.
     time: Option<(i64, i64)>,
     url: ObjectStoreUrl,
@@ -152,15 +165,26 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with the columns of `view`, over segments that lie in `objects`, which DataFusion knows as `url`, and batches.
+    /// A table with the columns of `view`, over the events of a snapshot of a store.
+    pub fn of(view: View, snapshot: &Snapshot, store: &Store) -> Self {
+        let of_each = (snapshot.segment_partitions.len(), snapshot.hot_partitions.len());
+        assert_eq!((snapshot.segments.len(), snapshot.hot.len()), of_each, "the partition of each is known");
+        let segments = snapshot.segments.iter().zip(&snapshot.segment_partitions);
+        let files = segments.map(|(segment, partition)| File::of(segment, *partition)).collect();
+        let hot = snapshot.hot_partitions.iter().copied().zip(snapshot.hot.iter().cloned()).collect();
+        Self::new(view, files, hot, store.object_store_url(), store.object_store())
+    }
+
+    /// A table with the columns of `view`, over segments that lie in `objects`, which DataFusion knows as `url`, and batches with
+    /// their partitions.
     pub fn new(
         view: View,
         files: Vec<File>,
-        hot: Vec<RecordBatch>,
+        hot: Vec<(u32, RecordBatch)>,
         url: ObjectStoreUrl,
         objects: Arc<dyn ObjectStore>,
     ) -> Self {
-        let of_hot = hot.iter().filter_map(|batch| {
+        let of_hot = hot.iter().filter_map(|(_, batch)| {
             let times = batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
             Some((min(times)?, max(times)?))
         });
@@ -223,7 +247,7 @@ impl Table {
         projection: &[usize],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
     ) -> Vec<PartitionedFile> {
-        let files: Vec<_> = files.iter().map(|file| file.of_table()).collect();
+        let files: Vec<_> = files.iter().map(|file| file.of_table(&self.view)).collect();
         let numbered = projection.iter().copied().filter(|index| self.view.is_numbered(*index));
         let tested = predicate.into_iter().flat_map(collect_columns).map(|column| column.index());
         let places: BTreeSet<_> =
@@ -302,7 +326,7 @@ impl Table {
         let threads = state.config().target_partitions();
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let factory = CachedParquetFileReaderFactory::new(Arc::clone(&self.objects), cache);
-        let mut source = ParquetSource::new(Arc::clone(self.view.schema()))
+        let mut source = ParquetSource::new(self.view.table_schema())
             .with_parquet_file_reader_factory(Arc::new(factory))
             .with_metadata_size_hint(FOOTER_HINT);
         if let Some(predicate) = predicate {
@@ -331,19 +355,25 @@ impl Table {
     /// The same of the hot part.
     fn hot(&self, state: &dyn Session, columns: &[ProjectionExpr]) -> Result<Vec<Part>, DataFusionError> {
         let mut plans = Vec::new();
-        let mut by_schema: Vec<((SchemaRef, usize), Vec<RecordBatch>)> = Vec::new();
+        let mut by_schema: Vec<((SchemaRef, usize, u32), Vec<RecordBatch>)> = Vec::new();
         let mut widest = 0;
-        for batch in &self.hot {
+        for (partition, batch) in &self.hot {
+            // Batches of all partitions are one part where nobody asks of which they are.
+            let partition = if self.view.has_partition() { *partition } else { 0 };
             let width = (width::bytes(batch) / batch.num_rows().max(1)) as u64;
             widest = widest.max(width);
             let rows = width::rows(width);
             let pieces = width::pieces(batch, width::BATCH_BYTES);
-            match by_schema.iter_mut().find(|((schema, of), _)| schema == batch.schema_ref() && *of == rows) {
+            let is_of = |(schema, of, from): &(SchemaRef, usize, u32)| {
+                schema == batch.schema_ref() && *of == rows && *from == partition
+            };
+            match by_schema.iter_mut().find(|(of, _)| is_of(of)) {
                 Some((_, batches)) => batches.extend(pieces),
-                None => by_schema.push(((batch.schema(), rows), pieces.collect())),
+                None => by_schema.push(((batch.schema(), rows, partition), pieces.collect())),
             }
         }
-        for ((schema, rows_at_once), batches) in by_schema {
+        for ((schema, rows_at_once, partition), batches) in by_schema {
+            let known = HashMap::from([(PARTITION, number(partition))]);
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
             let threads = (rows / HOT_ROWS).clamp(1, state.config().target_partitions());
             let mut shares = vec![Vec::new(); threads];
@@ -353,7 +383,8 @@ impl Table {
             let source = MemorySourceConfig::try_new_exec(&shares, Arc::clone(&schema), None)?;
             let adapter = Adapter { view: self.view.clone(), file: schema };
             let expressions = columns.iter().map(|column| {
-                let expr = adapter.rewrite(Arc::clone(&column.expr))?;
+                let expr = replace_columns_with_literals(Arc::clone(&column.expr), &known)?;
+                let expr = adapter.rewrite(expr)?;
                 Ok(ProjectionExpr { expr, alias: column.alias.clone() })
             });
             let expressions: Vec<_> = expressions.collect::<Result<_, DataFusionError>>()?;
@@ -431,6 +462,9 @@ impl Statistics<'_> {
             column::USER_HASH => {
                 Some(Arc::new(Int64Array::from_iter_values(self.0.iter().map(|file| of(file.users)))))
             }
+            PARTITION => Some(Arc::new(Int64Array::from_iter_values(
+                self.0.iter().map(|file| i64::from(file.partition)),
+            ))),
             _ => None,
         }
     }

@@ -23,6 +23,7 @@ use datafusion::{
         config::ConfigOptions,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
+    datasource::table_schema::TableSchema,
     logical_expr::{
         ColumnarValue, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
         Volatility,
@@ -44,6 +45,9 @@ use crate::{
     texts, within,
 };
 
+/// The name of the column with the partition.
+pub(crate) const PARTITION: &str = "partition";
+
 /// A column of the view.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Column {
@@ -57,6 +61,9 @@ pub enum Column {
     /// A column of texts as a dictionary: numbers, and what they stand for. What depends on a text alone is then found once for each
     /// entry. Where a file or batch has no dictionary, each row has an entry of its own; there may be entries that no row has.
     Numbered(Box<Self>),
+    /// The partition of the log that the event is in: with `log_offset`, its identity. No file has it as a column; the table knows it
+    /// of each file and batch.
+    Partition,
     /// Whether the filters of a scan hold of a row. Rows of which they don't hold then come, too: leaving rows out is dearer than passing
     /// over them. Only for whoever reads the scan itself: DataFusion believes that its filters hold of all rows.
     Holds,
@@ -98,6 +105,7 @@ impl Column {
             Self::Text(key) => format!("properties.{key}"),
             Self::Number(key) => format!("numbers.{key}"),
             Self::Numbered(texts) => format!("numbered.{}", texts.name()),
+            Self::Partition => PARTITION.to_owned(),
             Self::Holds => "holds".to_owned(),
         }
     }
@@ -110,6 +118,7 @@ impl Column {
             Self::Text(_) => ArrowField::new(self.name(), DataType::Utf8View, true),
             Self::Number(_) => ArrowField::new(self.name(), DataType::Float64, true),
             Self::Numbered(_) => ArrowField::new(self.name(), dictionary_type(), true),
+            Self::Partition => ArrowField::new(self.name(), DataType::Int64, false),
             Self::Holds => ArrowField::new(self.name(), DataType::Boolean, true),
         }
     }
@@ -200,6 +209,8 @@ impl Column {
                 let numbers = numbers_of(&texts, file)?.unwrap_or(texts);
                 call(&AS_DICTIONARY, vec![numbers], file)
             }
+            // The table puts its number in the place of the column before files are asked.
+            Self::Partition => null_literal(DataType::Int64),
             // Without filters they hold.
             Self::Holds => Ok(Arc::new(Literal::new(ScalarValue::Boolean(Some(true))))),
         }
@@ -246,7 +257,7 @@ pub struct View {
 }
 
 impl View {
-    /// A view with these columns, each once.
+    /// A view with these columns, each once. The partition is the last one, where DataFusion has what is known of whole files.
     pub fn new(columns: impl IntoIterator<Item = Column>) -> Self {
         let mut distinct: Vec<Column> = Vec::new();
         for column in columns {
@@ -254,6 +265,7 @@ impl View {
                 distinct.push(column);
             }
         }
+        distinct.sort_by_key(|column| *column == Column::Partition);
         let fields: Vec<ArrowField> = distinct.iter().map(Column::field).collect();
         Self { columns: distinct.into(), schema: Arc::new(Schema::new(fields)) }
     }
@@ -261,6 +273,20 @@ impl View {
     /// Its columns as Arrow has them.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The same for DataFusion, which is told what is known of whole files apart from what is in them.
+    pub(crate) fn table_schema(&self) -> TableSchema {
+        let fields = self.schema.fields();
+        let in_files = self.columns.iter().take_while(|column| **column != Column::Partition).count();
+        let of_files = fields.iter().skip(in_files).cloned().collect::<Vec<_>>();
+        let in_files = Schema::new(fields.iter().take(in_files).cloned().collect::<Vec<_>>());
+        TableSchema::builder(Arc::new(in_files)).with_table_partition_cols(of_files).build()
+    }
+
+    /// Whether the partition is among the columns.
+    pub(crate) fn has_partition(&self) -> bool {
+        self.columns.last() == Some(&Column::Partition)
     }
 
     /// How a column is computed from those of a batch or file, with its name.
@@ -282,7 +308,7 @@ impl View {
                 Column::Text(key) if key.contains('.') => None,
                 Column::Text(key) => Some(format!("{}{key}", Kind::Text.prefix()?)),
                 Column::Numbered(texts) => place(texts),
-                Column::Number(_) | Column::Holds => None,
+                Column::Number(_) | Column::Partition | Column::Holds => None,
             }
         }
         place(&self.columns[index])
@@ -323,7 +349,7 @@ impl View {
                 Column::Core(name) => matches!(*name, column::PROPERTIES | column::PROPERTY_KINDS),
                 Column::Text(key) | Column::Number(key) => key.contains('.') || !is_among(chosen, key),
                 Column::Numbered(texts) => reads_map(texts, chosen),
-                Column::Holds => false,
+                Column::Partition | Column::Holds => false,
             }
         }
         reads_map(&self.columns[index], chosen)

@@ -233,6 +233,7 @@ async fn put_as(
     writer.write(batch).unwrap();
     writer.close().unwrap();
     let file = File {
+        partition: 0,
         path: Path::from(name),
         bytes: bytes.len() as u64,
         rows: batch.num_rows() as u64,
@@ -304,8 +305,9 @@ async fn a_question_sees_one_column_in_files_of_every_shape() {
     let plan = Field::parse("plan").unwrap();
     let view =
         View::new([Column::text(&Field::EventName), Column::text(&plan), Column::number(&plan).unwrap()]);
-    let table =
-        || Table::new(view.clone(), files.clone(), vec![hot.clone()], table_url(), OBJECTS.with(Arc::clone));
+    let table = || {
+        Table::new(view.clone(), files.clone(), vec![(0, hot.clone())], table_url(), OBJECTS.with(Arc::clone))
+    };
 
     let some = |text: &str, count| (Some(text.to_owned()), count);
     let by = r#"select "properties.plan", count(*) from events group by 1 order by 2 desc, 1"#;
@@ -316,6 +318,52 @@ async fn a_question_sees_one_column_in_files_of_every_shape() {
     assert_eq!(count(table(), numbers).await, [some("view", 2)]);
     let missing = r#"select event_name, count(*) from events where "properties.plan" is null group by 1"#;
     assert_eq!(count(table(), missing).await, [some("view", 2)]);
+}
+
+/// Offsets are numbers within a partition, which no file has as a column.
+#[tokio::test]
+async fn events_have_the_partition_that_they_are_in() {
+    let event = |name: &str| EventRecord {
+        event: Some(Event {
+            event_id: Uuid::nil().to_string(),
+            event_name: name.to_owned(),
+            user_id: "u".to_owned(),
+            ..Event::default()
+        }),
+        ..EventRecord::default()
+    };
+    let objects = OBJECTS.with(Arc::clone);
+    let stored = async |name: &str, partition| {
+        let batch = encode(&[event(name), event(name)]);
+        File { partition, ..put(objects.as_ref(), &format!("{name} {partition}"), &batch).await }
+    };
+    let files = vec![stored("view", 0).await, stored("view", 3).await, stored("buy", 3).await];
+    let hot = vec![(1, encode(&[event("view")])), (3, encode(&[event("view")]))];
+    let view = View::new([Column::Partition, Column::Core("event_name"), Column::Core("log_offset")]);
+    let table = |hot: &[(u32, RecordBatch)]| {
+        Table::new(view.clone(), files.clone(), hot.to_vec(), table_url(), Arc::clone(&objects))
+    };
+    let shown = async |table, query: &str| {
+        let rows = count(table, query).await.into_iter();
+        rows.map(|(text, count)| format!("{} {count}", text.unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let by_partition = "select cast(partition as varchar), count(*) from events group by 1 order by 1";
+    assert_eq!(shown(table(&hot), by_partition).await, "0 2, 1 1, 3 5");
+    let of_one = "select event_name, count(*) from events where partition = 3 group by 1 order by 1";
+    assert_eq!(shown(table(&hot), of_one).await, "buy 2, view 3");
+    let both = "select event_name, count(*) from events where partition > 0 and log_offset = 0 and event_name = 'view' group by 1";
+    assert_eq!(shown(table(&hot), both).await, "view 3");
+    let none = "select event_name, count(*) from events where partition = 2 group by 1";
+    assert_eq!(shown(table(&hot), none).await, "");
+    let unasked = "select event_name, count(*) from events group by 1 order by 1";
+    assert_eq!(shown(table(&hot), unasked).await, "buy 2, view 6");
+    // Those of other partitions are not even opened: opening this one would fail.
+    let gone = File { partition: 5, path: Path::from("gone"), ..files[0].clone() };
+    let table =
+        Table::new(view.clone(), vec![files[1].clone(), gone], vec![], table_url(), Arc::clone(&objects));
+    assert_eq!(shown(table, of_one).await, "view 2");
 }
 
 /// A key may be any text.
@@ -341,7 +389,7 @@ async fn the_segments_of_a_project_with_an_unusual_name_are_found() {
     let batch = CleanBatch { start: 0, end: 1, watermark_micros: 0, events: vec![(project.into(), events)] };
     store.append(0, Uuid::now_v7(), batch).await.unwrap();
     let snapshot = store.scan(project, 1).await.unwrap();
-    let files = snapshot.segments.iter().map(|segment| File::from(&**segment)).collect();
+    let files = snapshot.segments.iter().map(|segment| File::of(segment, 0)).collect();
     let table = Table::new(View::new([Column::Core("event_name")]), files, vec![], table_url(), objects);
     let by_name = "select event_name, count(*) from events group by 1";
     assert_eq!(count(table, by_name).await, [(Some("view".to_owned()), 1)]);
@@ -426,6 +474,7 @@ async fn filters_find_the_same_rows_with_dictionaries_and_without() {
     let others = [name.clone(), Column::Core("user_id"), Column::Numbered(Box::new(name)), Column::Holds];
     let view = View::new(fields.into_iter().chain(others));
     let count_in = async |files: Vec<File>, hot: Vec<RecordBatch>, filter: &str| {
+        let hot: Vec<_> = hot.into_iter().map(|batch| (0, batch)).collect();
         let table =
             || Table::new(view.clone(), files.clone(), hot.clone(), table_url(), OBJECTS.with(Arc::clone));
         let query = format!("select event_name, count(*) from events where {filter} group by 1 order by 1");

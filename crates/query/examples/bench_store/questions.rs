@@ -28,7 +28,7 @@ use weir_rollup::{
 };
 use weir_store::{
     EventStore as _, Snapshot, Store,
-    table::{File, Table},
+    table::Table,
     view::{Column, View},
 };
 
@@ -58,10 +58,7 @@ struct Stored {
 
 impl Events for Stored {
     fn table(&self, columns: &[Column]) -> std::result::Result<Arc<dyn TableProvider>, weir_query::Error> {
-        let files = self.snapshot.segments.iter().map(|segment| File::from(&**segment));
-        let (url, objects) = (self.store.object_store_url(), self.store.object_store());
-        let view = View::new(columns.iter().cloned());
-        Ok(Arc::new(Table::new(view, files.collect(), Vec::new(), url, objects)))
+        Ok(Arc::new(Table::of(View::new(columns.iter().cloned()), &self.snapshot, &self.store)))
     }
 }
 

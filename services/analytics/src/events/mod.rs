@@ -47,7 +47,7 @@ use weir_runtime::clock::now_micros;
 use weir_store::{
     HotSource, Reader, Snapshot, Store,
     manifest::Segment,
-    table::{File, Table},
+    table::Table,
     view::{Column, View},
 };
 
@@ -203,14 +203,7 @@ pub(crate) struct Seen {
 
 impl weir_query::Events for Seen {
     fn table(&self, columns: &[Column]) -> Result<Arc<dyn TableProvider>, weir_query::Error> {
-        let files = self.snapshot.segments.iter().map(|segment| File::from(&**segment)).collect();
-        Ok(Arc::new(Table::new(
-            View::new(columns.iter().cloned()),
-            files,
-            self.snapshot.hot.clone(),
-            self.store.object_store_url(),
-            self.store.object_store(),
-        )))
+        Ok(Arc::new(Table::of(View::new(columns.iter().cloned()), &self.snapshot, &self.store)))
     }
 }
 
@@ -218,6 +211,13 @@ impl Seen {
     /// The same as another snapshot has it.
     pub(crate) fn with(&self, snapshot: Snapshot) -> Self {
         Self { snapshot, store: self.store.clone() }
+    }
+
+    /// The same moment without any events.
+    fn without_events(&self) -> Self {
+        let (segments, segment_partitions) = (Vec::new(), Vec::new());
+        let Self { snapshot, store } = self.without_hot();
+        Self { snapshot: Snapshot { segments, segment_partitions, ..snapshot }, store }
     }
 
     /// The same without what is in memory, which would be kept there.

@@ -89,8 +89,8 @@ struct Place {
     offsets: BTreeMap<u32, Range<u64>>,
     /// Events of these offsets in memory, in order; empty when they are to be looked up.
     hot: VecDeque<(u32, RecordBatch)>,
-    /// Segments that are still to be read, with the offsets whose events are wanted of them.
-    segments: VecDeque<(Arc<Segment>, Range<u64>)>,
+    /// Segments that are still to be read, with their partitions and the offsets whose events are wanted of them.
+    segments: VecDeque<(Arc<Segment>, u32, Range<u64>)>,
     /// The last row that was read of the first of them.
     after: Option<Key>,
 }
@@ -112,7 +112,7 @@ impl Place {
                 && segment.offsets.min < offsets.end
                 && segment.offsets.max >= offsets.start
             {
-                self.segments.push_back((Arc::clone(segment), offsets.clone()));
+                self.segments.push_back((Arc::clone(segment), *partition, offsets.clone()));
             }
         }
         for (batch, partition) in snapshot.hot.iter().zip(&snapshot.hot_partitions) {
@@ -141,10 +141,17 @@ impl Place {
 
     /// The events to read next.
     fn next(&self, whole: &Seen) -> Seen {
-        let mut snapshot = Snapshot { segments: Vec::new(), hot: Vec::new(), ..whole.snapshot.clone() };
-        match self.hot.front() {
-            Some((_, batch)) => snapshot.hot.push(batch.clone()),
-            None => snapshot.segments.extend(self.segments.front().map(|(segment, _)| Arc::clone(segment))),
+        let mut snapshot = whole.without_events().snapshot;
+        match (self.hot.front(), self.segments.front()) {
+            (Some((partition, batch)), _) => {
+                snapshot.hot.push(batch.clone());
+                snapshot.hot_partitions.push(*partition);
+            }
+            (None, Some((segment, partition, _))) => {
+                snapshot.segments.push(Arc::clone(segment));
+                snapshot.segment_partitions.push(*partition);
+            }
+            (None, None) => {}
         }
         whole.with(snapshot)
     }
@@ -152,7 +159,7 @@ impl Place {
     /// What of them is wanted.
     fn export(&self, of: &Export) -> Export {
         match self.segments.front() {
-            Some((_, offsets)) if self.hot.is_empty() => {
+            Some((_, _, offsets)) if self.hot.is_empty() => {
                 Export { after: self.after, offsets: Some(offsets.clone()), ..of.clone() }
             }
             _ => of.clone(),

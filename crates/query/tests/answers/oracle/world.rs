@@ -14,7 +14,7 @@ use weir_query::{Engine, Error, Events, engine};
 use weir_store::{
     CleanBatch, EventStore as _, Reader, Settings, Snapshot, Store, Writer,
     encode::Encoder,
-    table::{File, Table},
+    table::Table,
     view::{Column, View},
 };
 
@@ -368,12 +368,6 @@ pub(crate) struct Seen {
 
 impl Events for Seen {
     fn table(&self, columns: &[Column]) -> Result<Arc<dyn datafusion::catalog::TableProvider>, Error> {
-        Ok(Arc::new(Table::new(
-            View::new(columns.iter().cloned()),
-            self.snapshot.segments.iter().map(|segment| File::from(&**segment)).collect(),
-            self.snapshot.hot.clone(),
-            self.store.object_store_url(),
-            self.store.object_store(),
-        )))
+        Ok(Arc::new(Table::of(View::new(columns.iter().cloned()), &self.snapshot, &self.store)))
     }
 }

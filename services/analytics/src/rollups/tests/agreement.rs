@@ -22,7 +22,7 @@ struct Held(arrow::array::RecordBatch);
 
 impl Events for Held {
     fn table(&self, columns: &[Column]) -> Result<Arc<dyn TableProvider>, weir_query::Error> {
-        let (url, hot) = (ObjectStoreUrl::local_filesystem(), vec![self.0.clone()]);
+        let (url, hot) = (ObjectStoreUrl::local_filesystem(), vec![(0, self.0.clone())]);
         let none = ENGINE.environment().object_store(&url).expect("the file system is always there");
         Ok(Arc::new(Table::new(Columns::new(columns.iter().cloned()), Vec::new(), hot, url, none)))
     }
