@@ -9,12 +9,13 @@
 //! | [`session`] | what a statement is planned with |
 //! | [`meter`], [`metered`] | the account of a statement, to which functions charge time and memory |
 //! | [`yielding`] | operators that can be stopped and are accounted |
-//! | [`arithmetic`], [`sum`], [`zones`] | numbers and times as SQL has them |
+//! | [`arithmetic`], [`sum`], [`zones`], [`literals`] | numbers and times as SQL has them |
 //! | [`distinct`] | `count(distinct …)` of texts |
 //! | [`functions`] | `funnel_depth` and `retention` |
-//! | [`mod@words`] | errors |
+//! | [`mod@words`], [`mismatch`] | errors |
 //!
-//! The table has the columns of [`weir_store::schema`]. `property('plan')` is the text of a property and `property_number('price')`
+//! The table has the columns of [`weir_store::schema`], and `partition`: with `log_offset`, an event's identity. `property('plan')` is the
+//! text of a property and `property_number('price')`
 //! its number; in a join, `property(a, 'plan')` says of which table.
 //!
 //! A statement can't take the process down, and its threads are free again shortly after its deadline. That follows from four rules: what
@@ -25,6 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use arrow::error::ArrowError;
 use datafusion::{error::DataFusionError, execution::context::SQLOptions, physical_plan::ExecutionPlan};
+use weir_store::view::Column;
 
 use crate::{Engine, Error, Events, Rows, export::all_columns};
 
@@ -34,8 +36,10 @@ mod bytes;
 mod check;
 mod distinct;
 pub mod functions;
+mod literals;
 mod meter;
 mod metered;
+mod mismatch;
 mod session;
 mod statement;
 mod sum;
@@ -46,7 +50,7 @@ mod zones;
 
 use meter::{DeadlinePassed, Meter};
 use statement::Read;
-use words::words;
+use words::{words, words_of_values};
 
 /// What a statement may use.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +84,7 @@ async fn plan(
     let Read { statement, properties } = statement::read(text)?;
     let mut columns = all_columns();
     columns.extend(properties);
+    columns.push(Column::Partition);
     let state = session::state(engine, events.table(&columns)?, meter)?;
     let planned = async {
         let plan = state.statement_to_plan(statement).await?;
@@ -96,7 +101,7 @@ async fn plan(
         DataFusionError::ResourcesExhausted(_)
         | DataFusionError::ObjectStore(_)
         | DataFusionError::External(_) => failure(engine, error),
-        _ => Error::Sql(words(&error)),
+        _ => Error::Sql(words(&error, text)),
     })
 }
 
@@ -106,14 +111,14 @@ fn failure(engine: &Engine, error: DataFusionError) -> Error {
         DataFusionError::External(cause) if cause.is::<DeadlinePassed>() => cause
             .downcast_ref()
             .map_or(Error::TooSlow(Duration::ZERO), |DeadlinePassed(time)| Error::TooSlow(*time)),
-        DataFusionError::Execution(_) => Error::Sql(words(&error)),
+        DataFusionError::Execution(_) => Error::Sql(words_of_values(&error)),
         DataFusionError::ArrowError(inner, _) => match &**inner {
             ArrowError::CastError(_)
             | ArrowError::ParseError(_)
             | ArrowError::ComputeError(_)
             | ArrowError::DivideByZero
             | ArrowError::ArithmeticOverflow(_)
-            | ArrowError::InvalidArgumentError(_) => Error::Sql(words(&error)),
+            | ArrowError::InvalidArgumentError(_) => Error::Sql(words_of_values(&error)),
             _ => engine.failure(error),
         },
         _ => engine.failure(error),

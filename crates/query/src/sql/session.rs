@@ -18,6 +18,7 @@ use super::{
     allowed::{self, AGGREGATES, Cost, WINDOWS},
     arithmetic::{Does, Planner},
     distinct, functions,
+    literals::TimeLiterals,
     meter::Meter,
     metered::Metered,
     sum, zones,
@@ -57,6 +58,7 @@ pub(super) fn state(
         .with_runtime_env(Arc::clone(engine.environment()))
         .with_expr_planners(planners)
         .with_type_planner(Arc::new(zones::Types))
+        .with_analyzer_rule(Arc::new(TimeLiterals))
         .with_scalar_functions(scalars(meter))
         .with_aggregate_functions(aggregates)
         .with_window_functions(windows)

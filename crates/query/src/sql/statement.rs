@@ -49,7 +49,7 @@ pub(super) fn read(text: &str) -> Result<Read, Error> {
         return Err(Error::Sql(format!("a statement has at most {MAX_LINKS} keywords and operators")));
     }
     let mut statements =
-        DFParser::parse_sql(text).map_err(|error: DataFusionError| Error::Sql(words(&error)))?;
+        DFParser::parse_sql(text).map_err(|error: DataFusionError| Error::Sql(words(&error, text)))?;
     let first = statements.pop_front().filter(|_| statements.is_empty());
     let not_a_query = || {
         let problem = "one query can be run: `select …`, `with … select …` or `explain` of such over the table `events`, or \

@@ -64,6 +64,26 @@ fn properties_are_columns() {
 }
 
 #[test]
+fn events_have_the_partition_that_they_are_in() {
+    for (text, right) in [
+        ("select partition, count(*) from events group by 1 order by 1", "0,4;1,2"),
+        (
+            "select partition, log_offset, user_id from events where partition = 1 order by 2",
+            "1,4,bob;1,5,cyd",
+        ),
+        ("select count(*) from events where partition in (0, 7) and property('plan') = 'pro'", "2"),
+        (
+            "select count(*) from events a join events b on a.partition = b.partition and a.log_offset = b.log_offset",
+            "6",
+        ),
+        ("select max(partition) from (select * from events)", "1"),
+    ] {
+        assert_eq!(shown(text), right, "{text}");
+    }
+    assert!(shown("describe events").contains("partition"));
+}
+
+#[test]
 fn funnels_and_retention_are_functions() {
     let text = "select user_id, funnel_depth(time, 60, event_name = 'visit', event_name = 'buy') depth \
                 from events group by user_id order by user_id";
@@ -228,24 +248,39 @@ fn texts_do_not_grow_without_end() {
             other => panic!("{growing}: {other:?}"),
         }
     }
-    // Thirty times as long, and again.
-    let joined = |text: &str| {
-        let all = |of: &str| format!("concat({of}{})", format!(", {of}").repeat(30));
-        let long = format!("select concat(a.event_name, '{text}') x from events a, events b, events c");
-        format!("select max(length({})) from (select {} y from ({long}))", all("y"), all("x"))
+    // Nine hundred times as long, in one step and in two.
+    let many = |of: &str, times: usize| vec![of; times].join(", ");
+    let at_once = format!("select max(length(concat({}))) from events", many("property('text')", 900));
+    let in_steps = format!(
+        "select max(length(concat({}))) from (select concat({}) y from events)",
+        many("y", 30),
+        many("property('text')", 30)
+    );
+    let event = |at| Event {
+        user: "ann".into(),
+        name: "visit".into(),
+        time: at,
+        texts: vec![("text".to_owned(), "x".repeat(4000))],
+        ..Event::default()
     };
-    assert!(shown(&joined("")).parse::<u64>().unwrap() >= 31 * 31 * 3);
-    // Refused, unless batches are of so few rows that it is not too much.
-    match ask(&joined(&"x".repeat(60_000))) {
-        Err(Error::Sql(message)) => assert!(message.contains("bytes of constants"), "{message}"),
+    let of = |events: i64| Held::of(&(0..events).map(event).collect::<Vec<_>>(), 1000);
+    let length = |answer: Vec<RecordBatch>| answer[0].column(0).as_primitive::<Int32Type>().value(0);
+    for text in [&at_once, &in_steps] {
+        assert_eq!(length(ask_of(of(2), text).unwrap()), 900 * 4000, "of two rows");
+    }
+    match ask_of(of(200), &at_once) {
+        Err(Error::OutOfMemory { .. }) => {}
         other => panic!("{other:.300?}"),
     }
-    match ask(&joined(&"x".repeat(1000))) {
-        Err(Error::OutOfMemory { .. }) => {}
-        Ok(batches) => {
-            let length = batches[0].column(0).as_primitive::<Int32Type>().value(0);
-            assert!(length >= 31 * 31 * 1000, "{length}");
-        }
+    // Between the steps batches are cut to a megabyte, which may become 32.
+    assert_eq!(length(ask_of(of(200), &in_steps).unwrap()), 900 * 4000, "of many rows");
+    let constant = format!(
+        "select max(length(concat({}))) from (select '{}' y from events)",
+        many("y", 30),
+        "x".repeat(60_000)
+    );
+    match ask(&constant) {
+        Err(Error::Sql(message)) => assert!(message.contains("bytes of constants"), "{message}"),
         other => panic!("{other:.300?}"),
     }
     let long = "x".repeat(30_000);
@@ -341,6 +376,47 @@ fn what_is_not_listed_is_refused_with_its_place_and_the_nearest_name() {
         ("select event_name into x from events", "can't be used here"),
         ("explain analyze select 1", "`explain` shows the logical plan"),
         ("explain verbose select 1", "`explain` shows the logical plan"),
+        (
+            "select *, user_hash from events",
+            "line 1, column 11: two columns are named `user_hash`: give one another name",
+        ),
+        (
+            "select x from (select event_name x from events) where property('plan') = 'pro'",
+            "line 1, column 64: property('plan') is not in what is read here",
+        ),
+        (
+            "select time + interval interval '1 month' from events",
+            "line 1, column 33: an interval is of a literal",
+        ),
+        ("select make_array(event_name)::bigint from events", "list of text"),
+        ("select count(*) from events order by 2", "order by"),
+        ("select event_name from events where \u{202e}", "\\u{202e}"),
+        (
+            "select count(*) from events where 1 < (row_number() over (order by time))",
+            "functions with `over` can't be used here",
+        ),
+        (
+            "select sqrt(-1.0 * user_hash) from events where user_hash > 0",
+            "cannot take square root of a negative number",
+        ),
+        (
+            "select make_array(user_id) like '%a%' from events",
+            "the operator `like` does not take (list of text and text)",
+        ),
+        ("select lower(late) from events", "line 1, column 8: the function lower does not take (boolean)"),
+        (
+            "select event_name + 1 from events",
+            "line 1, column 8: the operator `+` does not take (text and bigint)",
+        ),
+        (
+            "select time > log_offset from events",
+            "line 1, column 8: the operator `>` does not take (timestamptz and bigint)",
+        ),
+        ("select - event_name from events", "line 1, column 8: the operator `-` does not take (text)"),
+        (
+            "select count(*) from events where event_name in (",
+            "line 1, column 50: expected: an expression, found: its end",
+        ),
         ("select event_name, count(*) from events", "event_name"),
         ("select abs(event_name) from events", ""),
         ("select 1 / (log_offset - log_offset) from events", "nullif"),

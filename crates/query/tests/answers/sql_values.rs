@@ -61,6 +61,45 @@ fn a_time_at_a_zone_is_what_its_clocks_showed() {
 }
 
 #[test]
+fn times_may_be_written_without_seconds() {
+    let events = ["2024-10-27T00:30:00Z", "2024-10-27T01:30:00Z", "2024-10-27T02:30:00Z"].map(at);
+    for (text, right) in [
+        ("select count(*) from events where time >= '2024-10-27 01:30'", "2"),
+        ("select count(*) from events where '2024-10-27T01:30Z' < time", "1"),
+        ("select count(*) from events where time between '2024-10-27 00:00' and '2024-10-27 01:30'", "2"),
+        ("select count(*) from events where time in ('2024-10-27 00:30', '2024-10-27 02:30')", "2"),
+        (
+            "select count(*) from events where time >= timestamp '2024-10-27 01:30' at time zone 'Europe/Lisbon'",
+            "2",
+        ),
+        (
+            "select '2024-10-27 01:30'::timestamp, timestamptz '2024-10-27 01:30+02'",
+            "2024-10-27T01:30:00,2024-10-26T23:30:00Z",
+        ),
+        ("select '2024-10-27 01:30' at time zone 'America/New_York'", "2024-10-26T21:30:00"),
+        (
+            "select date_trunc('hour', timestamp '2024-10-27 01:30'), '2024-10-27 01:30'::date",
+            "2024-10-27T01:00:00,2024-10-27",
+        ),
+        ("select max(t) from (select timestamp '2024-10-27 01:30' as t)", "2024-10-27T01:30:00"),
+        (
+            "select case when max(time) > '2024-10-27 01:30' then 'late' end from events having max(time) > '2024-01-01 00:00'",
+            "late",
+        ),
+        // A text stays as it is.
+        (
+            "select '2024-10-27 01:30', count(*) from events where event_name <> '2024-10-27 01:30'",
+            "2024-10-27 01:30,3",
+        ),
+    ] {
+        assert_eq!(ask(&events, text).unwrap_or_else(|error| panic!("{text}: {error}")), right, "{text}");
+    }
+    let error =
+        ask(&events, "select count(*) from events where time >= '2024-10-27 1:30'").unwrap_err().to_string();
+    assert!(error.contains("2024-10-27 1:30"), "{error}");
+}
+
+#[test]
 fn zones_agree_with_their_rules_around_every_change() {
     let zones = [
         "America/Sao_Paulo",

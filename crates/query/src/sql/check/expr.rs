@@ -50,7 +50,13 @@ impl Checker {
                 castable(&typed.data_type, expr.span())?;
                 size.constants = bytes(&typed.value.value);
             }
-            Expr::Interval(interval) => return self.expr(&interval.value),
+            Expr::Interval(interval) => {
+                if !matches!(&*interval.value, Expr::Value(_)) {
+                    let problem = "an interval is of a literal, as in interval '1 day'";
+                    return Err(Refusal::new(interval.value.span(), problem));
+                }
+                return self.expr(&interval.value);
+            }
             Expr::IsFalse(of)
             | Expr::IsNotFalse(of)
             | Expr::IsTrue(of)

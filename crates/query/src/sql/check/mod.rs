@@ -43,12 +43,25 @@ impl From<Refusal> for Error {
     }
 }
 
-/// A problem with its position, where that is known.
+/// A problem with its position, where that is known. What could not be seen or turns the line around is written out.
 pub(super) fn positioned(at: Location, problem: &str) -> String {
+    let problem = problem.chars().fold(String::new(), |mut shown, letter| {
+        match is_hidden(letter) {
+            true => shown.extend(letter.escape_unicode()),
+            false => shown.push(letter),
+        }
+        shown
+    });
     match at {
-        Location { line: 0, .. } => problem.to_owned(),
+        Location { line: 0, .. } => problem,
         Location { line, column } => format!("line {line}, column {column}: {problem}"),
     }
+}
+
+/// Whether a letter can't be seen, or turns around the line that it is shown in.
+fn is_hidden(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// What an expression or query comes to, with everything that it reads written out.
