@@ -55,6 +55,15 @@ verify-hostile: ## Attack Weir with generated requests: 1,000,000 to a producer,
 		WEIR_HOSTILE_DECODER_CASES=$(or $(DECODER_CASES),1000000) WEIR_HOSTILE_LATENCY=1; \
 	$(VERIFY) --test hostile -- --nocapture --test-threads 1
 
+# Statements of `make verify-sql`, and the first of them: with the last one that a run printed, it goes on there.
+STATEMENTS ?= 10000
+
+.PHONY: verify-sql
+verify-sql: ## Run 10,000 generated statements of SQL, hostile ones among them (about 15 minutes): SEED=n, FROM=n to go on there
+	@scripts/setup build
+	export WEIR_TEST_SEED=$(or $(filter-out 0,$(SEED)),1) WEIR_HOSTILE_FROM=$(or $(FROM),0) WEIR_HOSTILE_STATEMENTS=$(STATEMENTS); \
+	$(VERIFY) --test sql_hostile -- --nocapture
+
 .PHONY: setup
 setup: ## Install what building, testing and linting need and is missing
 	@scripts/setup build kafka python grpcurl lint

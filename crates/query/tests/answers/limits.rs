@@ -90,6 +90,33 @@ fn a_question_that_needs_too_much_memory_is_refused() {
 }
 
 #[test]
+fn what_window_functions_hold_is_accounted() {
+    let events = many(1_000_000);
+    let ask = |memory_bytes, text: &str| {
+        let engine = Engine::new(Settings { memory_bytes, threads: 2 }).unwrap();
+        let limits = Limits { time: LIMIT, rows: 10 };
+        run(async {
+            let mut rows = engine.sql(Arc::clone(&events), text.to_owned(), limits).await?;
+            let first = rows.next().await.expect("a row or an error")?;
+            Ok::<_, Error>((first.num_rows(), rows.peak_memory()))
+        })
+    };
+    for window in [
+        "row_number() over (order by log_offset)",
+        "count(*) over ()",
+        "lag(user_id) over (partition by event_name order by time)",
+        "sum(log_offset) over (order by time rows between 100 preceding and current row)",
+    ] {
+        let text = format!("select max(w) from (select {window} w from events)");
+        let error = ask(16 << 20, &text).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { limit: 16_777_216 }), "{window}: {error}");
+    }
+    let text = "select max(w) from (select row_number() over (order by log_offset) w from events)";
+    let (rows, held) = ask(1 << 30, text).unwrap();
+    assert!(rows == 1 && held > 100 << 20, "{rows} rows, {held} bytes were accounted");
+}
+
+#[test]
 fn a_question_that_takes_too_long_is_ended_and_its_work_stops() {
     let engine = engine();
     let text =
