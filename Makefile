@@ -30,7 +30,7 @@ test: ## Run every test; the last line has their number
 VERIFY = cargo build --release --workspace --bin weir && cargo test --release --workspace
 
 .PHONY: verify-roundtrip
-verify-roundtrip: ## Export and import 200 random projects in every format and compare all answers
+verify-roundtrip: ## Export and import 200 random projects in every format and compare all answers (about 20 minutes)
 	@scripts/setup build
 	export WEIR_ROUNDTRIP_PROJECTS=$(or $(PROJECTS),200); $(VERIFY) --test system -- --nocapture round_trip
 

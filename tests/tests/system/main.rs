@@ -10,3 +10,4 @@ mod kill;
 mod log_conformance;
 mod outcomes;
 mod streams;
+mod values;

@@ -218,7 +218,8 @@ fn sql_types(told: &str) -> String {
     let first = first.split(" You might need").next().unwrap_or_default();
     let first = first.split(" Candidate functions").next().unwrap_or_default().trim_end_matches(['.', ' ']);
     if first.contains("WindowFunction(") {
-        return "functions with `over` can't be used here: compute them in a subquery".to_owned();
+        return "functions with `over` stand among the selected columns: compute this one in a subquery"
+            .to_owned();
     }
     // An expression as the engine holds it.
     if first.contains(" { ") {

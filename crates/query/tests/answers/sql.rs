@@ -393,7 +393,7 @@ fn what_is_not_listed_is_refused_with_its_place_and_the_nearest_name() {
         ("select event_name from events where \u{202e}", "\\u{202e}"),
         (
             "select count(*) from events where 1 < (row_number() over (order by time))",
-            "functions with `over` can't be used here",
+            "functions with `over` stand among the selected columns",
         ),
         (
             "select sqrt(-1.0 * user_hash) from events where user_hash > 0",

@@ -216,7 +216,6 @@ const OF_ENGINE: &[&str] = &[
     "oerc",
     "DataType",
     "physical type",
-    "can't run this statement",
 ];
 
 /// Messages that have a place in the statement. Others are about values, or about something that is there several times.
