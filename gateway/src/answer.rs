@@ -248,7 +248,6 @@ mod tests {
                     ..Default::default()
                 })
                 .collect(),
-            ..Default::default()
         };
         for (name, bytes) in [
             ("weir.analytics.v1.QueryTimeSeriesResponse", chart.clone()),
