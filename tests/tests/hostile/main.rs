@@ -6,7 +6,7 @@
 //! | `WEIR_HOSTILE_FROM` | number of the first case, to go on after an interruption or to repeat a failure; 0 |
 //! | `WEIR_HOSTILE_CASES` | requests to the real binary; 2,000 |
 //! | `WEIR_HOSTILE_DECODER_CASES` | requests to a producer within the test; 20,000 |
-//! | `WEIR_HOSTILE_BUDGET` | memory above idle that requests may take, MiB; 1024 |
+//! | `WEIR_HOSTILE_BUDGET` | memory above idle that requests may take, MiB; 512 |
 //! | `WEIR_HOSTILE_LATENCY` | `1`: check the latency of other clients, too, on a quiet machine |
 
 mod allocations;
