@@ -3,6 +3,7 @@
 //! The tests themselves are in `tests/system/`, modules named for behaviours, and in `tests/crash/`, which cuts the [`power`]. `data/` holds a real
 //! clickstream with exact answers that were computed by other means (`answers.py`).
 
+pub mod allocations;
 pub mod kafka;
 pub mod power;
 pub mod process;

@@ -104,6 +104,7 @@ async fn requests_leave_the_process_alone_and_other_clients_undisturbed() -> Res
         }
     }
     ensure!(found.is_empty(), "{}", found.join("\n"));
+    println!("at most {} MB above idle", worst >> 20);
     let (asked, median, p99) = bystander.latencies();
     println!("a bystander's {asked} requests: median {median:?}, p99 {p99:?}");
     if setting("WEIR_HOSTILE_LATENCY", 0) == 1 {

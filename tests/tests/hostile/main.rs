@@ -9,7 +9,6 @@
 //! | `WEIR_HOSTILE_BUDGET` | memory above idle that requests may take, MiB; 512 |
 //! | `WEIR_HOSTILE_LATENCY` | `1`: check the latency of other clients, too, on a quiet machine |
 
-mod allocations;
 mod binary;
 mod bystander;
 mod cases;
@@ -18,7 +17,7 @@ mod process;
 mod send;
 
 #[global_allocator]
-static ALLOCATOR: allocations::Counting = allocations::Counting;
+static ALLOCATOR: weir_tests::allocations::Counting = weir_tests::allocations::Counting;
 
 /// A number from the environment.
 fn setting(name: &str, default: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! Counts the bytes that this process has allocated.
+//! Counts the bytes that a test's process has allocated: a test makes [`Counting`] its global allocator.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -10,7 +10,7 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 /// The system's allocator, counting.
 #[derive(Debug)]
-pub(crate) struct Counting;
+pub struct Counting;
 
 fn grown(bytes: usize) {
     let now = NOW.fetch_add(bytes, Relaxed) + bytes;
@@ -38,22 +38,29 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both are there while the content moves.
-        grown(size);
-        NOW.fetch_sub(layout.size(), Relaxed);
+        if size > layout.size() {
+            grown(size - layout.size());
+        } else {
+            NOW.fetch_sub(layout.size() - size, Relaxed);
+        }
         // SAFETY: as the caller promises.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
 /// Bytes allocated now; the peak begins here.
-pub(crate) fn begin() -> usize {
+pub fn begin() -> usize {
     let now = NOW.load(Relaxed);
     PEAK.store(now, Relaxed);
     now
 }
 
+/// Bytes allocated now.
+pub fn now() -> usize {
+    NOW.load(Relaxed)
+}
+
 /// The most bytes allocated at once since [`begin`].
-pub(crate) fn peak() -> usize {
+pub fn peak() -> usize {
     PEAK.load(Relaxed)
 }

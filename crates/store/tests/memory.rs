@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic with the error in it is how these tests fail")]
 
-mod allocations;
-
 use prost::Message as _;
 use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
@@ -12,8 +10,7 @@ use weir_proto::{
     time::timestamp,
 };
 use weir_store::{CleanBatch, EventStore as _, Settings, Store, encode::Encoder};
-
-use allocations::Counting;
+use weir_tests::allocations::{self, Counting};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
