@@ -350,7 +350,7 @@ pub struct Analytics {
     /// The longest a query waits for its consistency token.
     #[serde(deserialize_with = "duration::deserialize")]
     pub consistency_timeout: Duration,
-    /// Rows in an answer.
+    /// Rows or points in an answer, each counted as often as it has figures.
     pub max_result_rows: usize,
     /// Events that are read for an exact answer where rollups have another.
     pub exact_up_to_events: u64,

@@ -21,14 +21,11 @@ use super::{
 
 /// Series or rows when the request says nothing.
 const DEFAULT_SERIES: usize = 100;
-/// Figures of an answer at most, of all its points or rows together: one takes about a hundred bytes, and several times that on its way
-/// out.
-const MAX_FIGURES: usize = 100_000;
-
-/// Points or rows of an answer at most.
+/// Points or rows of an answer at most: each counts as often as it has figures, of which one takes about a hundred bytes, and several
+/// times that on its way out.
 fn max_points(max_rows: usize, measures: usize, formulas: usize, compare: bool) -> usize {
     let figures = (measures.max(1) + formulas) * (1 + usize::from(compare));
-    max_rows.min(MAX_FIGURES / figures)
+    max_rows / figures
 }
 
 /// The question, but for its range, which may depend on the moment.
