@@ -25,7 +25,7 @@ const DEFAULT_SERIES: usize = 100;
 /// times that on its way out.
 fn max_points(max_rows: usize, measures: usize, formulas: usize, compare: bool) -> usize {
     let figures = (measures.max(1) + formulas) * (1 + usize::from(compare));
-    max_rows / figures
+    (max_rows / figures).max(1)
 }
 
 /// The question, but for its range, which may depend on the moment.
@@ -215,5 +215,39 @@ pub(crate) fn interval_number(interval: Interval) -> pb::Interval {
         Interval::Month => pb::Interval::Month,
         Interval::Quarter => pb::Interval::Quarter,
         Interval::Year => pb::Interval::Year,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+    use super::*;
+
+    #[test]
+    fn a_row_counts_once_for_each_of_its_figures() {
+        let measures = |count: usize| {
+            vec![pb::Measure { kind: pb::measure::Kind::Events.into(), ..Default::default() }; count]
+        };
+        let points = |count, compare_previous| {
+            let request = pb::QueryTimeSeriesRequest {
+                measures: measures(count),
+                compare_previous,
+                ..Default::default()
+            };
+            Measures::series(&request, 1000).unwrap().asked.max_points
+        };
+        assert_eq!(
+            [points(0, false), points(1, false), points(4, false), points(4, true)],
+            [1000, 1000, 250, 125]
+        );
+        let request = pb::QueryBreakdownRequest {
+            measures: measures(10),
+            group_by: vec!["event_name".into()],
+            max_rows: 1000,
+            ..Default::default()
+        };
+        assert_eq!(Measures::breakdown(&request, 1000).unwrap().asked.max_series, 100);
+        assert_eq!(max_points(3, 10, 10, true), 1, "there is always an answer");
     }
 }
