@@ -3,9 +3,9 @@
 //! By default mimalloc gives pages back a second after they were freed. Parts of requests, segments and row groups are some megabytes
 //! each, and freed by other threads than allocate the next: in a second of wide events that comes to more than all that is in use.
 //!
-//! mimalloc gives freed pages back only while it is called, so what a burst leaves behind in an idle process would stay. Huge
-//! pages are left out of it (the feature `no_thp`): of one of 2 MiB that holds a few live bytes nothing can go back. Both together
-//! halve what `weir up` keeps after the README's walk-through.
+//! What a thread freed may stay with it while the process is idle, so threads collect now and then. Huge pages are not used (the
+//! feature `no_thp`): of one of 2 MiB that holds a few live bytes nothing can go back. Both together halve what `weir up` keeps
+//! after the README's walk-through.
 
 use std::{
     ffi::{c_int, c_long},
@@ -18,12 +18,12 @@ use tokio::time::{MissedTickBehavior, interval};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Time between two collections. One takes less than a millisecond; each is of the worker thread that happens to run it.
+/// Time between two collections. One takes less than a millisecond, and is of the thread alone that happens to run it.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time between freeing a page and giving it back, milliseconds. With wide events it takes 200 MB off the peak, for half as much CPU
-/// time again; with events of some hundred bytes there is no difference to be measured.
-const PURGE_DELAY_MS: c_long = 20;
+/// Time between freeing a page and giving it back, milliseconds: at once. `make verify-bounds` stays below half of what it holds with
+/// 20 ms; the CPU time of `weir bench consume` does not differ.
+const PURGE_DELAY_MS: c_long = 0;
 /// `mi_option_purge_delay` of mimalloc 2 and 3.
 const PURGE_DELAY: c_int = 15;
 
