@@ -47,7 +47,7 @@ impl Caller {
     pub(crate) fn of(request: &HttpRequest, shape: Shape) -> Self {
         let forwarded = |name: &str| FORWARDED.contains(&name) || name.starts_with(OWN);
         let headers = request.headers().iter().filter(|(name, _)| forwarded(name.as_str()));
-        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.at);
         // A stream outlives the default deadline, which is meant for calls that end by themselves.
         let limited = shape == Shape::Unary || request.headers().contains_key("grpc-timeout");
         if shape == Shape::ClientStream

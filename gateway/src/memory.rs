@@ -5,9 +5,6 @@ use prost_reflect::MessageDescriptor;
 use tonic::Status;
 use weir_runtime::server::RequestMemory;
 
-/// An encoded message is copied into the call's body, and from there into what it is decoded from.
-const COPIES: usize = 3;
-
 /// The request's share of the budget; none when the router is not served by `weir_runtime::Server`.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory(Option<RequestMemory>);
@@ -22,23 +19,17 @@ impl Memory {
         Charge { memory: self.clone(), bytes: 0 }
     }
 
-    /// An encoded message and what becomes of it, held until the request is answered. Returns what was charged.
+    /// Checks what a message will take once decoded. The call that it becomes part of charges that.
     ///
     /// # Errors
-    /// The message would take too much, or the budget is used up.
-    pub(crate) fn charge_message(
-        &self,
-        message: &MessageDescriptor,
-        encoded: &[u8],
-    ) -> Result<usize, Status> {
-        let Some(memory) = &self.0 else { return Ok(0) };
-        let copies = COPIES * encoded.len();
-        memory.charge(copies)?;
-        let decoded = match memory.message(message.full_name()) {
-            Some(message) => memory.charge_decoded(message, encoded)?,
-            None => 0,
-        };
-        Ok(copies + decoded)
+    /// The message would take too much.
+    pub(crate) fn check(&self, message: &MessageDescriptor, encoded: &[u8]) -> Result<(), Status> {
+        if let Some(memory) = &self.0
+            && let Some(message) = memory.message(message.full_name())
+        {
+            memory.measure(message, encoded)?;
+        }
+        Ok(())
     }
 }
 
@@ -50,11 +41,6 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Takes over what was charged already.
-    pub(crate) fn taken(memory: &Memory, bytes: usize) -> Self {
-        Self { memory: memory.clone(), bytes }
-    }
-
     /// Holds this much from now on.
     ///
     /// # Errors

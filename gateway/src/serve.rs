@@ -41,17 +41,16 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
         proxy = proxy.route_service(&format!("/{service}/{{*method}}"), upstream);
     }
     let routes = Routes::from(proxy).prepare();
-    // Every service has metrics of its own; here they are the gateway's.
-    let own = metrics::service(context.metrics.clone(), context.shutdown.clone());
     let [producer, consumer, analytics] = upstreams.map(|upstream| upstream.3);
     let services = [producer, consumer, analytics, metrics::SERVICE_NAME];
-    let http = rest(weir_proto::DESCRIPTORS, &services, routes.clone().add_service(own), &config.server)?;
+    let limits = config.server.clone();
     Server::new("gateway", context.metrics.clone())
-        .limits(config.server.clone())
+        .limits(limits.clone())
         .budget(context.budget.clone())
         .health(health)
         .grpc(routes, &[producer, consumer, analytics], &[weir_proto::DESCRIPTORS])?
-        .http(http)
+        // Every service has metrics of its own; here they are the gateway's.
+        .http(move |rpc| rest(weir_proto::DESCRIPTORS, &services, rpc, &limits))
         .serve(listeners, context.shutdown)
         .await?;
     Ok(())

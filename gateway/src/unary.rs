@@ -69,7 +69,6 @@ pub(crate) async fn message(
         query::apply_variables(&mut message, binding, variables)?;
         encoded = message.encode_to_vec();
     }
-    memory.charge_message(&binding.rpc.input, &encoded)?;
     Ok(encoded.into())
 }
 

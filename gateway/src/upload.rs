@@ -90,8 +90,11 @@ impl Parser {
             }
             RequestBody::Message | RequestBody::None => json::decode(&self.input, text, "", self.limits)?,
         };
-        let charged = self.memory.charge_message(&self.input, &message)?;
-        Ok((message.into(), Charge::taken(&self.memory, charged)))
+        // Here, so that one line that takes too much does not end the upload.
+        self.memory.check(&self.input, &message)?;
+        let mut held = self.memory.charge();
+        held.set(message.len())?;
+        Ok((message.into(), held))
     }
 }
 

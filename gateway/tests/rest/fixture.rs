@@ -37,6 +37,7 @@ use weir_proto::{
 };
 use weir_runtime::{
     Config, Listeners, Metrics, Server, Shutdown, config,
+    server::Rpc,
     status::{Reason, invalid_argument},
 };
 
@@ -349,7 +350,9 @@ impl Fixture {
         let routes = services.routes();
         let mut limits = Config::default().server;
         adjust(&mut limits);
-        let http = weir_gateway::rest(weir_proto::DESCRIPTORS, SERVICES, routes.clone(), &limits).unwrap();
+        let rest_limits = limits.clone();
+        let http =
+            move |rpc| weir_gateway::rest(weir_proto::DESCRIPTORS, SERVICES, rpc, &rest_limits).unwrap();
         Self::serve(services, routes, weir_proto::DESCRIPTORS, http, limits).await
     }
 
@@ -363,7 +366,7 @@ impl Fixture {
             services.clone(),
             services.routes(),
             weir_proto::DESCRIPTORS,
-            Router::new(),
+            |_| Router::new(),
             limits,
         )
     }
@@ -372,7 +375,7 @@ impl Fixture {
         services: Services,
         routes: Routes,
         descriptors: &[u8],
-        http: Router,
+        http: impl FnOnce(Rpc) -> Router + Send + 'static,
         limits: config::Server,
     ) -> Self {
         let listeners = Listeners::bind(ANY_PORT, Some(ANY_PORT), false).await.unwrap();
@@ -384,7 +387,7 @@ impl Fixture {
         services: Services,
         routes: Routes,
         descriptors: &[u8],
-        http: Router,
+        http: impl FnOnce(Rpc) -> Router + Send + 'static,
         limits: config::Server,
     ) -> Self {
         let (base, grpc) =
@@ -393,7 +396,7 @@ impl Fixture {
         let server = Server::new("test", Metrics::new())
             .grpc(routes, &[], &[descriptors])
             .unwrap()
-            .http(http)
+            .http(|rpc| Ok::<_, std::convert::Infallible>(http(rpc)))
             .limits(limits);
         tokio::spawn(server.serve(listeners, shutdown.clone()));
         Self { services, grpc, base, shutdown, client: reqwest::Client::new() }

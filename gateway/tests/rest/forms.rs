@@ -35,7 +35,7 @@ async fn start() -> Fixture {
     let limits = Config::default().server;
     let http = weir_gateway::rest(&descriptors, &["test.v1.FormsService"], tower::service_fn(echo), &limits)
         .unwrap();
-    Fixture::serve(Services::default(), Routes::default(), &descriptors, http, limits).await
+    Fixture::serve(Services::default(), Routes::default(), &descriptors, |_| http, limits).await
 }
 
 /// Only what is not at its default.

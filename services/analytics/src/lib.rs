@@ -174,16 +174,13 @@ pub async fn serve(
         .send_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(config.server.max_message_bytes);
     let routes = Routes::new(service);
-    let rest = weir_gateway::rest(
-        weir_proto::DESCRIPTORS,
-        &[SERVICE_NAME, metrics::SERVICE_NAME],
-        routes.clone().add_service(metrics::service(metrics.clone(), shutdown.clone())),
-        &config.server,
-    )?;
+    let limits = config.server.clone();
     shutdown.spawn(clock::watch(metrics.clone(), SERVICE, shutdown.clone()));
     let served = Server::new(SERVICE, metrics)
         .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
-        .http(rest)
+        .http(move |rpc| {
+            weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
+        })
         .health(health)
         .limits(config.server.clone())
         .budget(budget)

@@ -83,8 +83,8 @@ impl Analytics {
     /// configured time if it has none of its own.
     fn patience<R>(&self, request: &Request<R>) -> Patience {
         let now = Instant::now();
-        let by_caller = request.extensions().get::<Deadline>().map(|Deadline(deadline)| {
-            let left = deadline.saturating_duration_since(now);
+        let by_caller = request.extensions().get::<Deadline>().map(|deadline| {
+            let left = deadline.at.saturating_duration_since(now);
             now + left.saturating_sub(MARGIN.min(left / 10))
         });
         let own = by_caller.filter(|_| request.metadata().contains_key("grpc-timeout"));

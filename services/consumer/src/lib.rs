@@ -108,19 +108,16 @@ pub async fn serve(
             .send_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Gzip);
     let routes = Routes::new(service).add_service(hot).prepare();
-    let http = weir_gateway::rest(
-        weir_proto::DESCRIPTORS,
-        &[SERVICE_NAME, metrics::SERVICE_NAME],
-        routes.clone().add_service(metrics::service(metrics.clone(), shutdown.clone())),
-        &config.server,
-    )?;
+    let limits = config.server.clone();
     shutdown.spawn(clock::watch(metrics.clone(), meters::SERVICE, shutdown.clone()));
     let server = Server::new(meters::SERVICE, metrics)
         .limits(config.server.clone())
         .budget(budget)
         .health(health)
         .grpc(routes, &[SERVICE_NAME, HOT_SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
-        .http(http);
+        .http(move |rpc| {
+            weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
+        });
 
     tokio::try_join!(
         async { server.serve(listeners, shutdown.clone()).await.map_err(Error::from) },

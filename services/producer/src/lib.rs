@@ -78,18 +78,14 @@ pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listener
         context.shutdown.clone(),
     ));
     let routes = routes_of(ingest, &context);
-    let limits = &context.config.server;
-    let rest = weir_gateway::rest(
-        weir_proto::DESCRIPTORS,
-        &[SERVICE_NAME, metrics::SERVICE_NAME],
-        routes.clone().add_service(metrics::service(context.metrics.clone(), context.shutdown.clone())),
-        limits,
-    )?;
+    let limits = context.config.server.clone();
     Server::new(SERVICE, context.metrics.clone())
         .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
-        .http(rest)
-        .health(health)
         .limits(limits.clone())
+        .http(move |rpc| {
+            weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
+        })
+        .health(health)
         .budget(context.budget.clone())
         .serve(listeners, context.shutdown.clone())
         .await?;

@@ -196,7 +196,7 @@ fn import(value: &[u8]) -> Result<Option<Uuid>, Status> {
 
 /// When the caller stops waiting, if it said so.
 pub(crate) fn deadline<T>(request: &Request<T>) -> Option<Instant> {
-    request.extensions().get::<Deadline>().map(|deadline| deadline.0)
+    request.extensions().get::<Deadline>().map(|deadline| deadline.at)
 }
 
 #[tonic::async_trait]

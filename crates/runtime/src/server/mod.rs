@@ -1,26 +1,24 @@
 //! Serves one service: its gRPC on one port, everything on HTTP on the other, until the shutdown; then drains.
 //!
 //! ```text
-//! accept ─ connection limits ─ the chain of layers ─┬─ content type application/grpc: the tonic routes, reflection, health,
-//!                                                    │  `weir.metrics.v1.MetricsService`
-//!                                                    └─ else (HTTP port only): /healthz /readyz /metrics, the service's router
+//! accept ─ limits of connections ─ [`port`]: CORS ─ trace ─ host ─┬─ gRPC, gRPC-Web: [`rpc`]: the layers, the tonic routes
+//!                                                                 ├─ health, reflection
+//!                                                                 └─ else (HTTP port only): /healthz /readyz /metrics, the
+//!                                                                    service's router; REST goes on to [`rpc`] from there
 //! ```
-//! Both ports share the chain ([`layers`]), its limits and its counters. The HTTP port takes gRPC-Web and gRPC, too.
+//! Both ports share the layers, their limits and their counters. The HTTP port takes gRPC-Web and gRPC, too.
 //!
 //! A service ends its own endless streams when the [`Shutdown`] is requested; what still runs after
 //! `server.drain_timeout` is cut and named in the log.
 
-mod accept;
-mod body;
-mod call;
 pub mod decoded;
-mod host;
-mod layers;
-mod messages;
+mod memory;
+mod method;
 mod operations;
-mod receive;
+mod port;
+mod rpc;
 
-use std::{sync::Arc, time::Duration};
+use std::{error, fmt, sync::Arc, time::Duration};
 
 use axum::Router;
 use prost::Message as _;
@@ -29,18 +27,21 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use self::{memory::Measure, method::Methods};
 use crate::{Health, Listeners, Metrics, Shutdown, config, metrics};
-use call::Calls;
 
-pub use call::{Deadline, Route};
-pub use receive::{Budget, Lasting, RequestMemory};
+pub use memory::{Budget, Lasting, RequestMemory};
+pub use port::Route;
+pub use rpc::{Deadline, ResponseFuture, Rpc};
 
 /// After the last call ended: time for the connections to send what they hold. Those of health watchers never end by
 /// themselves and are closed after it.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Makes the HTTP port's own routes of the RPCs that they may call.
+type MakeRouter = Box<dyn FnOnce(Rpc) -> Result<Router, Box<dyn error::Error + Send + Sync>> + Send>;
+
 /// One service, ready to be served.
-#[derive(Debug)]
 pub struct Server {
     name: &'static str,
     metrics: Metrics,
@@ -53,7 +54,16 @@ pub struct Server {
     descriptors: FileDescriptorSet,
     /// The same as they came, with the options that the decoded ones lose.
     encoded: Vec<Vec<u8>>,
-    http: Router,
+    http: MakeRouter,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("services", &self.services)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a service could not be served.
@@ -78,6 +88,14 @@ pub enum Error {
     /// The descriptor set decodes but does not fit together.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The routes of the HTTP port can't be made.
+    #[error("the HTTP routes of {service}: {source}")]
+    Http {
+        /// The service's name.
+        service: &'static str,
+        /// Why.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
 }
 
 impl Server {
@@ -93,7 +111,7 @@ impl Server {
             services: vec![metrics::SERVICE_NAME.to_owned()],
             descriptors: metrics::descriptors(),
             encoded: Vec::new(),
-            http: Router::new(),
+            http: Box::new(|_| Ok(Router::new())),
         }
     }
 
@@ -134,10 +152,13 @@ impl Server {
         Ok(self)
     }
 
-    /// The HTTP port's own routes, a fallback of their own included. What they refuse without a body (404, 405) is answered
-    /// with a JSON `google.rpc.Status`.
-    pub fn http(mut self, router: Router) -> Self {
-        self.http = router;
+    /// The HTTP port's own routes, a fallback of their own included, made of the RPCs behind their layers. What they refuse without
+    /// a body (404, 405) is answered with a JSON `google.rpc.Status`.
+    pub fn http<E>(mut self, router: impl FnOnce(Rpc) -> Result<Router, E> + Send + 'static) -> Self
+    where
+        E: Into<Box<dyn error::Error + Send + Sync>>,
+    {
+        self.http = Box::new(|rpc| router(rpc).map_err(Into::into));
         self
     }
 
@@ -167,35 +188,53 @@ impl Server {
     pub async fn serve(self, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
         let Self { name, metrics, health, limits, budget, routes, services, descriptors, encoded, http } =
             self;
-        let budget = budget.unwrap_or_else(|| Budget::new(&limits));
-        let calls = Arc::new(Calls::new(name, &metrics, &descriptors, &limits, budget));
+        let measure = Arc::new(Measure {
+            service: name,
+            metrics: metrics.clone(),
+            schema: decoded::Schema::new(&descriptors),
+            budget: budget.unwrap_or_else(|| Budget::new(&limits)),
+        });
+        let methods = Arc::new(Methods::new(&descriptors, &measure.schema));
+        let admission = Arc::new(rpc::Admission::new(name, &metrics, &limits));
         let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone()));
-        let operations = operations::grpc(routes, services, descriptors, &encoded, &limits)?;
+        let rpc = Rpc::new(routes.prepare().into_axum_router(), &methods, &admission, &measure, &limits);
+        let operations = operations::grpc(services, descriptors, &encoded, &limits)?;
+        let http = http(rpc.clone()).map_err(|source| Error::Http { service: name, source })?;
         let http = operations::http(http, health.clone(), metrics.clone(), &limits);
 
         let mut background = JoinSet::new();
         background.spawn(operations::report_health(health.clone(), operations.reporter, operations.services));
 
         let accepting = CancellationToken::new();
-        let ports = accept::Ports {
+        let ports = port::Ports {
             service: name,
             limits: limits.clone(),
             metrics,
             stop: accepting.clone(),
-            connections: accept::Connections::default(),
+            connections: port::Connections::default(),
+        };
+        let parts = port::Parts {
+            rpc,
+            operations: operations.routes,
+            methods: methods.clone(),
+            admission: admission.clone(),
+            measure,
         };
         if let Some(listener) = listeners.grpc {
-            let chain = layers::chain(operations.routes.clone(), layers::not_http(), &calls, &limits);
-            background.spawn(ports.clone().accept(listener, "grpc", chain));
+            let stack = parts.clone().stack(port::not_http(), &limits);
+            background.spawn(ports.clone().accept(listener, "grpc", stack));
         }
-        let chain = layers::chain(operations.routes, http, &calls, &limits);
-        background.spawn(ports.clone().accept(listeners.http, "http", chain));
+        background.spawn(ports.clone().accept(listeners.http, "http", parts.stack(http, &limits)));
 
         shutdown.requested().await;
         health.drain();
         accepting.cancel();
-        if tokio::time::timeout(limits.drain_timeout, calls.none_in_flight()).await.is_err() {
-            tracing::warn!(service = name, calls = %calls.in_flight(), "cut the calls that did not end in time");
+        if tokio::time::timeout(limits.drain_timeout, admission.none_in_flight()).await.is_err() {
+            tracing::warn!(
+                service = name,
+                calls = methods.in_flight(),
+                "cut the calls that did not end in time"
+            );
         }
         ports.connections.close(FLUSH_TIMEOUT).await;
         tracing::debug!(service = name, "drained");

@@ -15,8 +15,11 @@ use serde_json::json;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{Error, call::Route, layers};
-use crate::{Health, Metrics, config, metrics};
+use super::{Error, Route};
+use crate::{
+    Health, Metrics, config, metrics,
+    status::{self, Reason},
+};
 
 /// Reflection and health are asked with a name or two. They are no part of the budget of requests, so they may not be large.
 const MAX_QUESTION_BYTES: usize = 16 << 10;
@@ -27,7 +30,7 @@ const OWN_SERVICES: [&str; 3] = [
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// The service's routes with reflection and health beside them.
+/// Reflection and health.
 pub(super) struct Grpc {
     pub(super) routes: Router,
     pub(super) reporter: HealthReporter,
@@ -36,14 +39,13 @@ pub(super) struct Grpc {
 }
 
 pub(super) fn grpc(
-    routes: Routes,
     services: Vec<String>,
     descriptors: FileDescriptorSet,
     encoded: &[Vec<u8>],
     limits: &config::Server,
 ) -> Result<Grpc, Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let mut routes = routes.add_service(health.max_decoding_message_size(MAX_QUESTION_BYTES));
+    let mut routes = Routes::new(health.max_decoding_message_size(MAX_QUESTION_BYTES));
     if limits.reflection {
         let builder = || {
             let mut builder = tonic_reflection::server::Builder::configure()
@@ -86,7 +88,7 @@ pub(super) fn http(service: Router, health: Health, metrics: Metrics, limits: &c
     let service = service
         .layer(DefaultBodyLimit::max(limits.max_message_bytes))
         .layer(from_fn(name_route))
-        .layer(from_fn(layers::explain_refusal));
+        .layer(from_fn(explain_refusal));
     Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(ready).with_state(health))
@@ -128,4 +130,29 @@ async fn name_route(request: Request, next: Next) -> Response {
         response.extensions_mut().insert(route);
     }
     response
+}
+
+/// A refusal that the router made itself, without a body, said in JSON.
+async fn explain_refusal(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let bare = !response.headers().contains_key(header::CONTENT_TYPE);
+    match response.status() {
+        StatusCode::NOT_FOUND if bare => {
+            let message = format!("there is no {path}; the API begins with /v1");
+            status::into_http(&Reason::RouteNotFound.status(message))
+        }
+        StatusCode::METHOD_NOT_ALLOWED if bare => {
+            let allow = response.headers().get(header::ALLOW).cloned();
+            let allowed = allow.as_ref().and_then(|allow| allow.to_str().ok()).unwrap_or("another method");
+            let message = format!("{path} does not take {method}, but {allowed}");
+            let mut answer = status::into_http(&Reason::RouteNotFound.status(message));
+            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            if let Some(allow) = allow {
+                answer.headers_mut().insert(header::ALLOW, allow);
+            }
+            answer
+        }
+        _ => response,
+    }
 }

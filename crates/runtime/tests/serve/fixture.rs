@@ -164,7 +164,7 @@ impl Fixture {
         let server = Server::new("test", metrics.clone())
             .grpc(Routes::new(test.clone()), &["test.v1.Test"], &[&descriptors(), weir_proto::DESCRIPTORS])
             .unwrap()
-            .http(axum::Router::new().route("/v1/hello", get(async || "hello")))
+            .http(|_| Ok::<_, Infallible>(axum::Router::new().route("/v1/hello", get(async || "hello"))))
             .health(health.clone())
             .limits(limits);
         let served = tokio::spawn(server.serve(listeners, shutdown.clone()));

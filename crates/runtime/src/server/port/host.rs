@@ -3,36 +3,97 @@
 //! A web page can make its own name lead to an address of this machine (DNS rebinding) and then read what is served there, since
 //! for the browser it is the page's own server. The name that the browser sends tells: only known ones are answered.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    convert::Infallible,
+    future::Ready,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use axum::{extract::Request, response::Response};
+use futures::future::Either;
 use http::{HeaderMap, StatusCode, Uri, Version, header, uri::Authority};
-use tonic::Status;
+use tonic::{Status, transport::server::TcpConnectInfo};
+use tower::{Layer, Service};
 
+use super::protocol::Protocol;
 use crate::status::Reason;
+
+/// Refuses requests for other names, before anything is done for them.
+#[derive(Debug, Clone)]
+pub(super) struct HostLayer(Arc<Hosts>);
+
+impl HostLayer {
+    /// With the names of `server.allowed_hosts`.
+    pub(super) fn new(allowed: &[String]) -> Self {
+        Self(Arc::new(Hosts::new(allowed)))
+    }
+}
+
+impl<S> Layer<S> for HostLayer {
+    type Service = Checked<S>;
+
+    fn layer(&self, inner: S) -> Checked<S> {
+        Checked { inner, hosts: self.0.clone() }
+    }
+}
+
+/// See [`HostLayer`].
+#[derive(Debug, Clone)]
+pub(super) struct Checked<S> {
+    inner: S,
+    hosts: Arc<Hosts>,
+}
+
+impl<S> Service<Request> for Checked<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let local = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::local_addr);
+        match self.hosts.check(request.version(), request.uri(), request.headers(), local) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(refusal) => {
+                let mut response = Protocol::of(&request).refuse(refusal.status);
+                *response.status_mut() = refusal.http;
+                Either::Right(std::future::ready(Ok(response)))
+            }
+        }
+    }
+}
 
 /// The names of `server.allowed_hosts`, beside those that need not be configured: addresses of the connection and of loopback, and
 /// `localhost`.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Hosts {
+struct Hosts {
     any: bool,
     names: Vec<String>,
 }
 
 /// Why a request is not answered, and the HTTP status for it.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) http: StatusCode,
-    pub(super) status: Status,
+struct Refusal {
+    http: StatusCode,
+    status: Status,
 }
 
 impl Hosts {
-    pub(super) fn new(allowed: &[String]) -> Self {
+    fn new(allowed: &[String]) -> Self {
         let names = allowed.iter().map(|name| canonical(name)).collect();
         Self { any: allowed.iter().any(|name| name == "*"), names }
     }
 
     /// Checks the names in a request that came to `local`.
-    pub(super) fn check(
+    fn check(
         &self,
         version: Version,
         uri: &Uri,

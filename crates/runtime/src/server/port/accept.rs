@@ -30,25 +30,25 @@ const MIN_HTTP1_BUFFER_BYTES: usize = 8192;
 
 /// The ports of one service.
 #[derive(Debug, Clone)]
-pub(super) struct Ports {
-    pub(super) service: &'static str,
-    pub(super) limits: config::Server,
-    pub(super) metrics: Metrics,
+pub(in crate::server) struct Ports {
+    pub(in crate::server) service: &'static str,
+    pub(in crate::server) limits: config::Server,
+    pub(in crate::server) metrics: Metrics,
     /// Ends accepting, and asks connections to finish.
-    pub(super) stop: CancellationToken,
-    pub(super) connections: Connections,
+    pub(in crate::server) stop: CancellationToken,
+    pub(in crate::server) connections: Connections,
 }
 
 /// The connections in use, to be waited for and cut.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Connections {
+pub(in crate::server) struct Connections {
     tasks: TaskTracker,
     cut: CancellationToken,
 }
 
 impl Connections {
     /// Waits for the connections to end, then cuts the rest. Returns when all are gone.
-    pub(super) async fn close(&self, timeout: Duration) {
+    pub(in crate::server) async fn close(&self, timeout: Duration) {
         self.tasks.close();
         if tokio::time::timeout(timeout, self.tasks.wait()).await.is_err() {
             self.cut.cancel();
@@ -59,7 +59,7 @@ impl Connections {
 
 impl Ports {
     /// Accepts until the stop. `port` names it in the metrics.
-    pub(super) async fn accept<S>(self, listener: TcpListener, port: &'static str, service: S)
+    pub(in crate::server) async fn accept<S>(self, listener: TcpListener, port: &'static str, service: S)
     where
         S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
             + Clone

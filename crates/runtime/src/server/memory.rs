@@ -17,8 +17,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-use super::{call::Calls, decoded::MessageId};
-use crate::{config, status::Reason};
+use super::decoded::{MessageId, Schema};
+use crate::{Metrics, config, status::Reason};
 
 /// In the extensions of an HTTP request without a deadline of its caller's: the handler that recognises an upload, which may
 /// last, says so before it reads the body. From then on the default deadline does not hold for it, and the handler itself
@@ -66,6 +66,15 @@ impl Budget {
     }
 }
 
+/// What requests to one server are measured with.
+#[derive(Debug)]
+pub(super) struct Measure {
+    pub(super) service: &'static str,
+    pub(super) metrics: Metrics,
+    pub(super) schema: Schema,
+    pub(super) budget: Budget,
+}
+
 /// What one request holds of the [`Budget`], in the extensions of every request: handlers that build something of their own
 /// from a body charge it here. It is given back when the request is answered.
 #[derive(Debug, Clone)]
@@ -73,7 +82,7 @@ pub struct RequestMemory(Arc<Share>);
 
 #[derive(Debug)]
 struct Share {
-    calls: Arc<Calls>,
+    measure: Arc<Measure>,
     held: AtomicUsize,
     /// Whether the caller broke off its request, so that failing is no fault of the service.
     broken: AtomicBool,
@@ -81,14 +90,14 @@ struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.calls.budget.0.held.fetch_sub(*self.held.get_mut(), Ordering::Relaxed);
+        self.measure.budget.0.held.fetch_sub(*self.held.get_mut(), Ordering::Relaxed);
     }
 }
 
 impl RequestMemory {
-    pub(super) fn new(calls: &Arc<Calls>) -> Self {
+    pub(super) fn new(measure: &Arc<Measure>) -> Self {
         Self(Arc::new(Share {
-            calls: calls.clone(),
+            measure: measure.clone(),
             held: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
         }))
@@ -99,13 +108,13 @@ impl RequestMemory {
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when all requests together would hold more than the budget.
     pub fn charge(&self, bytes: usize) -> Result<(), Status> {
-        let limits = &self.0.calls.budget.0;
+        let limits = &self.0.measure.budget.0;
         self.0.held.fetch_add(bytes, Ordering::Relaxed);
         let before = limits.held.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) <= limits.total {
             return Ok(());
         }
-        self.0.calls.metrics.errors(self.0.calls.service, "overload").inc();
+        self.0.measure.metrics.errors(self.0.measure.service, "overload").inc();
         Err(Reason::ConcurrencyExceeded.status(format!(
             "the requests in progress take all of their {} bytes of memory; retry after a pause, or raise \
              server.request_memory_bytes",
@@ -116,16 +125,26 @@ impl RequestMemory {
     /// Gives this many bytes back.
     pub fn release(&self, bytes: usize) {
         self.0.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.0.calls.budget.0.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.measure.budget.0.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Measures what a message will take once decoded and holds it. Returns what was charged.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` naming the field when the message alone takes too much, else as [`RequestMemory::charge`].
-    pub fn charge_decoded(&self, message: MessageId, bytes: &[u8]) -> Result<usize, Status> {
+    /// As [`RequestMemory::measure`] and [`RequestMemory::charge`].
+    pub(super) fn charge_decoded(&self, message: MessageId, bytes: &[u8]) -> Result<usize, Status> {
+        let size = self.measure(message, bytes)?;
+        self.charge(size)?;
+        Ok(size)
+    }
+
+    /// What a message will take once decoded, in bytes.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming the field when that is more than one message may take.
+    pub fn measure(&self, message: MessageId, bytes: &[u8]) -> Result<usize, Status> {
         let limit = self.message_limit();
-        let size = self.0.calls.schema.measure(message, bytes, limit).map_err(|exceeded| {
+        self.0.measure.schema.measure(message, bytes, limit).map_err(|exceeded| {
             let within = match exceeded.field.as_str() {
                 "" => String::new(),
                 field => format!(" (within {field})"),
@@ -135,19 +154,17 @@ impl RequestMemory {
                  server.message_memory_bytes"
             );
             Status::from(Reason::BodyTooLarge.error(message).with("limitBytes", limit).with("field", &exceeded.field))
-        })?;
-        self.charge(size)?;
-        Ok(size)
+        })
     }
 
     /// The type of a message in the service's schema.
     pub fn message(&self, full_name: &str) -> Option<MessageId> {
-        self.0.calls.schema.message(full_name)
+        self.0.measure.schema.message(full_name)
     }
 
     /// The most that one decoded message may take.
     pub fn message_limit(&self) -> usize {
-        self.0.calls.budget.0.message
+        self.0.measure.budget.0.message
     }
 
     pub(super) fn declare_broken(&self) {
@@ -159,7 +176,7 @@ impl RequestMemory {
     }
 }
 
-/// An HTTP body whose bytes count. Dropping it, as whoever has read it does, gives them back.
+/// An HTTP body whose bytes count. Dropping it gives them back.
 #[derive(Debug)]
 pub(super) struct Received {
     body: Body,

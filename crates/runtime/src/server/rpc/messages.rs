@@ -5,21 +5,30 @@
 //! is answered, a stream until the service asks for the next message.
 
 use std::{
+    convert::Infallible,
     io::{self, Read},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{body::Body, extract::Request};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::HeaderMap;
-use http_body::{Body as _, Frame};
+use http::{HeaderMap, Response};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
+use tower::{Layer, Service};
 
-use super::{decoded::MessageId, receive::RequestMemory};
-use crate::status::Reason;
+use super::metrics::Called;
+use crate::{
+    server::{
+        decoded::MessageId,
+        memory::{Measure, RequestMemory},
+    },
+    status::Reason,
+};
 
 /// Of a message on the wire: the flag that says whether it is compressed, and its length
 /// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
@@ -32,16 +41,147 @@ const TURN_BYTES: usize = 1 << 20;
 /// tonic copies a message once more before it decodes it.
 const COPIES: usize = 2;
 
+/// Measures the messages of a call before the handler decodes them.
+#[derive(Debug, Clone)]
+pub(super) struct MessagesLayer {
+    pub(super) measure: Arc<Measure>,
+    pub(super) max_message_bytes: usize,
+    /// How long a message of a stream may take from its first byte to its last.
+    pub(super) timeout: Duration,
+}
+
+impl<S> Layer<S> for MessagesLayer {
+    type Service = Receiving<S>;
+
+    fn layer(&self, inner: S) -> Receiving<S> {
+        Receiving { inner, layer: self.clone() }
+    }
+}
+
+/// See [`MessagesLayer`].
+#[derive(Debug, Clone)]
+pub(crate) struct Receiving<S> {
+    inner: S,
+    layer: MessagesLayer,
+}
+
+impl<S, B> Service<Request> for Receiving<S>
+where
+    S: Service<Request, Response = Response<B>, Error = Infallible>,
+{
+    type Response = Response<Corrected<B>>;
+    type Error = Infallible;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let memory = match request.extensions().get::<RequestMemory>() {
+            Some(memory) => memory.clone(),
+            None => {
+                let memory = RequestMemory::new(&self.layer.measure);
+                request.extensions_mut().insert(memory.clone());
+                memory
+            }
+        };
+        let method = request.extensions().get::<Called>();
+        let expected = Expected {
+            message: method.and_then(|called| called.0.input),
+            streams: method.is_none_or(|called| called.0.uploads),
+            max_bytes: self.layer.max_message_bytes,
+            timeout: self.layer.timeout,
+        };
+        let (head, body) = request.into_parts();
+        let body = Body::new(Messages::new(body, &head.headers, expected, memory));
+        ResponseFuture { call: self.inner.call(Request::from_parts(head, body)) }
+    }
+}
+
+pin_project_lite::pin_project! {
+    pub(crate) struct ResponseFuture<F> {
+        #[pin]
+        call: F,
+    }
+}
+
+impl<F, B> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<Corrected<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(mut response) = ready!(self.project().call.poll(cx));
+        correct(response.headers_mut());
+        Poll::Ready(Ok(response.map(|body| Corrected { body })))
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// An answer whose trailers blame the caller for a request that does not decode.
+    #[derive(Debug, Default)]
+    pub(crate) struct Corrected<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for Corrected<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut frame = ready!(self.project().body.poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            correct(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What prost says of bytes that are no message; tonic answers it with `INTERNAL`, as if the service had failed.
+const NOT_DECODED: &str = "failed to decode Protobuf message: ";
+
+/// Says in the headers or trailers of an answer that a request which does not decode is the caller's error.
+fn correct(headers: &mut HeaderMap) {
+    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code != "13") {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return };
+    let Some(what) = status.message().strip_prefix(NOT_DECODED) else { return };
+    let status = Reason::BodyMalformed.status(format!(
+        "the request is not the Protobuf message that this call takes: {what}; compare it with the schema, which \
+         `grpcurl describe` shows, and nest properties at most 5 deep"
+    ));
+    // Its header values are ASCII, as gRPC encodes them.
+    let _ = status.add_header(headers);
+}
+
 /// What messages may be.
 #[derive(Debug, Clone)]
-pub(super) struct Expected {
+struct Expected {
     /// Their type; without it they are limited by their length alone.
-    pub(super) message: Option<MessageId>,
+    message: Option<MessageId>,
     /// Whether there may be more than one.
-    pub(super) streams: bool,
-    pub(super) max_bytes: usize,
+    streams: bool,
+    max_bytes: usize,
     /// How long a message may take from its first byte to its last, in a stream.
-    pub(super) timeout: Duration,
+    timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +192,7 @@ enum Encoding {
 
 /// The request's body.
 #[derive(Debug)]
-pub(super) struct Messages {
+struct Messages {
     body: Body,
     expected: Expected,
     encoding: Option<Encoding>,
@@ -70,7 +210,7 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(body: Body, headers: &HeaderMap, expected: Expected, memory: RequestMemory) -> Self {
+    fn new(body: Body, headers: &HeaderMap, expected: Expected, memory: RequestMemory) -> Self {
         let encoding = headers.get("grpc-encoding").and_then(|value| match value.as_bytes() {
             b"gzip" => Some(Encoding::Gzip),
             b"zstd" => Some(Encoding::Zstd),
