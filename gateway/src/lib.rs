@@ -5,7 +5,7 @@
 //! `google.api.HttpBody` files; a client stream is read from an NDJSON body. Nothing here knows an event or a query: a new RPC
 //! needs its rule and no code.
 //!
-//! It deliberately does no gRPC-Web, CORS, admission or measuring; `weir_runtime::Server` does those for every port alike.
+//! It deliberately does no gRPC-Web, CORS, admission or measuring; `weir_runtime::Host` does those for every port alike.
 //!
 //! | module | what it is |
 //! |---|---|

@@ -5,7 +5,7 @@ use prost_reflect::MessageDescriptor;
 use tonic::Status;
 use weir_runtime::server::RequestMemory;
 
-/// The request's share of the budget; none when the router is not served by `weir_runtime::Server`.
+/// The request's share of the budget; none when the router is not served by `weir_runtime::Host`.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory(Option<RequestMemory>);
 

@@ -77,7 +77,7 @@ impl Rest {
 ///
 /// `descriptors` is an encoded `FileDescriptorSet` with options; `services` are full names
 /// (`weir.ingest.v1.IngestService`); `backend` answers their gRPC: the tonic `Routes` of this process, or a channel.
-/// Meant to be served by `weir_runtime::Server`, which brings deadlines, traces and CORS.
+/// Meant to be served by `weir_runtime::Host`, which brings deadlines, traces and CORS.
 ///
 /// # Errors
 /// The descriptors do not decode, a service is missing from them, a rule contradicts its RPC, or two rules collide.

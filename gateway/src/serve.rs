@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use prost_reflect::DescriptorPool;
 use tonic::service::Routes;
-use weir_runtime::{Context, Health, Listeners, Server, metrics};
+use weir_runtime::{Context, Host, Listeners, metrics};
 
 use crate::{Error, rest::rest, upstream::Upstream};
 
@@ -31,27 +31,23 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
         ),
     ];
     let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS)?;
-    let health = Health::new();
+    let host = Host::new("gateway", context.clone());
     // Calls are passed on as they are: message bytes and metadata of gRPC are the same on both sides.
     let mut proxy = Routes::default().into_axum_router();
     for (name, key, url, service) in upstreams {
         let endless = streaming(&pool, service)?;
         let upstream = Upstream::new(name, key, url, endless, context.shutdown.clone())?;
-        context.shutdown.spawn(upstream.clone().watch(health.register(name)));
+        context.shutdown.spawn(upstream.clone().watch(host.health().register(name)));
         proxy = proxy.route_service(&format!("/{service}/{{*method}}"), upstream);
     }
     let routes = Routes::from(proxy).prepare();
     let [producer, consumer, analytics] = upstreams.map(|upstream| upstream.3);
     let services = [producer, consumer, analytics, metrics::SERVICE_NAME];
     let limits = config.server.clone();
-    Server::new("gateway", context.metrics.clone())
-        .limits(limits.clone())
-        .budget(context.budget.clone())
-        .health(health)
-        .grpc(routes, &[producer, consumer, analytics], &[weir_proto::DESCRIPTORS])?
+    host.grpc(routes, &[producer, consumer, analytics], &[weir_proto::DESCRIPTORS])?
         // Every service has metrics of its own; here they are the gateway's.
         .http(move |rpc| rest(weir_proto::DESCRIPTORS, &services, rpc, &limits))
-        .serve(listeners, context.shutdown)
+        .serve(listeners)
         .await?;
     Ok(())
 }

@@ -36,5 +36,5 @@ pub use context::Context;
 pub use health::Health;
 pub use listen::Listeners;
 pub use metrics::Metrics;
-pub use server::Server;
+pub use server::Host;
 pub use shutdown::Shutdown;

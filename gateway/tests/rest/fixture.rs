@@ -36,7 +36,7 @@ use weir_proto::{
     },
 };
 use weir_runtime::{
-    Config, Listeners, Metrics, Server, Shutdown, config,
+    Config, Context, Host, Listeners, Shutdown, config,
     server::Rpc,
     status::{Reason, invalid_argument},
 };
@@ -392,13 +392,13 @@ impl Fixture {
     ) -> Self {
         let (base, grpc) =
             (format!("http://{}", listeners.http_address()), listeners.grpc_address().unwrap());
-        let shutdown = Shutdown::new();
-        let server = Server::new("test", Metrics::new())
+        let context = Context::new(Config { server: limits, ..Config::default() }, Shutdown::new());
+        let shutdown = context.shutdown.clone();
+        let host = Host::new("test", context)
             .grpc(routes, &[], &[descriptors])
             .unwrap()
-            .http(|rpc| Ok::<_, std::convert::Infallible>(http(rpc)))
-            .limits(limits);
-        tokio::spawn(server.serve(listeners, shutdown.clone()));
+            .http(|rpc| Ok::<_, std::convert::Infallible>(http(rpc)));
+        tokio::spawn(host.serve(listeners));
         Self { services, grpc, base, shutdown, client: reqwest::Client::new() }
     }
 

@@ -49,14 +49,14 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, watch as cell};
-use tonic::{codec::CompressionEncoding, service::Routes};
+use tonic::service::Routes;
 use weir_log::EventLog;
 use weir_proto::analytics::v1::analytics_service_server::{AnalyticsServiceServer, SERVICE_NAME};
 use weir_rollup::{
     definition::{Catalog, CatalogSpec},
     level::Retention,
 };
-use weir_runtime::{Context, Health, Listeners, Server, Shutdown, clock, config, context::PROJECT, metrics};
+use weir_runtime::{Context, Host, Listeners, Shutdown, config, context::PROJECT, metrics};
 use weir_store::Store;
 
 use answers::Answers;
@@ -82,9 +82,6 @@ pub enum Error {
     /// Its ports.
     #[error(transparent)]
     Server(#[from] weir_runtime::server::Error),
-    /// Its REST form.
-    #[error(transparent)]
-    Rest(#[from] weir_gateway::Error),
     /// The rollups of the configuration.
     #[error("[rollups]: {0}")]
     Rollups(#[from] weir_rollup::Error),
@@ -106,13 +103,13 @@ pub async fn serve(
     store: Store,
     listeners: Listeners,
 ) -> Result<(), Error> {
-    let Context { config, metrics, shutdown, budget, .. } = context;
+    let host = Host::new(SERVICE, context.clone());
+    let Context { config, metrics, shutdown, .. } = context;
     let catalog = Arc::new(catalog(&config.rollups)?);
     let partitions = partitions(&log, &config.topics.metrics, &shutdown).await?;
 
     // The actors answer calls that are being drained, so they stop after the server.
     let stop_actors = Shutdown::new();
-    let health = Health::new();
     let (pulse, pulses) = cell::channel(Pulse::default());
     let handles = (0..partitions).map(|number| {
         let settings = partition::Settings {
@@ -125,7 +122,7 @@ pub async fn serve(
             snapshot_dir: config.data_dir.join(SNAPSHOTS),
             snapshot_interval: config.analytics.snapshot_interval,
         };
-        let check = health.register(format!("{}/{number}", config.topics.metrics));
+        let check = host.health().register(format!("{}/{number}", config.topics.metrics));
         partition::start(settings, log.clone(), check, &metrics, pulse.clone(), &stop_actors)
     });
     let handles: Vec<_> = handles.collect();
@@ -167,24 +164,14 @@ pub async fn serve(
         exports,
         limits: config.analytics.clone(),
     };
-    let service = AnalyticsServiceServer::new(analytics)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(config.server.max_message_bytes);
-    let routes = Routes::new(service);
+    let routes = Routes::new(weir_runtime::limited!(AnalyticsServiceServer::new(analytics), config.server));
     let limits = config.server.clone();
-    shutdown.spawn(clock::watch(metrics.clone(), SERVICE, shutdown.clone()));
-    let served = Server::new(SERVICE, metrics)
+    let served = host
         .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .http(move |rpc| {
             weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
         })
-        .health(health)
-        .limits(config.server.clone())
-        .budget(budget)
-        .serve(listeners, shutdown)
+        .serve(listeners)
         .await;
 
     stop_actors.trigger();

@@ -66,9 +66,6 @@ pub enum Error {
     /// A micro-batch of ours does not count.
     #[error("a micro-batch of this consumer is void: {0}")]
     Void(VoidReason),
-    /// The HTTP mapping can't be built.
-    #[error(transparent)]
-    Rest(#[from] weir_gateway::Error),
     /// The server can't run.
     #[error(transparent)]
     Server(#[from] weir_runtime::server::Error),
@@ -85,7 +82,7 @@ impl Error {
             Error::HistoryDeleted { .. } => "history_deleted",
             Error::SourceBehind { .. } => "source_behind",
             Error::Void(_) => "void",
-            Error::Rest(_) | Error::Server(_) => "server",
+            Error::Server(_) => "server",
         }
     }
 }

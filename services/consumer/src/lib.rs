@@ -36,13 +36,13 @@ pub mod sink;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tonic::{codec::CompressionEncoding, service::Routes};
+use tonic::service::Routes;
 use weir_log::EventLog;
 use weir_proto::{
     processing::v1::processing_service_server::{ProcessingServiceServer, SERVICE_NAME},
     store::v1::hot_service_server::{HotServiceServer, SERVICE_NAME as HOT_SERVICE_NAME},
 };
-use weir_runtime::{Context, Health, Listeners, Server, clock, metrics};
+use weir_runtime::{Context, Host, Listeners, metrics};
 use weir_store::Store;
 
 pub use error::Error;
@@ -89,38 +89,29 @@ pub async fn serve(
     store: Store,
     listeners: Listeners,
 ) -> Result<(), Error> {
-    let Context { config, metrics, shutdown, budget, instance } = context;
+    let host = Host::new(meters::SERVICE, context.clone());
+    let Context { config, metrics, shutdown, instance, .. } = context;
     let grpc = listeners.grpc_address().unwrap_or(config.consumer.grpc);
     let settings = Settings::new(&config, grpc)?;
     let meters = Meters::new(metrics.clone(), &settings);
-    let hot = HotServiceServer::new(Hot { store: store.clone() })
-        .send_compressed(CompressionEncoding::Zstd)
-        .accept_compressed(CompressionEncoding::Zstd);
+    let hot = weir_runtime::limited!(HotServiceServer::new(Hot { store: store.clone() }), config.server);
     let shared = Arc::new(Shared { log, store, settings, meters, instance });
 
     let (publishing, shown) = watch::channel(group::Shown::default());
     let board = Board::new(Arc::clone(&shared), shown);
-    let health = Health::new();
-    let (log_check, partitions_check) = (health.register("log"), health.register("partitions"));
+    let (log_check, partitions_check) = (host.health().register("log"), host.health().register("partitions"));
 
-    let service =
-        ProcessingServiceServer::new(Processing { board: board.clone(), shutdown: shutdown.clone() })
-            .send_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Gzip);
+    let service = Processing { board: board.clone(), shutdown: shutdown.clone() };
+    let service = weir_runtime::limited!(ProcessingServiceServer::new(service), config.server);
     let routes = Routes::new(service).add_service(hot).prepare();
     let limits = config.server.clone();
-    shutdown.spawn(clock::watch(metrics.clone(), meters::SERVICE, shutdown.clone()));
-    let server = Server::new(meters::SERVICE, metrics)
-        .limits(config.server.clone())
-        .budget(budget)
-        .health(health)
-        .grpc(routes, &[SERVICE_NAME, HOT_SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
-        .http(move |rpc| {
+    let host =
+        host.grpc(routes, &[SERVICE_NAME, HOT_SERVICE_NAME], &[weir_proto::DESCRIPTORS])?.http(move |rpc| {
             weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
         });
 
     tokio::try_join!(
-        async { server.serve(listeners, shutdown.clone()).await.map_err(Error::from) },
+        async { host.serve(listeners).await.map_err(Error::from) },
         group::take_part(shared, shutdown.clone(), publishing),
         async {
             board.look_on(shutdown.clone(), log_check, partitions_check).await;

@@ -25,10 +25,10 @@ mod valid;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{interval, timeout};
-use tonic::{codec::CompressionEncoding, service::Routes};
+use tonic::service::Routes;
 use weir_log::EventLog;
 use weir_proto::ingest::v1::ingest_service_server::{IngestServiceServer, SERVICE_NAME};
-use weir_runtime::{Context, Health, Listeners, Server, health::Check, metrics};
+use weir_runtime::{Context, Host, Listeners, health::Check, metrics};
 
 pub use service::Ingest;
 
@@ -44,9 +44,6 @@ pub enum Error {
     /// Its ports.
     #[error(transparent)]
     Server(#[from] weir_runtime::server::Error),
-    /// Its REST form.
-    #[error(transparent)]
-    Rest(#[from] weir_gateway::Error),
 }
 
 /// The RPCs as tonic routes, with their compression and size limits.
@@ -55,13 +52,7 @@ pub fn routes(context: &Context, log: Arc<dyn EventLog>) -> Routes {
 }
 
 fn routes_of(ingest: Ingest, context: &Context) -> Routes {
-    let server = IngestServiceServer::new(ingest)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(context.config.server.max_message_bytes);
-    Routes::new(server)
+    Routes::new(weir_runtime::limited!(IngestServiceServer::new(ingest), context.config.server))
 }
 
 /// Serves on both ports until the shutdown is requested, then finishes what is under way.
@@ -69,25 +60,20 @@ fn routes_of(ingest: Ingest, context: &Context) -> Routes {
 /// # Errors
 /// [`Error`], before anything is served.
 pub async fn serve(context: Context, log: Arc<dyn EventLog>, listeners: Listeners) -> Result<(), Error> {
-    let health = Health::new();
+    let host = Host::new(SERVICE, context.clone());
     let ingest = Ingest::new(&context, log);
-    context.shutdown.spawn(watch_log(ingest.clone(), health.register("log"), context.shutdown.clone()));
-    context.shutdown.spawn(weir_runtime::clock::watch(
-        context.metrics.clone(),
-        SERVICE,
+    context.shutdown.spawn(watch_log(
+        ingest.clone(),
+        host.health().register("log"),
         context.shutdown.clone(),
     ));
     let routes = routes_of(ingest, &context);
     let limits = context.config.server.clone();
-    Server::new(SERVICE, context.metrics.clone())
-        .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
-        .limits(limits.clone())
+    host.grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .http(move |rpc| {
             weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
         })
-        .health(health)
-        .budget(context.budget.clone())
-        .serve(listeners, context.shutdown.clone())
+        .serve(listeners)
         .await?;
     Ok(())
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 pub(crate) use service::descriptors;
-pub use service::service;
+pub(crate) use service::service;
 /// The full name of [`service()`] in the schema.
 pub use weir_proto::metrics::v1::metrics_service_server::SERVICE_NAME;
 

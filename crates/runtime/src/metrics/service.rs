@@ -7,7 +7,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::IntervalStream;
-use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use tonic::{Request, Response, Status};
 use weir_proto::{
     metrics::v1::{
         ExportMetricsRequest, ExportMetricsResponse, GetMetricsRequest, GetMetricsResponse,
@@ -20,7 +20,7 @@ use weir_proto::{
 
 use super::{Metrics, TEXT_FORMAT, export};
 use crate::{
-    Shutdown,
+    Shutdown, config,
     status::{self, Reason},
 };
 
@@ -29,14 +29,13 @@ const SCHEMA: &str = "weir/metrics/v1/metrics.proto";
 /// Time between two responses of a watch that does not say.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The metrics as RPCs, for the routes that REST is made of; [`crate::Server`] serves it over gRPC by itself. Watches end
-/// with `UNAVAILABLE` when `shutdown` is requested.
-pub fn service(metrics: Metrics, shutdown: Shutdown) -> MetricsServiceServer<impl MetricsService> {
-    MetricsServiceServer::new(Rpcs { metrics, shutdown })
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd)
+/// The metrics as RPCs. Watches end with `UNAVAILABLE` when `shutdown` is requested.
+pub(crate) fn service(
+    metrics: Metrics,
+    shutdown: Shutdown,
+    limits: &config::Server,
+) -> MetricsServiceServer<impl MetricsService> {
+    crate::limited!(MetricsServiceServer::new(Rpcs { metrics, shutdown }), limits)
 }
 
 /// The files that describe the service and what it imports, imports first.

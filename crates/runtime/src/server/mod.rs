@@ -1,4 +1,4 @@
-//! Serves one service: its gRPC on one port, everything on HTTP on the other, until the shutdown; then drains.
+//! [`Host`] serves one service: its gRPC on one port, everything on HTTP on the other, until the shutdown; then drains.
 //!
 //! ```text
 //! accept ─ limits of connections ─ [`port`]: CORS ─ trace ─ host ─┬─ gRPC, gRPC-Web: [`rpc`]: the layers, the tonic routes
@@ -8,7 +8,7 @@
 //! ```
 //! Both ports share the layers, their limits and their counters. The HTTP port takes gRPC-Web and gRPC, too.
 //!
-//! A service ends its own endless streams when the [`Shutdown`] is requested; what still runs after
+//! A service ends its own endless streams when the [`Shutdown`](crate::Shutdown) is requested; what still runs after
 //! `server.drain_timeout` is cut and named in the log.
 
 pub mod decoded;
@@ -28,11 +28,25 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use self::{memory::Measure, method::Methods};
-use crate::{Health, Listeners, Metrics, Shutdown, config, metrics};
+use crate::{Context, Health, Listeners, clock, metrics};
 
 pub use memory::{Budget, Lasting, RequestMemory};
 pub use port::Route;
 pub use rpc::{Deadline, ResponseFuture, Rpc};
+
+/// Sets on a generated server what all of Weir's RPCs agree on: they take and send gzip and Zstandard, and messages of
+/// `server.max_message_bytes`.
+#[macro_export]
+macro_rules! limited {
+    ($server:expr, $limits:expr) => {
+        $server
+            .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
+            .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
+            .send_compressed(tonic::codec::CompressionEncoding::Gzip)
+            .send_compressed(tonic::codec::CompressionEncoding::Zstd)
+            .max_decoding_message_size($limits.max_message_bytes)
+    };
+}
 
 /// After the last call ended: time for the connections to send what they hold. Those of health watchers never end by
 /// themselves and are closed after it.
@@ -42,12 +56,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 type MakeRouter = Box<dyn FnOnce(Rpc) -> Result<Router, Box<dyn error::Error + Send + Sync>> + Send>;
 
 /// One service, ready to be served.
-pub struct Server {
+pub struct Host {
     name: &'static str,
-    metrics: Metrics,
+    context: Context,
     health: Health,
-    limits: config::Server,
-    budget: Option<Budget>,
     routes: Routes,
     /// Full names of the RPC services that are served.
     services: Vec<String>,
@@ -57,9 +69,9 @@ pub struct Server {
     http: MakeRouter,
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
+        f.debug_struct("Host")
             .field("name", &self.name)
             .field("services", &self.services)
             .finish_non_exhaustive()
@@ -98,15 +110,13 @@ pub enum Error {
     },
 }
 
-impl Server {
-    /// An empty service with the default limits. `name` is the `service` label of its metrics: "producer".
-    pub fn new(name: &'static str, metrics: Metrics) -> Self {
+impl Host {
+    /// Serves no RPC yet. `name` is the `service` label of its metrics: "producer".
+    pub fn new(name: &'static str, context: Context) -> Self {
         Self {
             name,
-            metrics,
+            context,
             health: Health::new(),
-            limits: config::Config::default().server,
-            budget: None,
             routes: Routes::default(),
             services: vec![metrics::SERVICE_NAME.to_owned()],
             descriptors: metrics::descriptors(),
@@ -115,10 +125,15 @@ impl Server {
         }
     }
 
+    /// The checks behind `/readyz` and `grpc.health.v1`, for the service to register its own.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// The RPCs, the full names of their services, and the encoded `FileDescriptorSet`s that describe them, among others. The descriptors tell unary from streaming calls
     /// (which have no default deadline), bound the metrics' method label and are what reflection shows; message size and
-    /// compression are set on the tonic servers within the routes. Reflection, health and `weir.metrics.v1.MetricsService`
-    /// are added by the server and must not be among them.
+    /// compression are set on the tonic servers within the routes, with [`limited`](crate::limited). Reflection, health and `weir.metrics.v1.MetricsService`
+    /// are added by the host and must not be among them.
     ///
     /// # Errors
     /// [`Error::Descriptors`] when a set does not decode, [`Error::UnknownService`] when none describes a service.
@@ -162,47 +177,30 @@ impl Server {
         self
     }
 
-    /// The checks behind `/readyz` and `grpc.health.v1`.
-    pub fn health(mut self, health: Health) -> Self {
-        self.health = health;
-        self
-    }
-
-    /// The limits, from the configuration.
-    pub fn limits(mut self, limits: config::Server) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// The memory of requests in progress, shared with the other services of the process. Without it, the service has a
-    /// budget of its own.
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.budget = Some(budget);
-        self
-    }
-
-    /// Serves until `shutdown` is requested and the calls in progress ended or were cut.
+    /// Serves until the shutdown of its context is requested and the calls in progress ended or were cut.
     ///
     /// # Errors
     /// [`Error`], before the first connection is accepted; afterwards nothing stops it but the shutdown.
-    pub async fn serve(self, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { name, metrics, health, limits, budget, routes, services, descriptors, encoded, http } =
-            self;
+    pub async fn serve(self, listeners: Listeners) -> Result<(), Error> {
+        let Self { name, context, health, routes, services, descriptors, encoded, http } = self;
+        let Context { config, metrics, shutdown, budget, .. } = context;
+        let limits = &config.server;
         let measure = Arc::new(Measure {
             service: name,
             metrics: metrics.clone(),
             schema: decoded::Schema::new(&descriptors),
-            budget: budget.unwrap_or_else(|| Budget::new(&limits)),
+            budget,
         });
         let methods = Arc::new(Methods::new(&descriptors, &measure.schema));
-        let admission = Arc::new(rpc::Admission::new(name, &metrics, &limits));
-        let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone()));
-        let rpc = Rpc::new(routes.prepare().into_axum_router(), &methods, &admission, &measure, &limits);
-        let operations = operations::grpc(services, descriptors, &encoded, &limits)?;
+        let admission = Arc::new(rpc::Admission::new(name, &metrics, limits));
+        let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone(), limits));
+        let rpc = Rpc::new(routes.prepare().into_axum_router(), &methods, &admission, &measure, limits);
+        let operations = operations::grpc(services, descriptors, &encoded, limits)?;
         let http = http(rpc.clone()).map_err(|source| Error::Http { service: name, source })?;
-        let http = operations::http(http, health.clone(), metrics.clone(), &limits);
+        let http = operations::http(http, health.clone(), metrics.clone(), limits);
 
         let mut background = JoinSet::new();
+        background.spawn(clock::watch(metrics.clone(), name, shutdown.clone()));
         background.spawn(operations::report_health(health.clone(), operations.reporter, operations.services));
 
         let accepting = CancellationToken::new();
@@ -221,10 +219,10 @@ impl Server {
             measure,
         };
         if let Some(listener) = listeners.grpc {
-            let stack = parts.clone().stack(port::not_http(), &limits);
+            let stack = parts.clone().stack(port::not_http(), limits);
             background.spawn(ports.clone().accept(listener, "grpc", stack));
         }
-        background.spawn(ports.clone().accept(listeners.http, "http", parts.stack(http, &limits)));
+        background.spawn(ports.clone().accept(listeners.http, "http", parts.stack(http, limits)));
 
         shutdown.requested().await;
         health.drain();

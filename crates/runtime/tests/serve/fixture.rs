@@ -6,7 +6,7 @@ use std::{
     panic::Location,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{self, Poll},
     time::Duration,
 };
 
@@ -29,7 +29,7 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
-use weir_runtime::{Config, Health, Listeners, Metrics, Server, Shutdown, config, server};
+use weir_runtime::{Config, Context, Health, Host, Listeners, Metrics, Shutdown, config, server};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -56,7 +56,7 @@ impl tower::Service<http::Request<Body>> for Test {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
@@ -155,19 +155,19 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn start(adjust: impl FnOnce(&mut config::Server)) -> Self {
-        let mut limits = Config::default().server;
-        adjust(&mut limits);
+        let mut config = Config::default();
+        adjust(&mut config.server);
         let listeners = Listeners::bind(ANY_PORT, Some(ANY_PORT), false).await.unwrap();
         let (http, grpc) = (listeners.http_address(), listeners.grpc_address().unwrap());
-        let (health, shutdown, metrics) = (Health::new(), Shutdown::new(), Metrics::new());
+        let context = Context::new(config, Shutdown::new());
+        let (shutdown, metrics) = (context.shutdown.clone(), context.metrics.clone());
         let test = Test { waiting: Arc::default(), release: Arc::new(Semaphore::new(0)) };
-        let server = Server::new("test", metrics.clone())
+        let host = Host::new("test", context)
             .grpc(Routes::new(test.clone()), &["test.v1.Test"], &[&descriptors(), weir_proto::DESCRIPTORS])
             .unwrap()
-            .http(|_| Ok::<_, Infallible>(axum::Router::new().route("/v1/hello", get(async || "hello"))))
-            .health(health.clone())
-            .limits(limits);
-        let served = tokio::spawn(server.serve(listeners, shutdown.clone()));
+            .http(|_| Ok::<_, Infallible>(axum::Router::new().route("/v1/hello", get(async || "hello"))));
+        let health = host.health().clone();
+        let served = tokio::spawn(host.serve(listeners));
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();
         Self { http, grpc, channel, health, shutdown, metrics, test, served }
     }

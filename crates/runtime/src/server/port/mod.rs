@@ -1,8 +1,8 @@
 //! What every HTTP request to a port passes, whatever it asks for: accept → CORS → trace → host → protocol.
 
 mod accept;
+mod allowed_hosts;
 mod cors;
-mod host;
 mod http;
 mod protocol;
 mod trace;
@@ -57,7 +57,7 @@ impl Parts {
             // What happens below is logged and answered under the request's trace.
             .layer(trace::TraceLayer)
             // Before anything is done for the request: it may come from a page that has no business here.
-            .layer(host::HostLayer::new(&limits.allowed_hosts))
+            .layer(allowed_hosts::AllowedHostsLayer::new(&limits.allowed_hosts))
             .service(protocol::Dispatch::new(rpc, http, operations, measure))
     }
 }

@@ -22,16 +22,16 @@ use crate::status::Reason;
 
 /// Refuses requests for other names, before anything is done for them.
 #[derive(Debug, Clone)]
-pub(super) struct HostLayer(Arc<Hosts>);
+pub(super) struct AllowedHostsLayer(Arc<Hosts>);
 
-impl HostLayer {
+impl AllowedHostsLayer {
     /// With the names of `server.allowed_hosts`.
     pub(super) fn new(allowed: &[String]) -> Self {
         Self(Arc::new(Hosts::new(allowed)))
     }
 }
 
-impl<S> Layer<S> for HostLayer {
+impl<S> Layer<S> for AllowedHostsLayer {
     type Service = Checked<S>;
 
     fn layer(&self, inner: S) -> Checked<S> {
@@ -39,7 +39,7 @@ impl<S> Layer<S> for HostLayer {
     }
 }
 
-/// See [`HostLayer`].
+/// See [`AllowedHostsLayer`].
 #[derive(Debug, Clone)]
 pub(super) struct Checked<S> {
     inner: S,
