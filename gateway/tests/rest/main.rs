@@ -9,6 +9,7 @@ mod fixture;
 mod forms;
 mod gateway;
 mod hostile;
+mod layers;
 mod schema;
 mod streams;
 mod upload;

@@ -4,18 +4,25 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 
 use crate::fixture::{Services, answer};
 
-fn rpcs() -> Vec<MethodDescriptor> {
+pub(crate) fn rpcs() -> Vec<MethodDescriptor> {
     let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS).unwrap();
     let own: Vec<_> = pool.services().filter(|service| service.full_name().starts_with("weir.")).collect();
     own.iter().flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
 }
 
+/// Full names of the services.
+pub(crate) fn services() -> Vec<String> {
+    let mut names: Vec<String> =
+        rpcs().iter().map(|rpc| rpc.parent_service().full_name().to_owned()).collect();
+    names.dedup();
+    names
+}
+
 #[tokio::test]
 async fn every_rule_has_a_route_and_none_collide() {
     let rpcs = rpcs();
-    let names: Vec<String> = rpcs.iter().map(|rpc| rpc.parent_service().full_name().to_owned()).collect();
-    let mut services: Vec<&str> = names.iter().map(String::as_str).collect();
-    services.dedup();
+    let names = services();
+    let services: Vec<&str> = names.iter().map(String::as_str).collect();
     let limits = weir_runtime::Config::default().server;
     let stub = Services::default();
     let http = weir_gateway::rest(weir_proto::DESCRIPTORS, &services, stub.routes(), &limits).unwrap();

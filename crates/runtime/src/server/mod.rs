@@ -110,6 +110,33 @@ pub enum Error {
     },
 }
 
+/// The RPCs of a host, and what its ports share with them.
+#[derive(Debug)]
+struct Core {
+    rpc: Rpc,
+    methods: Arc<Methods>,
+    admission: Arc<rpc::Admission>,
+    measure: Arc<Measure>,
+}
+
+impl Core {
+    fn new(name: &'static str, routes: Routes, descriptors: &FileDescriptorSet, context: &Context) -> Self {
+        let Context { config, metrics, shutdown, budget, .. } = context;
+        let limits = &config.server;
+        let measure = Arc::new(Measure {
+            service: name,
+            metrics: metrics.clone(),
+            schema: decoded::Schema::new(descriptors),
+            budget: budget.clone(),
+        });
+        let methods = Arc::new(Methods::new(descriptors, &measure.schema));
+        let admission = Arc::new(rpc::Admission::new(name, metrics, limits));
+        let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone(), limits));
+        let rpc = Rpc::new(routes.prepare().into_axum_router(), &methods, &admission, &measure, limits);
+        Self { rpc, methods, admission, measure }
+    }
+}
+
 impl Host {
     /// Serves no RPC yet. `name` is the `service` label of its metrics: "producer".
     pub fn new(name: &'static str, context: Context) -> Self {
@@ -177,26 +204,22 @@ impl Host {
         self
     }
 
+    /// The RPCs behind their layers, for calls within the process. Nothing is bound.
+    pub fn into_rpc(self) -> Rpc {
+        Core::new(self.name, self.routes, &self.descriptors, &self.context).rpc
+    }
+
     /// Serves until the shutdown of its context is requested and the calls in progress ended or were cut.
     ///
     /// # Errors
     /// [`Error`], before the first connection is accepted; afterwards nothing stops it but the shutdown.
     pub async fn serve(self, listeners: Listeners) -> Result<(), Error> {
         let Self { name, context, health, routes, services, descriptors, encoded, http } = self;
-        let Context { config, metrics, shutdown, budget, .. } = context;
+        let core = Core::new(name, routes, &descriptors, &context);
+        let Context { config, metrics, shutdown, .. } = context;
         let limits = &config.server;
-        let measure = Arc::new(Measure {
-            service: name,
-            metrics: metrics.clone(),
-            schema: decoded::Schema::new(&descriptors),
-            budget,
-        });
-        let methods = Arc::new(Methods::new(&descriptors, &measure.schema));
-        let admission = Arc::new(rpc::Admission::new(name, &metrics, limits));
-        let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone(), limits));
-        let rpc = Rpc::new(routes.prepare().into_axum_router(), &methods, &admission, &measure, limits);
         let operations = operations::grpc(services, descriptors, &encoded, limits)?;
-        let http = http(rpc.clone()).map_err(|source| Error::Http { service: name, source })?;
+        let http = http(core.rpc.clone()).map_err(|source| Error::Http { service: name, source })?;
         let http = operations::http(http, health.clone(), metrics.clone(), limits);
 
         let mut background = JoinSet::new();
@@ -211,26 +234,20 @@ impl Host {
             stop: accepting.clone(),
             connections: port::Connections::default(),
         };
-        let parts = port::Parts {
-            rpc,
-            operations: operations.routes,
-            methods: methods.clone(),
-            admission: admission.clone(),
-            measure,
-        };
         if let Some(listener) = listeners.grpc {
-            let stack = parts.clone().stack(port::not_http(), limits);
+            let stack = port::stack(&core, operations.routes.clone(), port::not_http(), limits);
             background.spawn(ports.clone().accept(listener, "grpc", stack));
         }
-        background.spawn(ports.clone().accept(listeners.http, "http", parts.stack(http, limits)));
+        let stack = port::stack(&core, operations.routes, http, limits);
+        background.spawn(ports.clone().accept(listeners.http, "http", stack));
 
         shutdown.requested().await;
         health.drain();
         accepting.cancel();
-        if tokio::time::timeout(limits.drain_timeout, admission.none_in_flight()).await.is_err() {
+        if tokio::time::timeout(limits.drain_timeout, core.admission.none_in_flight()).await.is_err() {
             tracing::warn!(
                 service = name,
-                calls = methods.in_flight(),
+                calls = core.methods.in_flight(),
                 "cut the calls that did not end in time"
             );
         }
