@@ -82,3 +82,29 @@ where
         Poll::Ready(Ok(response))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_answer_bears_the_trace_that_the_handler_saw() {
+        let service = tower::service_fn(async |request: Request| {
+            let trace = request.extensions().get::<TraceContext>().unwrap();
+            let mut response = Response::new(Body::empty());
+            response.headers_mut().insert("seen", trace.request_id());
+            Ok(response)
+        });
+        for parent in ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "no trace"] {
+            let mut request = Request::new(Body::empty());
+            request.headers_mut().insert(TRACEPARENT, parent.parse().unwrap());
+            let Ok(response) = TraceLayer.layer(service).oneshot(request).await;
+            let id = response.headers()["x-request-id"].to_str().unwrap();
+            assert_eq!(id, response.headers()["seen"]);
+            assert_eq!(id == "0af7651916cd43dd8448eb211c80319c", parent != "no trace");
+        }
+    }
+}

@@ -212,3 +212,64 @@ impl<B: Body<Data = Bytes>> Body for Holding<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body as AnswerBody;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{
+        Config,
+        server::{decoded::Schema, method::Methods},
+    };
+
+    fn admission(places: usize) -> Arc<Admission> {
+        let mut limits = Config::default().server;
+        limits.max_concurrent_requests = places;
+        Arc::new(Admission::new("test", &Metrics::new(), &limits))
+    }
+
+    fn method() -> Arc<Method> {
+        let schema = Schema::new(&prost_types::FileDescriptorSet::default());
+        Methods::new(&prost_types::FileDescriptorSet::default(), &schema).get("/any").clone()
+    }
+
+    async fn call(admission: &Arc<Admission>, place: Option<Place>) -> Response<Holding<AnswerBody>> {
+        let service = tower::service_fn(async |_: Request| Ok(Response::new(AnswerBody::empty())));
+        let mut request = Request::new(AnswerBody::empty());
+        request.extensions_mut().insert(Called(method()));
+        if let Some(place) = place {
+            request.extensions_mut().insert(place);
+        }
+        let Ok(response) = AdmissionLayer(admission.clone()).layer(service).oneshot(request).await;
+        response
+    }
+
+    fn is_refused(response: &Response<Holding<AnswerBody>>) -> bool {
+        Status::from_header_map(response.headers())
+            .is_some_and(|status| status.code() == tonic::Code::ResourceExhausted)
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_until_the_body_is_dropped() {
+        let admission = admission(1);
+        let first = call(&admission, None).await;
+        assert!(is_refused(&call(&admission, None).await));
+        drop(first);
+        assert!(!is_refused(&call(&admission, None).await));
+        admission.none_in_flight().await;
+    }
+
+    #[tokio::test]
+    async fn a_place_that_the_request_has_already_is_taken_over() {
+        let admission = admission(1);
+        let place = admission.admit(&method()).unwrap();
+        let response = call(&admission, Some(place.clone())).await;
+        assert!(!is_refused(&response));
+        drop(place);
+        assert!(admission.admit(&method()).is_err(), "the answer still holds it");
+        drop(response);
+        assert!(admission.admit(&method()).is_ok());
+    }
+}

@@ -93,3 +93,25 @@ pub(in crate::server) fn report(
     metrics.errors(service, "panic").inc();
     Reason::Internal.status("internal error; the log has it under this request's id")
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_counted_and_its_text_kept_back() {
+        let metrics = Metrics::new();
+        let layer = CatchPanicLayer { service: "test", metrics: metrics.clone() };
+        let service = tower::service_fn(async |_: Request| -> Result<Response<Body>, Infallible> {
+            panic!("a secret")
+        });
+        let Ok(response) = layer.layer(service).oneshot(Request::new(Body::empty())).await;
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.code(), tonic::Code::Internal);
+        assert!(!status.message().contains("secret"), "{status}");
+        assert!(metrics.render().contains(r#"errors_total{kind="panic",service="test"} 1"#));
+    }
+}

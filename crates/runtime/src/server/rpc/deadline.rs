@@ -209,7 +209,43 @@ fn trailers() -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body as AnswerBody;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
     use super::*;
+
+    /// Calls what never answers.
+    async fn call(timeout: Option<&str>) -> Status {
+        let service = tower::service_fn(async |_: Request| {
+            std::future::pending::<Result<Response<AnswerBody>, Infallible>>().await
+        });
+        let mut request = Request::new(AnswerBody::empty());
+        if let Some(timeout) = timeout {
+            request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        }
+        let layer = DeadlineLayer { default: Duration::from_millis(20) };
+        let Ok(response) = layer.layer(service).oneshot(request).await;
+        Status::from_header_map(response.headers()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_at_its_own_deadline_or_else_at_the_default() {
+        for (timeout, expected) in [(Some("3m"), "3ms"), (None, "20ms")] {
+            let status = call(timeout).await;
+            assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+            assert!(status.message().contains(expected), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_body_of_a_stream_ends_at_the_deadline() {
+        let frames = futures::stream::pending::<Result<Bytes, Infallible>>();
+        let deadline = Some(Box::pin(sleep_until(Instant::now() + Duration::from_millis(3))));
+        let body = Until { body: AnswerBody::from_stream(frames), deadline, expired: false };
+        let trailers = body.collect().await.unwrap().trailers().cloned().unwrap();
+        assert_eq!(Status::from_header_map(&trailers).unwrap().code(), tonic::Code::DeadlineExceeded);
+    }
 
     #[test]
     fn grpc_timeouts_are_read_as_specified() {

@@ -95,3 +95,26 @@ impl OnEnd for Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tonic::Status;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_errors_of_the_service_count_as_internal() {
+        let metrics = Metrics::new();
+        let layer = LogLayer { service: "test", metrics: metrics.clone() };
+        for code in [Code::Ok, Code::InvalidArgument, Code::Unavailable, Code::Internal, Code::DataLoss] {
+            let service = tower::service_fn(move |_: Request| {
+                std::future::ready(Ok(Status::new(code, "").into_http::<Body>()))
+            });
+            let Ok(response) = layer.layer(service).oneshot(Request::new(Body::empty())).await;
+            drop(response);
+        }
+        assert!(metrics.render().contains(r#"errors_total{kind="internal",service="test"} 2"#));
+    }
+}

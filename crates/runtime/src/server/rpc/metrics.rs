@@ -84,3 +84,35 @@ impl OnEnd for Record {
         self.method.record(self.service, &self.metrics, code, self.started.elapsed());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use prost_types::FileDescriptorSet;
+    use tonic::Status;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{metrics, server::decoded::Schema};
+
+    #[tokio::test]
+    async fn calls_are_counted_under_their_method_and_unknown_ones_together() {
+        let descriptors: FileDescriptorSet = metrics::descriptors();
+        let methods = Arc::new(Methods::new(&descriptors, &Schema::new(&descriptors)));
+        let metrics = Metrics::new();
+        let layer = MetricsLayer { service: "test", metrics: metrics.clone(), methods };
+        let service = tower::service_fn(async |_: Request| Ok(Status::not_found("").into_http::<Body>()));
+        for path in ["/weir.metrics.v1.MetricsService/GetMetrics", "/a.B/C", "/a.B/D"] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let Ok(response) = layer.layer(service).oneshot(request).await;
+            drop(response);
+        }
+        let counted = metrics.render();
+        for line in [
+            r#"grpc_server_handled_total{code="NotFound",method="weir.metrics.v1.MetricsService/GetMetrics",service="test"} 1"#,
+            r#"grpc_server_handled_total{code="NotFound",method="other",service="test"} 2"#,
+        ] {
+            assert!(counted.contains(line), "{line} is not in\n{counted}");
+        }
+    }
+}

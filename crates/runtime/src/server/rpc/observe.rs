@@ -112,3 +112,52 @@ impl<B: Body<Data = Bytes>, O: OnEnd> Body for Observed<B, O> {
 fn code_of(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::body::Body as AnswerBody;
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Ends(Arc<Mutex<Vec<Code>>>);
+
+    impl OnEnd for Ends {
+        fn ended(&mut self, code: Code) {
+            self.0.lock().unwrap().push(code);
+        }
+    }
+
+    fn with_trailers(code: &'static str) -> AnswerBody {
+        let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, http::HeaderValue::from_static(code))]);
+        let frames = [Ok::<_, Infallible>(Frame::trailers(trailers))];
+        AnswerBody::new(StreamBody::new(futures::stream::iter(frames)))
+    }
+
+    #[tokio::test]
+    async fn a_call_is_told_of_once_however_it_ends() {
+        let ends = Ends::default();
+        let taken = || std::mem::take(&mut *ends.0.lock().unwrap());
+
+        let answered = std::future::ready(Ok(Response::new(with_trailers("5"))));
+        let Ok(response) = Observing::new(answered, ends.clone()).await;
+        assert_eq!(taken(), [], "the answer has only begun");
+        response.into_body().collect().await.unwrap();
+        assert_eq!(taken(), [Code::NotFound], "by the trailers");
+
+        let refused = std::future::ready(Ok(Status::aborted("").into_http::<AnswerBody>()));
+        drop(Observing::new(refused, ends.clone()).await);
+        assert_eq!(taken(), [Code::Aborted], "by the head");
+
+        let answered = std::future::ready(Ok(Response::new(with_trailers("0"))));
+        drop(Observing::new(answered, ends.clone()).await);
+        assert_eq!(taken(), [Code::Cancelled], "the caller left before the trailers");
+
+        let never = std::future::pending::<Result<Response<AnswerBody>, Infallible>>();
+        drop(Observing::new(never, ends.clone()));
+        assert_eq!(taken(), [Code::Cancelled], "the caller left before the answer");
+    }
+}
