@@ -45,7 +45,14 @@ impl Mismatch {
             LazyLock::new(|| pattern(r"(?i)coerce (?:types )?(.+?) and (.+?) in (\w+) expression"));
         static CAST: LazyLock<Regex> =
             LazyLock::new(|| pattern("native type (.+?) from physical type (.+?)$"));
+        static CASE: LazyLock<Regex> =
+            LazyLock::new(|| pattern(r"coerce \w+ \((.+)\) and \w+ \((.+)\) to common types in CASE"));
         let first = told.lines().next().unwrap_or_default();
+        if let Some(found) = CASE.captures(first) {
+            // Without `else` there is no second type.
+            let types = Some(format!("{} and {}", &found[1], &found[2]).replace(" and None", ""));
+            return Some(Self { name: "case".to_owned(), is_operator: true, types });
+        }
         if let Some(found) = BETWEEN.captures(first) {
             let types = Some(format!("{} and {}", &found[1], &found[2]));
             return Some(Self { name: found[3].to_lowercase(), is_operator: true, types });
@@ -115,6 +122,10 @@ mod tests {
             (
                 "there isn't a common type to coerce list of text and text in LIKE expression",
                 "the operator `like` does not take (list of text and text): cast to types that it takes",
+            ),
+            (
+                "failed to coerce then (binary, decimal(28, 9)) and else (text) to common types in CASE WHEN expression",
+                "the operator `case` does not take (binary, decimal(28, 9) and text): cast to types that it takes",
             ),
             (
                 "Unavailable default cast for native type String from physical type map",
