@@ -1,7 +1,7 @@
 //! How a file of separated values is written: blanks behind separators, and the names of its columns.
 
 use std::{
-    collections::BTreeSet,
+    collections::{HashMap, HashSet},
     io::{self, Read},
 };
 
@@ -88,25 +88,42 @@ impl<R: Read> Read for WithoutBlanks<R> {
     }
 }
 
+/// Notes about the names of columns that are shown.
+const SHOWN_NOTES: usize = 10;
+
 /// The names of columns, each once and without blanks around; with what the user has to know of them. A column without a name
 /// keeps none, and is left out.
 pub(super) fn column_names<'a>(header: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec<String>) {
     let header: Vec<&str> = header.map(str::trim).collect();
-    let mut taken: BTreeSet<String> = header.iter().map(|name| (*name).to_owned()).collect();
+    let mut taken: HashSet<String> = header.iter().map(|name| (*name).to_owned()).collect();
+    // The number that the next column of a name gets.
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
     let (mut names, mut notes) = (Vec::with_capacity(header.len()), Vec::new());
     for (index, &name) in header.iter().enumerate() {
         if name.is_empty() {
             notes.push(format!("column {} has no name: it is left out", index + 1));
-        }
-        if name.is_empty() || !header[..index].contains(&name) {
-            names.push(name.to_owned());
+            names.push(String::new());
             continue;
         }
-        let free = (2..).map(|number| format!("{name}_{number}")).find(|name| !taken.contains(name));
-        let free = free.expect("there are more numbers than columns");
+        let Some(number) = numbers.get_mut(name) else {
+            numbers.insert(name, 2);
+            names.push(name.to_owned());
+            continue;
+        };
+        let free = loop {
+            let free = format!("{name}_{number}");
+            *number += 1;
+            if taken.insert(free.clone()) {
+                break free;
+            }
+        };
         notes.push(format!("several columns are named `{name}`: column {} is read as `{free}`", index + 1));
-        taken.insert(free.clone());
         names.push(free);
+    }
+    if notes.len() > SHOWN_NOTES {
+        let more = notes.len() - SHOWN_NOTES;
+        notes.truncate(SHOWN_NOTES);
+        notes.push(format!("{more} more columns have no name or that of another"));
     }
     (names, notes)
 }
@@ -151,6 +168,10 @@ mod tests {
         let (names, notes) = column_names(["plan", " plan", "plan_2", "", "plan"].into_iter());
         assert_eq!(names, ["plan", "plan_3", "plan_2", "", "plan_4"]);
         assert!(notes.iter().any(|note| note.contains("column 4 has no name")), "{notes:?}");
+
+        let (names, notes) = column_names(std::iter::repeat_n("c", 100_000));
+        assert_eq!((names[1].as_str(), names[99_999].as_str()), ("c_2", "c_100000"));
+        assert_eq!(notes.len(), SHOWN_NOTES + 1);
         assert!(notes.iter().any(|note| note.contains("`plan`") && note.contains("`plan_3`")), "{notes:?}");
     }
 }

@@ -100,7 +100,7 @@ impl Layout {
     /// # Errors
     /// A mapping to a column that is not there; no column for the event's name or its user.
     pub(crate) fn resolve(&self, header: &[String]) -> Result<Vec<Vec<Use>>, String> {
-        let columns = || header.join(", ");
+        let columns = || listed(header);
         let missing =
             self.mappings.iter().map(|mapping| &mapping.column).find(|column| !header.contains(column));
         let missing =
@@ -170,6 +170,18 @@ impl Layout {
             true => vec![Use::Fill(Target::Property(column.to_owned()))],
             false => Vec::new(),
         }
+    }
+}
+
+/// Columns that an error names.
+const LISTED_COLUMNS: usize = 100;
+
+/// Names of columns, as an error shows them.
+fn listed(header: &[String]) -> String {
+    let shown = header.iter().take(LISTED_COLUMNS).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match header.len().checked_sub(LISTED_COLUMNS) {
+        Some(more @ 1..) => format!("{shown} and {more} more"),
+        Some(0) | None => shown,
     }
 }
 
