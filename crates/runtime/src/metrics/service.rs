@@ -1,4 +1,4 @@
-//! `weir.metrics.v1.MetricsService`, which every [`crate::Server`] has.
+//! `weir.metrics.v1.MetricsService`, which every [`crate::Host`] has.
 
 use std::{pin::Pin, time::Duration};
 

@@ -159,7 +159,7 @@ impl Host {
 
     /// The RPCs, the full names of their services, and the encoded `FileDescriptorSet`s that describe them, among others. The descriptors tell unary from streaming calls
     /// (which have no default deadline), bound the metrics' method label and are what reflection shows; message size and
-    /// compression are set on the tonic servers within the routes, with [`limited`](crate::limited). Reflection, health and `weir.metrics.v1.MetricsService`
+    /// compression are set on the tonic servers within the routes, with [`limited`]. Reflection, health and `weir.metrics.v1.MetricsService`
     /// are added by the host and must not be among them.
     ///
     /// # Errors
