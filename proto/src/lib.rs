@@ -58,6 +58,7 @@ macro_rules! package {
 /// Packages `weir.*`.
 pub mod weir {
     package!(analytics, "weir.analytics.v1.rs", "Asking questions about events.");
+    package!(auth, "weir.auth.v1.rs", "What a caller may do.");
     package!(event, "weir.event.v1.rs", "The event and the records on the log.");
     package!(ingest, "weir.ingest.v1.rs", "Sending events to Weir.");
     package!(metrics, "weir.metrics.v1.rs", "A service's own metrics as data.");

@@ -100,7 +100,8 @@ fn layers(criterion: &mut Criterion) {
     let all = host
         .grpc(routes, &[<Echo as tonic::server::NamedService>::NAME], &[weir_proto::DESCRIPTORS])
         .unwrap()
-        .into_rpc();
+        .into_rpc()
+        .unwrap();
 
     criterion.bench_function("bare routes", |bencher| {
         bencher.iter(|| runtime.block_on(call(bare.clone())));

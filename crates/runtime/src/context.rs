@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::{Config, Metrics, Shutdown, server::Budget};
+use crate::{
+    Config, Metrics, Shutdown,
+    auth::{Principal, ProjectId, Scopes},
+    server::Budget,
+};
 
 /// The project of every event and question until credentials name one.
 pub const PROJECT: &str = "default";
@@ -23,6 +27,15 @@ pub struct Context {
 }
 
 impl Context {
+    /// Who calls while no credentials are asked for.
+    pub fn everybody(&self) -> Principal {
+        Principal {
+            project: ProjectId::new(PROJECT),
+            subject: "development".into(),
+            scopes: Scopes::DEVELOPMENT,
+        }
+    }
+
     /// A context with fresh metrics and the instance name `host-pid`.
     pub fn new(config: Config, shutdown: Shutdown) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

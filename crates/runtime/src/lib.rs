@@ -7,6 +7,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`auth`] | who calls, and what they may do |
 //! | [`config`] | the one typed [`Config`], its commented defaults, files, environment and overrides |
 //! | [`context`] | what a service is started with, and the project that everything belongs to |
 //! | [`clock`] | the wall clock |
@@ -19,6 +20,7 @@
 //! | [`trace`] | the W3C trace context |
 //! | [`telemetry`] | the tracing subscriber |
 
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod context;

@@ -9,11 +9,17 @@ use std::{
     time::Duration,
 };
 
-use prost_types::FileDescriptorSet;
+use prost_reflect::{DescriptorPool, ExtensionDescriptor, MethodDescriptor, Value};
 use tonic::Code;
 
 use super::decoded::{MessageId, Schema};
-use crate::metrics::{Counter, Histogram, Metrics};
+use crate::{
+    auth::Scope,
+    metrics::{Counter, Histogram, Metrics},
+};
+
+/// The option of a method that names its scope.
+const SCOPE_OPTION: &str = "weir.auth.v1.scope";
 
 /// One RPC of the schema with its bound instruments.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub(super) struct Method {
     pub(super) uploads: bool,
     /// The type of its request.
     pub(super) input: Option<MessageId>,
+    /// What a caller needs. Only methods that are not served have none.
+    pub(super) scope: Option<Scope>,
     in_flight: AtomicUsize,
     /// Bound at the first call, and the codes when they first occur, so that `/metrics` lists nothing that never happened.
     handling: OnceLock<Histogram>,
@@ -34,16 +42,32 @@ pub(super) struct Method {
 }
 
 impl Method {
-    fn new(name: String, streaming: bool, uploads: bool, input: Option<MessageId>) -> Arc<Self> {
-        Arc::new(Self {
-            name,
+    /// A place for calls that are no method of the schema.
+    fn other(name: &str, streaming: bool) -> Self {
+        Self {
+            name: name.to_owned(),
             streaming,
-            uploads,
-            input,
+            uploads: streaming,
+            input: None,
+            scope: None,
             in_flight: AtomicUsize::new(0),
             handling: OnceLock::new(),
             handled: Default::default(),
-        })
+        }
+    }
+
+    fn described(method: &MethodDescriptor, schema: &Schema, option: Option<&ExtensionDescriptor>) -> Self {
+        let name = format!("{}/{}", method.parent_service().full_name(), method.name());
+        let scope = option.and_then(|option| {
+            let Value::EnumNumber(number) = *method.options().get_extension(option) else { return None };
+            Scope::try_from(number).ok().filter(|scope| *scope != Scope::Unspecified)
+        });
+        Self {
+            uploads: method.is_client_streaming(),
+            input: schema.message(method.input().full_name()),
+            scope,
+            ..Self::other(&name, method.is_client_streaming() || method.is_server_streaming())
+        }
     }
 
     /// Counts a call that ended.
@@ -75,26 +99,26 @@ pub(super) struct Methods {
 }
 
 impl Methods {
-    pub(super) fn new(descriptors: &FileDescriptorSet, schema: &Schema) -> Self {
+    /// # Errors
+    /// The name of a method of `served` that has no scope.
+    pub(super) fn new(pool: &DescriptorPool, schema: &Schema, served: &[String]) -> Result<Self, String> {
+        let option = pool.get_extension_by_name(SCOPE_OPTION);
         let mut by_path = HashMap::new();
-        for file in &descriptors.file {
-            for service in &file.service {
-                for rpc in &service.method {
-                    let name = format!("{}.{}/{}", file.package(), service.name(), rpc.name());
-                    let streaming = rpc.client_streaming() || rpc.server_streaming();
-                    let input = schema.message(rpc.input_type());
-                    by_path.insert(
-                        format!("/{name}"),
-                        Method::new(name, streaming, rpc.client_streaming(), input),
-                    );
+        for service in pool.services() {
+            let is_served = served.iter().any(|name| name == service.full_name());
+            for method in service.methods() {
+                let method = Method::described(&method, schema, option.as_ref());
+                if is_served && method.scope.is_none() {
+                    return Err(method.name);
                 }
+                by_path.insert(format!("/{}", method.name), Arc::new(method));
             }
         }
-        Self {
+        Ok(Self {
             by_path,
-            unknown: Method::new("other".to_owned(), true, true, None),
-            http: Method::new("http".to_owned(), false, false, None),
-        }
+            unknown: Arc::new(Method::other("other", true)),
+            http: Arc::new(Method::other("http", false)),
+        })
     }
 
     /// The RPC with a path: `/weir.ingest.v1.IngestService/IngestEvents`.

@@ -22,6 +22,7 @@ use std::{error, fmt, sync::Arc, time::Duration};
 
 use axum::Router;
 use prost::Message as _;
+use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +98,20 @@ pub enum Error {
         /// The RPC service that is missing.
         name: String,
     },
+    /// The descriptor sets do not fit together.
+    #[error("the descriptors of {service}: {source}")]
+    Pool {
+        /// The service's name.
+        service: &'static str,
+        /// What is wrong with them.
+        source: prost_reflect::DescriptorError,
+    },
+    /// An RPC that everybody could call.
+    #[error("{method} names no scope: add `option (weir.auth.v1.scope)` to it in the schema")]
+    NoScope {
+        /// Its name.
+        method: String,
+    },
     /// The descriptor set decodes but does not fit together.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -120,7 +135,9 @@ struct Core {
 }
 
 impl Core {
-    fn new(name: &'static str, routes: Routes, descriptors: &FileDescriptorSet, context: &Context) -> Self {
+    fn new(host: &Host) -> Result<Self, Error> {
+        let Host { name, context, descriptors, encoded, .. } = host;
+        let (name, routes) = (*name, host.routes.clone());
         let Context { config, metrics, shutdown, budget, .. } = context;
         let limits = &config.server;
         let measure = Arc::new(Measure {
@@ -129,11 +146,24 @@ impl Core {
             schema: decoded::Schema::new(descriptors),
             budget: budget.clone(),
         });
-        let methods = Arc::new(Methods::new(descriptors, &measure.schema));
+        let mut pool = DescriptorPool::new();
+        for set in [weir_proto::DESCRIPTORS].into_iter().chain(encoded.iter().map(Vec::as_slice)) {
+            let added = pool.decode_file_descriptor_set(set);
+            added.map_err(|source| Error::Pool { service: name, source })?;
+        }
+        let methods = Methods::new(&pool, &measure.schema, &host.services);
+        let methods = Arc::new(methods.map_err(|method| Error::NoScope { method })?);
         let admission = Arc::new(rpc::Admission::new(name, metrics, limits));
         let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone(), limits));
-        let rpc = Rpc::new(routes.prepare().into_axum_router(), &methods, &admission, &measure, limits);
-        Self { rpc, methods, admission, measure }
+        let rpc = Rpc::new(
+            routes.prepare().into_axum_router(),
+            &methods,
+            &admission,
+            &measure,
+            context.everybody(),
+            limits,
+        );
+        Ok(Self { rpc, methods, admission, measure })
     }
 }
 
@@ -205,8 +235,11 @@ impl Host {
     }
 
     /// The RPCs behind their layers, for calls within the process. Nothing is bound.
-    pub fn into_rpc(self) -> Rpc {
-        Core::new(self.name, self.routes, &self.descriptors, &self.context).rpc
+    ///
+    /// # Errors
+    /// [`Error`], where the descriptors are not as they must be.
+    pub fn into_rpc(self) -> Result<Rpc, Error> {
+        Ok(Core::new(&self)?.rpc)
     }
 
     /// Serves until the shutdown of its context is requested and the calls in progress ended or were cut.
@@ -214,8 +247,8 @@ impl Host {
     /// # Errors
     /// [`Error`], before the first connection is accepted; afterwards nothing stops it but the shutdown.
     pub async fn serve(self, listeners: Listeners) -> Result<(), Error> {
-        let Self { name, context, health, routes, services, descriptors, encoded, http } = self;
-        let core = Core::new(name, routes, &descriptors, &context);
+        let core = Core::new(&self)?;
+        let Self { name, context, health, services, descriptors, encoded, http, routes: _ } = self;
         let Context { config, metrics, shutdown, .. } = context;
         let limits = &config.server;
         let operations = operations::grpc(services, descriptors, &encoded, limits)?;

@@ -15,9 +15,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use prost::Message as _;
-use prost_types::{
-    Duration as Value, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
-};
+use prost_types::{Duration as Value, FileDescriptorProto};
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinHandle,
@@ -118,28 +116,39 @@ where
     }
 }
 
-fn descriptors() -> Vec<u8> {
-    let method = |name: &str, server_streaming| MethodDescriptorProto {
-        name: Some(name.to_owned()),
-        input_type: Some(".google.protobuf.Duration".to_owned()),
-        output_type: Some(".google.protobuf.Duration".to_owned()),
-        server_streaming: Some(server_streaming),
-        ..MethodDescriptorProto::default()
+/// The schema of the service, in which each RPC has this option.
+fn descriptors(option: &str) -> Vec<u8> {
+    let rpc = |name: &str, output: &str| {
+        format!("rpc {name}(google.protobuf.Duration) returns ({output}) {{ {option} }}")
     };
-    let methods =
-        vec![method("Echo", false), method("Wait", false), method("Panic", false), method("Stream", true)];
-    let service = ServiceDescriptorProto {
-        name: Some("Test".to_owned()),
-        method: methods,
-        ..ServiceDescriptorProto::default()
-    };
-    let file = FileDescriptorProto {
-        name: Some("test.proto".to_owned()),
-        package: Some("test.v1".to_owned()),
-        service: vec![service],
-        ..FileDescriptorProto::default()
-    };
-    FileDescriptorSet { file: vec![file] }.encode_to_vec()
+    let value = "google.protobuf.Duration";
+    let rpcs = [
+        rpc("Echo", value),
+        rpc("Wait", value),
+        rpc("Panic", value),
+        rpc("Stream", &format!("stream {value}")),
+    ];
+    let text = format!(
+        "syntax = \"proto3\"; package test.v1; import \"google/protobuf/duration.proto\"; \
+         import \"weir/auth/v1/scope.proto\"; service Test {{ {} }}",
+        rpcs.join(" ")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("test.proto"), text).unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut compiler = protox::Compiler::new([folder.path().to_owned(), root.join("proto")]).unwrap();
+    compiler.include_imports(true).open_file("test.proto").unwrap();
+    compiler.encode_file_descriptor_set()
+}
+
+/// What a service that forgot to name a scope gets to hear.
+pub(crate) async fn serve_without_scope() -> server::Error {
+    let test = Test { waiting: Arc::default(), release: Arc::new(Semaphore::new(0)) };
+    let host = Host::new("test", Context::new(Config::default(), Shutdown::new()))
+        .grpc(Routes::new(test), &["test.v1.Test"], &[&descriptors("")])
+        .unwrap();
+    let listeners = Listeners::bind(ANY_PORT, None, false).await.unwrap();
+    within(host.serve(listeners)).await.unwrap_err()
 }
 
 pub(crate) struct Fixture {
@@ -163,7 +172,11 @@ impl Fixture {
         let (shutdown, metrics) = (context.shutdown.clone(), context.metrics.clone());
         let test = Test { waiting: Arc::default(), release: Arc::new(Semaphore::new(0)) };
         let host = Host::new("test", context)
-            .grpc(Routes::new(test.clone()), &["test.v1.Test"], &[&descriptors(), weir_proto::DESCRIPTORS])
+            .grpc(
+                Routes::new(test.clone()),
+                &["test.v1.Test"],
+                &[&descriptors("option (weir.auth.v1.scope) = SCOPE_QUERY_READ;"), weir_proto::DESCRIPTORS],
+            )
             .unwrap()
             .http(|_| Ok::<_, Infallible>(axum::Router::new().route("/v1/hello", get(async || "hello"))));
         let health = host.health().clone();

@@ -41,6 +41,12 @@ async fn an_rpc_is_answered_and_counted() {
 }
 
 #[tokio::test]
+async fn an_rpc_without_a_scope_prevents_the_start() {
+    let error = fixture::serve_without_scope().await.to_string();
+    assert!(error.contains("test.v1.Test/Echo names no scope"), "{error}");
+}
+
+#[tokio::test]
 async fn a_trace_is_continued() {
     let fixture = Fixture::start(|_| {}).await;
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

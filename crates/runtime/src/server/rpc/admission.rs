@@ -232,7 +232,8 @@ mod tests {
 
     fn method() -> Arc<Method> {
         let schema = Schema::new(&prost_types::FileDescriptorSet::default());
-        Methods::new(&prost_types::FileDescriptorSet::default(), &schema).get("/any").clone()
+        let pool = prost_reflect::DescriptorPool::new();
+        Methods::new(&pool, &schema, &[]).unwrap().get("/any").clone()
     }
 
     async fn call(admission: &Arc<Admission>, place: Option<Place>) -> Response<Holding<AnswerBody>> {

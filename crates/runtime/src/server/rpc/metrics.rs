@@ -88,7 +88,6 @@ impl OnEnd for Record {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use prost_types::FileDescriptorSet;
     use tonic::Status;
     use tower::ServiceExt as _;
 
@@ -97,8 +96,9 @@ mod tests {
 
     #[tokio::test]
     async fn calls_are_counted_under_their_method_and_unknown_ones_together() {
-        let descriptors: FileDescriptorSet = metrics::descriptors();
-        let methods = Arc::new(Methods::new(&descriptors, &Schema::new(&descriptors)));
+        let pool = prost_reflect::DescriptorPool::decode(weir_proto::DESCRIPTORS).unwrap();
+        let schema = Schema::new(&metrics::descriptors());
+        let methods = Arc::new(Methods::new(&pool, &schema, &[]).unwrap());
         let metrics = Metrics::new();
         let layer = MetricsLayer { service: "test", metrics: metrics.clone(), methods };
         let service = tower::service_fn(async |_: Request| Ok(Status::not_found("").into_http::<Body>()));

@@ -4,6 +4,8 @@
 //! takes about 10 µs in all.
 
 mod admission;
+mod authenticate;
+mod authorize;
 mod catch_panic;
 mod deadline;
 mod log;
@@ -24,7 +26,7 @@ use http::{Request, Response};
 use tower::{Service, ServiceBuilder};
 
 use super::{memory::Measure, method::Methods};
-use crate::config;
+use crate::{auth::Principal, config};
 
 pub(super) use admission::{Admission, Place};
 pub use deadline::Deadline;
@@ -35,7 +37,13 @@ pub(super) use {catch_panic::report as report_panic, deadline::timeout_of};
 pub struct Rpc(Stack<Router>);
 
 type Stack<S> = metrics::Measured<
-    log::Logged<catch_panic::CatchPanic<admission::Admitted<deadline::Limited<messages::Receiving<S>>>>>,
+    log::Logged<
+        catch_panic::CatchPanic<
+            admission::Admitted<
+                authenticate::Authenticated<authorize::Authorized<deadline::Limited<messages::Receiving<S>>>>,
+            >,
+        >,
+    >,
 >;
 
 impl Rpc {
@@ -44,6 +52,7 @@ impl Rpc {
         methods: &Arc<Methods>,
         admission: &Arc<Admission>,
         measure: &Arc<Measure>,
+        everybody: Principal,
         limits: &config::Server,
     ) -> Self {
         let (service, metrics) = (measure.service, measure.metrics.clone());
@@ -55,6 +64,9 @@ impl Rpc {
             .layer(catch_panic::CatchPanicLayer { service, metrics })
             // Before any work is done for the call.
             .layer(admission::AdmissionLayer(admission.clone()))
+            // Who calls decides all that follows.
+            .layer(authenticate::AuthenticateLayer { everybody })
+            .layer(authorize::AuthorizeLayer)
             // Below admission, so that the time is the handler's.
             .layer(deadline::DeadlineLayer { default: limits.request_timeout })
             // Last: a message is measured when the handler asks for it.
