@@ -18,7 +18,6 @@
 //! | `call` | one gRPC call with ready-made message bytes, its metadata and deadline |
 //! | `unary`, `stream`, `upload` | the three shapes of an RPC over HTTP |
 //! | `file` | answers that are files: `google.api.HttpBody` |
-//! | `failure` | errors as JSON |
 //! | `upstream`, [`serve()`] | the standalone gateway |
 
 mod answer;
@@ -26,7 +25,6 @@ mod body;
 mod call;
 mod error;
 mod exact;
-mod failure;
 mod file;
 mod json;
 mod memory;

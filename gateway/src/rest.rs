@@ -5,21 +5,25 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     BoxError, Json, Router,
     extract::{Request, State},
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing::{any, get},
 };
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use prost_reflect::DescriptorPool;
 use serde_json::Value;
 use tonic::Status;
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
-use weir_runtime::{config, server::Route, status::Reason};
+use weir_runtime::{
+    config,
+    server::Route,
+    status::{self, Reason},
+};
 
 use crate::{
     Error,
     call::Backend,
-    failure, file, json,
+    file, json,
     rule::{self, RequestBody, Shape},
     stream,
     table::{Found, Table},
@@ -32,7 +36,6 @@ const INDEX: &str = "/v1";
 /// What answers HTTP requests for services.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    pub(crate) pool: DescriptorPool,
     pub(crate) backend: Backend,
     /// What one message may take.
     pub(crate) limits: json::Limits,
@@ -51,11 +54,7 @@ impl Rest {
         backend: Backend,
         limits: &config::Server,
     ) -> Result<Self, Error> {
-        let mut pool = DescriptorPool::decode(descriptors)?;
-        if pool.get_message_by_name("google.rpc.ErrorInfo").is_none() {
-            // Details of errors are shown by name even if the schema itself has no use for them.
-            pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
-        }
+        let pool = DescriptorPool::decode(descriptors)?;
         let mut bindings = Vec::new();
         for name in services {
             let service = pool.get_service_by_name(name);
@@ -63,7 +62,6 @@ impl Rest {
             bindings.extend(rule::bindings(&service)?);
         }
         Ok(Self {
-            pool,
             backend,
             limits: json::Limits::new(limits),
             line_timeout: limits.request_timeout,
@@ -117,11 +115,11 @@ async fn answer(State(rest): State<Arc<Rest>>, request: Request) -> Response {
         Found::Binding(binding, variables) => (binding, variables),
         Found::OtherMethods(methods) => {
             let allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
-            return wrong_method(&rest, &request, &allowed.join(", "));
+            return wrong_method(&request, &allowed.join(", "));
         }
         Found::Nothing => {
             let message = format!("there is no {}; GET {INDEX} lists what there is", request.uri().path());
-            return failure::into_response(&rest.pool, &Reason::RouteNotFound.status(message));
+            return status::into_http(&Reason::RouteNotFound.status(message));
         }
     };
     let answered = match (binding.rpc.shape, &binding.file) {
@@ -130,16 +128,14 @@ async fn answer(State(rest): State<Arc<Rest>>, request: Request) -> Response {
         (Shape::ServerStream, None) => stream::answer(&rest, binding, &variables, request).await,
         (Shape::ClientStream, _) => upload::answer(&rest, binding, request).await,
     };
-    let mut response = answered.unwrap_or_else(|status| failure::into_response(&rest.pool, &status));
+    let mut response = answered.unwrap_or_else(|status| status::into_http(&status));
     response.extensions_mut().insert(Route(binding.template.text().clone()));
     response
 }
 
-fn wrong_method(rest: &Rest, request: &Request, allowed: &str) -> Response {
+fn wrong_method(request: &Request, allowed: &str) -> Response {
     let message = format!("{} does not take {}, only {allowed}", request.uri().path(), request.method());
-    let mut body = failure::to_json(&rest.pool, &Status::unimplemented(message));
-    body["error"]["code"] = StatusCode::METHOD_NOT_ALLOWED.as_u16().into();
-    let mut response = (StatusCode::METHOD_NOT_ALLOWED, Json(body)).into_response();
+    let mut response = status::into_http(&Reason::MethodNotAllowed.status(message));
     if let Ok(allowed) = HeaderValue::from_str(allowed) {
         response.headers_mut().insert(header::ALLOW, allowed);
     }

@@ -14,15 +14,14 @@ use std::{convert::Infallible, time::Duration};
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 use tonic::{Status, Streaming};
-use weir_runtime::status::Reason;
+use weir_runtime::status::{self, Reason};
 
 use crate::{
     answer,
     call::{self, Caller},
-    failure,
     rest::Rest,
     rule::Binding,
     unary,
@@ -52,7 +51,6 @@ pub(crate) async fn answer(
         sent: 0,
         output: binding.rpc.output.clone(),
         field: binding.response_body.clone(),
-        pool: rest.pool.clone(),
     };
     let chunks = futures::stream::unfold(Some(reply), async |reply| {
         let (chunk, reply) = reply?.next().await;
@@ -97,7 +95,6 @@ struct Reply {
     sent: u64,
     output: MessageDescriptor,
     field: Option<FieldDescriptor>,
-    pool: DescriptorPool,
 }
 
 enum Step {
@@ -157,7 +154,7 @@ impl Reply {
     }
 
     fn failure(&self, status: &Status) -> Bytes {
-        let json = failure::to_json(&self.pool, status);
+        let json = status::to_error_json(status);
         match self.format {
             Format::Events => format!("event: error\ndata: {json}\n\n").into(),
             Format::Lines => format!("{json}\n").into(),

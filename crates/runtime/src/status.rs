@@ -4,11 +4,14 @@
 //! can help, in one exhaustive match each. The details follow `google.rpc`: `ErrorInfo` always, `BadRequest` naming the
 //! fields, `RetryInfo` only where a retry can help.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
 use axum::body::Body;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::{Value, json, value};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -34,6 +37,8 @@ pub enum Reason {
     HostUnknown,
     /// No RPC or resource has this name.
     RouteNotFound,
+    /// The resource is there, but does not take this HTTP method.
+    MethodNotAllowed,
     /// The thing asked for does not exist.
     ResourceNotFound,
     /// It exists already.
@@ -80,6 +85,7 @@ impl Reason {
             Self::CredentialInvalid => Code::Unauthenticated,
             Self::ScopeMissing => Code::PermissionDenied,
             Self::RouteNotFound | Self::ResourceNotFound => Code::NotFound,
+            Self::MethodNotAllowed => Code::Unimplemented,
             Self::ResourceExists => Code::AlreadyExists,
             Self::DimensionNotCovered | Self::RangeTooFine => Code::FailedPrecondition,
             Self::ResultTooLarge
@@ -108,6 +114,7 @@ impl Reason {
             Self::ScopeMissing => "SCOPE_MISSING",
             Self::HostUnknown => "HOST_UNKNOWN",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
             Self::ResourceExists => "RESOURCE_EXISTS",
             Self::DimensionNotCovered => "ROLLUP_MISSING",
@@ -146,6 +153,7 @@ impl Reason {
             | Self::ScopeMissing
             | Self::HostUnknown
             | Self::RouteNotFound
+            | Self::MethodNotAllowed
             | Self::ResourceNotFound
             | Self::ResourceExists
             | Self::DimensionNotCovered
@@ -230,16 +238,18 @@ where
     Status::with_error_details(Reason::FieldInvalid.code(), message, details)
 }
 
-/// The HTTP status of an error: by its code, but for the two that gRPC cannot tell from other invalid arguments.
+/// The HTTP status of an error: by its code, but for reasons that have one of their own.
 pub fn http_status(status: &Status) -> StatusCode {
-    if status.code() == Code::InvalidArgument
+    if matches!(status.code(), Code::InvalidArgument | Code::Unimplemented)
         && let Some(info) = status.get_details_error_info()
     {
-        if info.reason == Reason::BodyTooLarge.as_str() {
-            return StatusCode::PAYLOAD_TOO_LARGE;
-        }
-        if info.reason == Reason::MediaTypeUnsupported.as_str() {
-            return StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        let own = [
+            (Reason::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+            (Reason::MediaTypeUnsupported, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            (Reason::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED),
+        ];
+        if let Some((_, code)) = own.iter().find(|(reason, _)| reason.as_str() == info.reason) {
+            return *code;
         }
     }
     match status.code() {
@@ -259,34 +269,38 @@ pub fn http_status(status: &Status) -> StatusCode {
     }
 }
 
-/// `google.rpc.Status` in ProtoJSON: `{"code": 3, "message": "…", "details": [{"@type": …}]}`. Of the details, those made
-/// here are shown: `ErrorInfo`, `BadRequest`, `RetryInfo`.
+/// Fields at their default are shown, too.
+const SERIALIZE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
+
+/// Weir's schemas, which describe the details of errors.
+static SCHEMA: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(weir_proto::DESCRIPTORS).expect("compiled in, and held by a test")
+});
+
+/// `google.rpc.Status` in ProtoJSON: `{"code": 3, "message": "…", "details": [{"@type": …}]}`. Details whose type the schemas do not
+/// know are shown encoded: `{"@type": …, "value": "<base64>"}`.
 pub fn to_json(status: &Status) -> Value {
-    let details = status.get_error_details();
-    let mut list = Vec::new();
-    if let Some(info) = details.error_info() {
-        list.push(json!({
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": info.reason, "domain": info.domain, "metadata": info.metadata,
-        }));
-    }
-    if let Some(bad) = details.bad_request() {
-        let violations: Vec<_> = bad
-            .field_violations
-            .iter()
-            .map(|v| json!({ "field": v.field, "description": v.description }))
-            .collect();
-        list.push(
-            json!({ "@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": violations }),
-        );
-    }
-    if let Some(pause) = details.retry_info().and_then(|retry| retry.retry_delay) {
-        list.push(json!({
-            "@type": "type.googleapis.com/google.rpc.RetryInfo",
-            "retryDelay": format!("{}s", pause.as_secs_f64()),
-        }));
-    }
-    json!({ "code": status.code() as i32, "message": status.message(), "details": list })
+    let details = tonic_types::pb::Status::decode(status.details()).map(|status| status.details);
+    let details: Vec<Value> = details
+        .unwrap_or_default()
+        .into_iter()
+        .map(|any| {
+            let name = any.type_url.rsplit('/').next().unwrap_or_default();
+            let known = SCHEMA
+                .get_message_by_name(name)
+                .and_then(|message| DynamicMessage::decode(message, any.value.as_slice()).ok())
+                .and_then(|message| message.serialize_with_options(value::Serializer, &SERIALIZE).ok());
+            match known {
+                Some(Value::Object(mut fields)) => {
+                    fields.insert("@type".to_owned(), Value::String(any.type_url));
+                    Value::Object(fields)
+                }
+                Some(value) => json!({ "@type": any.type_url, "value": value }),
+                None => json!({ "@type": any.type_url, "value": BASE64_STANDARD.encode(&any.value) }),
+            }
+        })
+        .collect();
+    json!({ "code": status.code() as i32, "message": status.message(), "details": details })
 }
 
 /// The name of a code in `google.rpc.Code`.
@@ -312,13 +326,18 @@ pub fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// The answer to an HTTP caller in the form of the REST API's own errors, `{"error": {"code": 404, "status": "NOT_FOUND",
-/// "message": …, "details": […]}}` (<https://google.aip.dev/193#http11json-representation>), with `Retry-After` (whole seconds, rounded up) where a retry can help.
-pub fn into_http(status: &Status) -> http::Response<Body> {
+/// The form of the REST API's errors: `{"error": {"code": 404, "status": "NOT_FOUND", "message": …, "details": […]}}`, with the HTTP
+/// status as the code (<https://google.aip.dev/193#http11json-representation>).
+pub fn to_error_json(status: &Status) -> Value {
     let mut error = to_json(status);
     error["code"] = http_status(status).as_u16().into();
     error["status"] = code_name(status.code()).into();
-    let mut response = http::Response::new(Body::from(json!({ "error": error }).to_string()));
+    json!({ "error": error })
+}
+
+/// The answer to an HTTP caller, with `Retry-After` (whole seconds, rounded up) where a retry can help.
+pub fn into_http(status: &Status) -> http::Response<Body> {
+    let mut response = http::Response::new(Body::from(to_error_json(status).to_string()));
     *response.status_mut() = http_status(status);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

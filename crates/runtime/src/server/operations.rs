@@ -146,8 +146,7 @@ async fn explain_refusal(request: Request, next: Next) -> Response {
             let allow = response.headers().get(header::ALLOW).cloned();
             let allowed = allow.as_ref().and_then(|allow| allow.to_str().ok()).unwrap_or("another method");
             let message = format!("{path} does not take {method}, but {allowed}");
-            let mut answer = status::into_http(&Reason::RouteNotFound.status(message));
-            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            let mut answer = status::into_http(&Reason::MethodNotAllowed.status(message));
             if let Some(allow) = allow {
                 answer.headers_mut().insert(header::ALLOW, allow);
             }
