@@ -371,9 +371,10 @@ mod tests {
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         let json = to_json(&status);
         assert_eq!(json["code"], 8);
-        assert_eq!(json["details"][0]["reason"], "IN_FLIGHT_FULL");
-        assert_eq!(json["details"][0]["domain"], "weir.dev");
-        assert_eq!(json["details"][1]["retryDelay"], "0.25s");
+        let [retry, info] = json["details"].as_array().unwrap().as_slice() else { panic!("{json}") };
+        assert_eq!(info["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
+        assert_eq!((&info["reason"], &info["domain"]), (&json!("IN_FLIGHT_FULL"), &json!("weir.dev")));
+        assert_eq!(retry["retryDelay"], "0.250s");
 
         let status = Reason::ResourceNotFound.status("no such user");
         assert!(into_http(&status).headers().get(header::RETRY_AFTER).is_none());
