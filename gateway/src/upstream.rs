@@ -3,32 +3,28 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{body::Body, extract::Request, response::Response};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::future::BoxFuture;
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tower::{Service, ServiceExt as _};
+use weir_client::channel::{Channel, Options};
 use weir_runtime::{Shutdown, health::Check, status::Reason};
 
 use crate::Error;
 
-/// Connections to a service: one is one lock for all calls on it.
+/// Connections to each address of a service: one is one lock for all calls on it.
 const CONNECTIONS: usize = 4;
 /// What a service may send on one call before the client has read it, bytes: what a slow reader makes the gateway hold.
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;
@@ -42,17 +38,18 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two checks of a service that is well, and what one may take.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time between two checks of a service that is not: doubled from the one to the other.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(5);
+/// Time between two checks of a service that is not well: 100 ms, doubled up to 5 s.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(5))
+    .without_max_times();
 
 /// A service that gRPC requests are passed on to. It connects when first used, and again whenever a connection is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream {
     name: &'static str,
     url: Arc<str>,
-    channels: Arc<[Channel]>,
-    next: Arc<AtomicUsize>,
+    channel: Channel,
     endless: Arc<HashSet<String>>,
     shutdown: Shutdown,
 }
@@ -72,19 +69,13 @@ impl Upstream {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|source| Error::Upstream { key, url: url.to_owned(), source })?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        let channels = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
-        Ok(Self { name, url: url.into(), channels, next: Arc::default(), endless: endless.into(), shutdown })
-    }
-
-    fn channel(&self) -> Channel {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        self.channels[turn % self.channels.len()].clone()
+        let channel = Channel::new(endpoint, Options { connections: CONNECTIONS, deadline: None });
+        Ok(Self { name, url: url.into(), channel, endless: endless.into(), shutdown })
     }
 
     fn unreachable(&self, error: &dyn std::error::Error) -> Status {
@@ -94,19 +85,17 @@ impl Upstream {
 
     /// Keeps `check` at what the service says of its own health, until the shutdown.
     pub(crate) async fn watch(self, check: Check) {
-        let mut retry = RETRY_FIRST;
+        let mut failing = PAUSES.build();
         loop {
             let pause = match self.is_serving().await {
                 Ok(()) => {
                     check.ok();
-                    retry = RETRY_FIRST;
+                    failing = PAUSES.build();
                     CHECK_INTERVAL
                 }
                 Err(reason) => {
                     check.failing(reason);
-                    let pause = retry;
-                    retry = (retry * 2).min(RETRY_LAST);
-                    pause
+                    failing.next().expect("without a number of times there is always a next")
                 }
             };
             tokio::select! {
@@ -117,7 +106,7 @@ impl Upstream {
     }
 
     async fn is_serving(&self) -> Result<(), String> {
-        let mut client = HealthClient::new(self.channel());
+        let mut client = HealthClient::new(self.channel.clone());
         let check = client.check(HealthCheckRequest::default());
         match tokio::time::timeout(CHECK_TIMEOUT, check).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Ok(()),
@@ -144,7 +133,7 @@ impl Service<Request> for Upstream {
             let mut request = request.map(tonic::body::Body::new);
             *request.version_mut() = http::Version::HTTP_2;
             let shutdown = upstream.endless.contains(request.uri().path()).then(|| upstream.shutdown.clone());
-            Ok(match upstream.channel().oneshot(request).await {
+            Ok(match upstream.channel.clone().oneshot(request).await {
                 Ok(response) => response.map(|body| {
                     // A connection lost in mid-answer is told as what it is, not as a fault of ours.
                     let body = Body::new(body.map_err(move |error| upstream.unreachable(&error)));
@@ -153,7 +142,10 @@ impl Service<Request> for Upstream {
                         None => body,
                     }
                 }),
-                Err(error) => upstream.unreachable(&error).into_http(),
+                Err(error) => match error.downcast::<Status>() {
+                    Ok(status) => status.into_http(),
+                    Err(error) => upstream.unreachable(&*error).into_http(),
+                },
             })
         })
     }

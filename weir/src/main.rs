@@ -27,8 +27,6 @@ mod probe;
 mod protojson;
 mod render;
 mod settings;
-mod stream;
-mod token;
 mod usage;
 mod world;
 

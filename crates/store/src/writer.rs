@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
@@ -25,9 +26,11 @@ use crate::{
     upkeep::Upkeep,
 };
 
-/// The pause after the first failure; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses after failures: 100 ms, doubled up to 10 s.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(10))
+    .without_max_times();
 /// So often a flush is tried when draining: whoever waits for a stop does not wait for a disk to be emptied.
 const DRAIN_ATTEMPTS: u32 = 4;
 
@@ -302,5 +305,6 @@ impl Flusher {
 
 /// How long to wait after so many failures in a row.
 pub(crate) fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(MAX_PAUSE)
+    let reached = failures.saturating_sub(1).min(10);
+    PAUSES.build().nth(reached as usize).expect("without a number of times there is always a next")
 }

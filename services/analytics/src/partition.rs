@@ -5,6 +5,7 @@
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures::FutureExt as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -34,8 +35,12 @@ use crate::{
 const REQUESTS: usize = 256;
 /// How long the log is asked to wait for records; only bounds how soon an idle reader notices a lost connection.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// The pause after a failed read, and the longest one after many.
-const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+/// Pauses after failed reads: 50 ms, doubled up to 2 s, with jitter.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(Duration::from_secs(2))
+    .without_max_times()
+    .with_jitter();
 
 /// How far ahead of this machine's clock the log's may be, microseconds; as far as events may be.
 pub(crate) const CLOCK_SLACK_MICROS: i64 = 3_600_000_000;
@@ -318,10 +323,10 @@ impl Actor {
         let path = self.snapshot_path();
         let limits = self.settings.limits.clone();
         let started = Instant::now();
-        let mut backoff = BACKOFF[0];
+        let mut pauses = PAUSES.build();
         self.log_identity = loop {
             match self.log.identity().await {
-                Err(error) if error.is_retryable() => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_retryable() => self.pause(&error, &mut pauses).await,
                 identity => break identity?,
             }
         };
@@ -331,7 +336,7 @@ impl Actor {
         };
         let bounds = loop {
             match self.log.bounds(&topic, number).await {
-                Err(error) if error.is_retryable() => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_retryable() => self.pause(&error, &mut pauses).await,
                 bounds => break bounds?,
             }
         };
@@ -365,7 +370,7 @@ impl Actor {
         self.publish(false);
         loop {
             match self.log.reader(&topic, number, next).await {
-                Err(error) if error.is_retryable() => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_retryable() => self.pause(&error, &mut pauses).await,
                 reader => return Ok(reader?),
             }
         }
@@ -379,16 +384,16 @@ impl Actor {
         let period = self.settings.snapshot_interval;
         let mut snapshots = interval_at(Instant::now() + period, period);
         snapshots.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut backoff = BACKOFF[0];
+        let mut pauses = PAUSES.build();
         loop {
             tokio::select! {
                 Some(request) = requests.recv() => self.answer(request),
                 batch = reader.next(MAX_WAIT) => match batch {
                     Ok(batch) => {
-                        backoff = BACKOFF[0];
+                        pauses = PAUSES.build();
                         self.take_in(&batch, requests).await?;
                     }
-                    Err(error) if error.is_retryable() => self.pause(&error, &mut backoff).await,
+                    Err(error) if error.is_retryable() => self.pause(&error, &mut pauses).await,
                     Err(weir_log::Error::OutOfRange { start, .. }) if start > self.state.next_metrics_offset() => {
                         return Err(Fatal::Gone {
                             topic: self.settings.topic.clone(),
@@ -534,12 +539,12 @@ impl Actor {
         }
     }
 
-    async fn pause(&self, error: &weir_log::Error, backoff: &mut Duration) {
+    async fn pause(&self, error: &weir_log::Error, pauses: &mut ExponentialBackoff) {
+        let pause = pauses.next().expect("without a number of times there is always a next");
         self.instruments.log_errors.inc();
         let (topic, partition) = (&self.settings.topic, self.settings.number);
-        tracing::warn!(topic, partition, %error, retry_in = ?*backoff, "reading results failed");
-        tokio::time::sleep(*backoff).await;
-        *backoff = (*backoff * 2).min(BACKOFF[1]);
+        tracing::warn!(topic, partition, %error, retry_in = ?pause, "reading results failed");
+        tokio::time::sleep(pause).await;
     }
 
     fn snapshot_path(&self) -> PathBuf {

@@ -6,12 +6,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use clap::Args;
 use jiff::{Timestamp, tz::TimeZone};
 use prost::Message as _;
 use prost_types::Struct;
 use serde_json::{Deserializer, Value};
 use uuid::Uuid;
+use weir_client::{
+    Covered, is_transient,
+    stream::{self, MAX_BATCH_BYTES, MAX_BATCH_EVENTS},
+};
 use weir_proto::{
     event::v1::Event,
     google::r#type::Money,
@@ -19,17 +24,14 @@ use weir_proto::{
 };
 
 use super::{import::typed, rejection, settled};
-use crate::{
-    client::{self, Connection},
-    moment, money, output, protojson,
-    stream::{self, MAX_BATCH_BYTES, MAX_BATCH_EVENTS},
-    token::Covered,
-    usage::Usage,
-};
+use crate::{client::Connection, moment, money, output, protojson, usage::Usage};
 
 /// How long to wait for `--wait`, and to retry while Weir is busy or away.
 const PATIENCE: Duration = Duration::from_secs(30);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(2))
+    .without_max_times();
 
 /// Send one event, or many as JSON from standard input
 ///
@@ -126,20 +128,18 @@ async fn patiently<T>(
     connection: &Connection,
     mut call: impl AsyncFnMut() -> Result<T, tonic::Status>,
 ) -> Result<T> {
-    let (began, mut pause) = (tokio::time::Instant::now(), FIRST_PAUSE);
-    loop {
+    let began = tokio::time::Instant::now();
+    for pause in PAUSES.build() {
         match call().await {
             Ok(answer) => return Ok(answer),
             // Nobody there at all is told at once: most likely Weir is not running.
-            Err(status)
-                if !client::is_transient(&status) || is_refused(&status) || began.elapsed() >= PATIENCE =>
-            {
+            Err(status) if !is_transient(&status) || is_refused(&status) || began.elapsed() >= PATIENCE => {
                 return Err(connection.explain(status));
             }
             Err(_) => tokio::time::sleep(pause).await,
         }
-        pause = (pause * 2).min(Duration::from_secs(2));
     }
+    unreachable!("without a number of times there is always a next pause")
 }
 
 fn is_refused(status: &tonic::Status) -> bool {

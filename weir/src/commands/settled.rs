@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tonic::{Code, Status};
 use uuid::Uuid;
+use weir_client::is_transient;
 use weir_proto::{
     analytics::v1::{GetImportRequest, GetSummaryRequest, Import, TimeRange},
     ingest::v1::{GetLogRequest, GetLogResponse},
     token,
 };
 
-use crate::client::{Connection, is_transient};
+use crate::client::Connection;
 
 /// How long one question waits; asked again until the patience is used up.
 const ATTEMPT: Duration = Duration::from_secs(10);

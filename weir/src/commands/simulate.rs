@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 
+use weir_client::stream::{self, Acknowledged, Batch, MAX_BATCH_EVENTS};
+
 use crate::{
     client::Connection,
     moment,
     output::{self, Meter},
     protojson,
     render::grouped,
-    stream::{self, Acknowledged, Batch, MAX_BATCH_EVENTS},
     usage::Usage,
     world::{Spec, World},
 };

@@ -11,11 +11,8 @@ use std::{
 
 use arrow::{array::RecordBatch, datatypes::DataType, error::ArrowError, ipc::reader::StreamReader};
 use tokio::sync::watch;
-use tonic::{
-    Code, Status,
-    codec::CompressionEncoding,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, codec::CompressionEncoding, transport::Endpoint};
+use weir_client::channel::{Channel, Options};
 use weir_proto::store::v1::{ReadHotRequest, ReadHotResponse, hot_service_client::HotServiceClient};
 use weir_store::{Error, HotRead, HotSource, Part, Store, schema::column};
 
@@ -34,6 +31,7 @@ pub(crate) struct Owners {
     store: Store,
     /// Who they are, as their claims say.
     progress: Vec<watch::Receiver<Progress>>,
+    /// To those that own a partition now, by address.
     channels: Mutex<HashMap<String, Channel>>,
     /// What was read last, by partition.
     mirrors: Vec<tokio::sync::Mutex<Option<Mirror>>>,
@@ -57,8 +55,9 @@ impl Owners {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(address.to_owned())?.connect_timeout(CONNECT).timeout(ANSWER);
-        let channel = endpoint.connect_lazy();
+        let endpoint = Endpoint::from_shared(address.to_owned())?.connect_timeout(CONNECT);
+        let channel = Channel::new(endpoint, Options { connections: 1, deadline: Some(ANSWER) });
+        channels.retain(|known, _| self.progress.iter().any(|now| *now.borrow().owner_address == **known));
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

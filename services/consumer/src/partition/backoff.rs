@@ -2,36 +2,34 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(5);
+/// From 50 ms on, doubled up to 5 s. The jitter keeps partitions and instances from coming back all at once.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(Duration::from_secs(5))
+    .without_max_times()
+    .with_jitter();
 
-/// Exponential backoff with jitter: the n-th pause is between half of 50 ms · 2ⁿ and all of it, at most 5 s unless said
-/// otherwise. The jitter keeps partitions and instances from coming back all at once.
+/// The pauses between attempts.
 #[derive(Debug)]
-pub(crate) struct Backoff {
-    next: Duration,
-    longest: Duration,
-}
+pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self::up_to(LONGEST)
+        Self(PAUSES.build())
     }
 }
 
 impl Backoff {
-    /// With another longest pause.
+    /// With another longest pause, before jitter.
     pub(crate) fn up_to(longest: Duration) -> Self {
-        Self { next: FIRST, longest }
+        Self(PAUSES.with_max_delay(longest).build())
     }
 
     /// The pause before the next attempt.
     pub(crate) fn step(&mut self) -> Duration {
-        let pause = self.next.mul_f64(rand::rng().random_range(0.5..=1.0));
-        self.next = (self.next * 2).min(self.longest);
-        pause
+        self.0.next().expect("without a number of times there is always a next")
     }
 
     /// Waits. Cancel-safe.

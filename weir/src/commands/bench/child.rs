@@ -10,11 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
-    client::{Connection, Endpoints},
-    launch::Service,
-    probe,
-};
+use weir_client::Endpoints;
+
+use crate::{client::Connection, launch::Service, probe};
 
 /// How long a child may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);

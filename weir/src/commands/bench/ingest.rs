@@ -13,6 +13,10 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use weir_client::{
+    Endpoints, is_transient,
+    stream::{self, Acknowledged, Batch},
+};
 use weir_proto::{
     event::v1::Event,
     ingest::v1::{IngestEventRequest, IngestEventsRequest},
@@ -20,14 +24,13 @@ use weir_proto::{
 
 use super::child::{self, Child, Ground};
 use crate::{
-    client::{Connection, Endpoints, is_transient},
+    client::Connection,
     launch::Service,
     output,
     render::{
         grouped,
         table::{self, numeric, text},
     },
-    stream::{self, Acknowledged, Batch},
     world::{Spec, World},
 };
 
@@ -247,7 +250,7 @@ async fn measure(args: &Ingest, mode: Mode, templates: &Arc<Vec<Event>>) -> Resu
     })
 }
 
-type Client = weir_proto::ingest::v1::ingest_service_client::IngestServiceClient<crate::client::Wire>;
+type Client = weir_proto::ingest::v1::ingest_service_client::IngestServiceClient<weir_client::Wire>;
 
 /// Being told to slow down is part of the game; anything else is not.
 async fn tolerate(status: tonic::Status) -> Result<(), tonic::Status> {

@@ -18,6 +18,7 @@ use hdrhistogram::Histogram;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
+use weir_client::Endpoints;
 use weir_proto::{
     analytics::v1::{
         QueryBreakdownRequest, QueryBreakdownResponse, TimeRange, WatchQueryRequest,
@@ -31,7 +32,7 @@ use super::{
     funnels,
 };
 use crate::{
-    client::{Connection, Endpoints},
+    client::Connection,
     commands::settled,
     moment, output,
     render::{

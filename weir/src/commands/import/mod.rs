@@ -46,6 +46,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
+use weir_client::{
+    Covered,
+    stream::{self, Acknowledged, Batch},
+};
 use weir_proto::ingest::v1::event_result::Outcome as Acceptance;
 
 use self::{
@@ -63,8 +67,6 @@ use crate::{
     moment,
     output::{self, Meter},
     render::{self, grouped},
-    stream::{self, Acknowledged, Batch},
-    token::Covered,
     usage::Usage,
 };
 

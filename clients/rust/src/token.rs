@@ -6,13 +6,13 @@ use weir_proto::token;
 
 /// Everything that the tokens seen so far cover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Covered {
+pub struct Covered {
     last_by_partition: BTreeMap<u32, u64>,
 }
 
 impl Covered {
     /// Adds what a token covers. One that is not of this version's form is left out.
-    pub(crate) fn add(&mut self, token: &str) {
+    pub fn add(&mut self, token: &str) {
         for (partition, offset) in token::decode(token).unwrap_or_default() {
             let last = self.last_by_partition.entry(partition).or_default();
             *last = offset.max(*last);
@@ -20,7 +20,7 @@ impl Covered {
     }
 
     /// The token for all of it; empty when it covers nothing.
-    pub(crate) fn token(&self) -> String {
+    pub fn token(&self) -> String {
         token::encode(&self.last_by_partition)
     }
 }

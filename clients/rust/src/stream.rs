@@ -6,8 +6,8 @@
 
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{Stream, StreamExt as _, stream::FusedStream};
-use rand::Rng as _;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
@@ -20,43 +20,51 @@ use weir_proto::{
     },
 };
 
-use crate::client::{self, Wire};
+use crate::{Wire, is_transient};
 
 /// Most events that a batch may hold: the service's limit.
-pub(crate) const MAX_BATCH_EVENTS: usize = 1000;
+pub const MAX_BATCH_EVENTS: usize = 1000;
 /// Encoded size at which a batch is full: half the service's limit of 4 MiB, an event being at most 64 KiB.
-pub(crate) const MAX_BATCH_BYTES: usize = 2 << 20;
+pub const MAX_BATCH_BYTES: usize = 2 << 20;
 /// Batches read ahead of their acknowledgement. Above the credits that a service grants, so that those decide.
 const MAX_PENDING: usize = 32;
-/// Pauses between attempts to reconnect, before jitter.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Pauses between attempts to reconnect: 100 ms, doubled up to 5 s, with jitter.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(5))
+    .without_max_times()
+    .with_jitter();
 
 /// Events that go together, with whatever the caller needs to know again when they are acknowledged.
 #[derive(Debug)]
-pub(crate) struct Batch<T> {
+pub struct Batch<T> {
     /// At most [`MAX_BATCH_EVENTS`], each with an `event_id`; may be empty, and is then only passed through in order.
-    pub(crate) events: Vec<Event>,
-    pub(crate) tag: T,
+    pub events: Vec<Event>,
+    /// The caller's own.
+    pub tag: T,
 }
 
 /// A batch of which every accepted event is durable.
 #[derive(Debug)]
-pub(crate) struct Acknowledged<T> {
-    pub(crate) tag: T,
-    pub(crate) accepted: u32,
+pub struct Acknowledged<T> {
+    /// The batch's.
+    pub tag: T,
+    /// Its events that are in the log.
+    pub accepted: u32,
     /// Duplicates within the batch and events that were rejected for good.
-    pub(crate) exceptions: Vec<EventResult>,
-    pub(crate) consistency_token: String,
+    pub exceptions: Vec<EventResult>,
+    /// With it, a query waits until the batch is counted.
+    pub consistency_token: String,
 }
 
 /// How to send.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// The import that the events belong to, for which no limit of age holds.
-    pub(crate) import: Option<Uuid>,
+    pub import: Option<Uuid>,
     /// How long to try again without an acknowledgement before giving up.
-    pub(crate) patience: Duration,
+    pub patience: Duration,
 }
 
 struct Pending<T> {
@@ -69,7 +77,7 @@ struct Pending<T> {
 ///
 /// # Errors
 /// The status that ended it: one that no retry mends, or the last one when `patience` ran out.
-pub(crate) async fn send<T>(
+pub async fn send<T>(
     client: IngestServiceClient<Wire>,
     options: Options,
     input: impl Stream<Item = Batch<T>>,
@@ -80,11 +88,11 @@ pub(crate) async fn send<T>(
     let mut pending: VecDeque<Pending<T>> = VecDeque::new();
     let mut next_id = 1;
     let mut failing_since: Option<Instant> = None;
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = PAUSES.build();
     loop {
         let mut acknowledged = |batch| {
             failing_since = None;
-            pause = FIRST_PAUSE;
+            pauses = PAUSES.build();
             done(batch);
         };
         match connection(client.clone(), options, &mut input, &mut pending, &mut next_id, &mut acknowledged)
@@ -93,13 +101,12 @@ pub(crate) async fn send<T>(
             Ok(()) => return Ok(()),
             Err(status) => {
                 let since = *failing_since.get_or_insert_with(Instant::now);
-                if !client::is_transient(&status) || since.elapsed() >= options.patience {
+                if !is_transient(&status) || since.elapsed() >= options.patience {
                     return Err(status);
                 }
-                let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-                retrying(&status, wait);
-                tokio::time::sleep(wait).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                let pause = pauses.next().expect("without a number of times there is always a next");
+                retrying(&status, pause);
+                tokio::time::sleep(pause).await;
                 pending.iter_mut().for_each(|pending| pending.sent = false);
             }
         }
@@ -185,10 +192,10 @@ async fn connection<T>(
 }
 
 /// Why an event has to be sent again: the log could not take it for now, or may not have.
-pub(crate) fn unsettled(result: &EventResult) -> Option<Status> {
+pub fn unsettled(result: &EventResult) -> Option<Status> {
     let error = result.error.as_ref()?;
     let status = Status::new(error.code.into(), error.message.clone());
-    client::is_transient(&status).then_some(status)
+    is_transient(&status).then_some(status)
 }
 
 /// Batches without events need no acknowledgement, only their place in the order.
@@ -224,7 +231,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::client::{Connection, Endpoints};
+    use crate::{Connection, Endpoints};
 
     /// Takes `per_connection` batches in, acknowledges all of them but the last, then breaks the connection; grants the
     /// credits of three batches of two events. It refuses who sends more. While its log is away, it answers so for the second
