@@ -1,6 +1,6 @@
 //! Who calls, and what they may do.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 pub use weir_proto::auth::v1::Scope;
 
@@ -81,6 +81,17 @@ pub struct Principal {
     pub subject: Arc<str>,
     /// What they may do.
     pub scopes: Scopes,
+    /// How much of it their project may do; `None` is any.
+    pub quota: Option<Quota>,
+}
+
+/// How many calls a project may make, counted by each process for itself (a token bucket).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// In the long run.
+    pub calls_per_second: NonZeroU32,
+    /// At once, after a time without any.
+    pub burst: NonZeroU32,
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ impl Context {
             project: ProjectId::new(PROJECT),
             subject: "development".into(),
             scopes: Scopes::DEVELOPMENT,
+            quota: None,
         }
     }
 

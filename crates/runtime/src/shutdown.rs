@@ -2,6 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
+use futures::{Stream, StreamExt as _, stream};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
@@ -10,6 +11,9 @@ use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
+use tonic::Status;
+
+use crate::status::Reason;
 
 /// Exit code after a second signal: 128 + SIGINT, as shells report it.
 const ABORTED: i32 = 130;
@@ -69,6 +73,16 @@ impl Shutdown {
         self.token.clone().cancelled_owned()
     }
 
+    /// The endless answers of a call, which at the shutdown end with a status that asks to connect again.
+    pub fn end<T, S>(&self, answers: S) -> impl Stream<Item = Result<T, Status>> + use<T, S>
+    where
+        S: Stream<Item = Result<T, Status>>,
+    {
+        let end =
+            stream::once(async { Err(Reason::Draining.status("the service is stopping; connect again")) });
+        answers.take_until(self.requested()).chain(end)
+    }
+
     /// Requested with this one, and also by itself: for a part that may stop alone. It has its own tasks.
     pub fn child(&self) -> Self {
         Self { token: self.token.child_token(), tasks: TaskTracker::new() }
@@ -119,6 +133,17 @@ mod tests {
         shutdown.trigger();
         shutdown.drained(Duration::from_secs(60)).await.unwrap();
         assert_eq!(task.await.unwrap(), "flushed");
+    }
+
+    #[tokio::test]
+    async fn endless_answers_end_with_the_request_to_connect_again() {
+        let shutdown = Shutdown::new();
+        let mut answers = std::pin::pin!(shutdown.end(stream::repeat(()).map(Ok::<_, Status>)));
+        assert!(matches!(answers.next().await, Some(Ok(()))));
+        shutdown.trigger();
+        let end = answers.next().await.unwrap().unwrap_err();
+        assert_eq!(end.code(), tonic::Code::Unavailable);
+        assert!(answers.next().await.is_none());
     }
 
     #[tokio::test]

@@ -51,6 +51,8 @@ pub enum Reason {
     ResultTooLarge,
     /// The events received and not yet durable fill their budget.
     InFlightFull,
+    /// The project has used up what it may do for now.
+    QuotaExceeded,
     /// All requests or streams allowed at once are in use.
     ConcurrencyExceeded,
     /// The reader of a stream is too slow for it.
@@ -90,6 +92,7 @@ impl Reason {
             Self::DimensionNotCovered | Self::RangeTooFine => Code::FailedPrecondition,
             Self::ResultTooLarge
             | Self::InFlightFull
+            | Self::QuotaExceeded
             | Self::ConcurrencyExceeded
             | Self::ReaderTooSlow
             | Self::CreditsExceeded => Code::ResourceExhausted,
@@ -121,6 +124,7 @@ impl Reason {
             Self::RangeTooFine => "RANGE_TOO_FINE",
             Self::ResultTooLarge => "RESULT_TOO_LARGE",
             Self::InFlightFull => "IN_FLIGHT_FULL",
+            Self::QuotaExceeded => "QUOTA_EXCEEDED",
             Self::ConcurrencyExceeded => "CONCURRENCY_EXCEEDED",
             Self::ReaderTooSlow => "READER_TOO_SLOW",
             Self::CreditsExceeded => "CREDITS_EXCEEDED",
@@ -144,6 +148,7 @@ impl Reason {
             | Self::UpstreamUnavailable
             | Self::NotReady
             | Self::Draining
+            | Self::QuotaExceeded
             | Self::DeadlineExceeded => Some(Duration::from_secs(1)),
             Self::FieldInvalid
             | Self::BodyMalformed

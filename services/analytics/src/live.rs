@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 
+use futures::Stream;
 use hashbrown::HashMap;
 use prost::Message as _;
 use prost_types::value::Kind;
@@ -14,6 +15,7 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use weir_log::EventLog;
 use weir_proto::{
@@ -294,7 +296,7 @@ pub(crate) async fn watch(
     limits: Limits,
     place: Place,
     shutdown: &Shutdown,
-) -> Result<mpsc::Receiver<Result<WatchEventsResponse, Status>>, Error> {
+) -> Result<impl Stream<Item = Result<WatchEventsResponse, Status>> + use<>, Error> {
     let mut tap = tail.tap().await?;
     // One response in the channel, the rest in the backlog, where it can still be dropped.
     let (responses, receiver) = mpsc::channel(1);
@@ -319,10 +321,8 @@ pub(crate) async fn watch(
                 () = &mut stop => break,
             }
         }
-        // A reader that takes nothing any more does not hold up the shutdown.
-        let _ = responses.try_send(Err(Error::ShuttingDown.into()));
     });
-    Ok(receiver)
+    Ok(shutdown.end(ReceiverStream::new(receiver)))
 }
 
 #[cfg(test)]

@@ -372,6 +372,6 @@ impl AnalyticsService for Analytics {
             live::watch(&self.tail, wish, limits, place, &self.shutdown).await
         };
         let responses = watched.await.map_err(|error| self.refuse(error))?;
-        Ok(Response::new(ReceiverStream::new(responses).boxed()))
+        Ok(Response::new(responses.boxed()))
     }
 }

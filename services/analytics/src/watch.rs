@@ -83,7 +83,6 @@ pub(crate) fn answers(
     watch: Watch,
     shutdown: &Shutdown,
 ) -> impl Stream<Item = Result<WatchQueryResponse, Status>> + Send + use<> {
-    let stop = Box::pin(shutdown.requested());
     let state = Watcher {
         pulse: watch.planner.rollups.pulse.clone(),
         watch,
@@ -95,17 +94,13 @@ pub(crate) fn answers(
         pause: Duration::ZERO,
         update: 0,
     };
-    stream::unfold(Some((state, stop)), |state| async move {
-        let (mut state, mut stop) = state?;
-        let next = tokio::select! {
-            next = state.next() => next,
-            () = &mut stop => Err(Error::ShuttingDown),
-        };
-        match next {
-            Ok(response) => Some((Ok(response), Some((state, stop)))),
+    shutdown.end(stream::unfold(Some(state), |state| async move {
+        let mut state = state?;
+        match state.next().await {
+            Ok(response) => Some((Ok(response), Some(state))),
             Err(error) => Some((Err(error.into()), None)),
         }
-    })
+    }))
 }
 
 struct Watcher {

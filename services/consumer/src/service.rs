@@ -46,15 +46,11 @@ impl ProcessingService for Processing {
         let mut tick = tokio::time::interval(interval);
         // A reader that is slow gets the state of the moment when it comes, not a backlog.
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let Self { board, shutdown } = self.clone();
-        let states = stream::unfold((tick, board, shutdown), |(mut tick, board, shutdown)| async {
-            tokio::select! {
-                () = shutdown.requested() => return None,
-                _ = tick.tick() => {}
-            }
+        let states = stream::unfold((tick, self.board.clone()), |(mut tick, board)| async {
+            tick.tick().await;
             let response = WatchStatusResponse { status: Some(board.status().await) };
-            Some((Ok(response), (tick, board, shutdown)))
+            Some((Ok(response), (tick, board)))
         });
-        Ok(Response::new(Box::pin(states)))
+        Ok(Response::new(Box::pin(self.shutdown.end(states))))
     }
 }

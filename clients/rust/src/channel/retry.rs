@@ -98,6 +98,8 @@ fn momentary(response: &Response<Body>) -> Option<Duration> {
     let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
     match status.code() {
         Code::Unavailable => Some(asked.unwrap_or_default()),
+        // It took all the time that it had, and would again.
+        Code::DeadlineExceeded => None,
         // The server names a pause only where it helps.
         _ => asked,
     }

@@ -515,6 +515,8 @@ pub struct Server {
     pub reflection: bool,
     /// Origins of web pages that may call.
     pub cors_origins: Vec<String>,
+    /// Of the calls that end well, one in so many has a line in the log; 0 is none.
+    pub log_one_call_in: u64,
 }
 
 /// How log lines look.

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -19,10 +19,7 @@ use weir_proto::{
 };
 
 use super::{Metrics, TEXT_FORMAT, export};
-use crate::{
-    Shutdown, config,
-    status::{self, Reason},
-};
+use crate::{Shutdown, config, status};
 
 /// The schema's file; what it imports is found from it.
 const SCHEMA: &str = "weir/metrics/v1/metrics.proto";
@@ -92,9 +89,7 @@ impl MetricsService for Rpcs {
                 read_time: Some(std::time::SystemTime::now().into()),
             })
         });
-        let end =
-            stream::once(async { Err(Reason::Draining.status("the service is stopping; connect again")) });
-        Ok(Response::new(Box::pin(responses.take_until(self.shutdown.requested()).chain(end))))
+        Ok(Response::new(Box::pin(self.shutdown.end(responses))))
     }
 
     async fn export_metrics(

@@ -269,10 +269,10 @@ impl Host {
         };
         if let Some(listener) = listeners.grpc {
             let stack = port::stack(&core, operations.routes.clone(), port::not_http(), limits);
-            background.spawn(ports.clone().accept(listener, "grpc", stack));
+            background.spawn(ports.clone().accept(listener, "grpc", port::Tcp, stack));
         }
         let stack = port::stack(&core, operations.routes, http, limits);
-        background.spawn(ports.clone().accept(listeners.http, "http", stack));
+        background.spawn(ports.clone().accept(listeners.http, "http", port::Tcp, stack));
 
         shutdown.requested().await;
         health.drain();

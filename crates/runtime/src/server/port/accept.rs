@@ -1,6 +1,6 @@
 //! Accepting connections and speaking HTTP/1.1 or HTTP/2 on them, within limits.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::ConnectInfo, extract::Request, response::Response};
 use hyper::body::Incoming;
@@ -10,6 +10,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
@@ -27,6 +28,27 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// The least that hyper takes for an HTTP/1 header buffer.
 const MIN_HTTP1_BUFFER_BYTES: usize = 8192;
+
+/// Makes of an accepted connection what HTTP is spoken on.
+pub(in crate::server) trait Acceptor: Clone + Send + Sync + 'static {
+    /// What HTTP is spoken on.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Is called once the peer has sent something, and cut off when it takes too long.
+    fn accept(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// Plain TCP.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::server) struct Tcp;
+
+impl Acceptor for Tcp {
+    type Stream = TcpStream;
+
+    async fn accept(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        Ok(stream)
+    }
+}
 
 /// The ports of one service.
 #[derive(Debug, Clone)]
@@ -59,8 +81,14 @@ impl Connections {
 
 impl Ports {
     /// Accepts until the stop. `port` names it in the metrics.
-    pub(in crate::server) async fn accept<S>(self, listener: TcpListener, port: &'static str, service: S)
-    where
+    pub(in crate::server) async fn accept<A, S>(
+        self,
+        listener: TcpListener,
+        port: &'static str,
+        acceptor: A,
+        service: S,
+    ) where
+        A: Acceptor,
         S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
             + Clone
             + Send
@@ -92,6 +120,7 @@ impl Ports {
             let connection = connection(
                 stream,
                 peer,
+                acceptor.clone(),
                 service.clone(),
                 protocol.clone(),
                 self.limits.keep_alive_interval + self.limits.keep_alive_timeout,
@@ -112,14 +141,16 @@ impl Ports {
     }
 }
 
-async fn connection<S>(
+async fn connection<A, S>(
     stream: TcpStream,
     peer: SocketAddr,
+    acceptor: A,
     service: S,
     protocol: Arc<Builder<TokioExecutor>>,
     silence: Duration,
     stop: CancellationToken,
 ) where
+    A: Acceptor,
     S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
         + Clone
         + Send
@@ -136,6 +167,14 @@ async fn connection<S>(
         return;
     }
     let local_addr = stream.local_addr().ok();
+    let stream = tokio::select! {
+        accepted = tokio::time::timeout(silence, acceptor.accept(stream)) => match accepted {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "a connection was not accepted"),
+            Err(_) => return,
+        },
+        () = stop.cancelled() => return,
+    };
     let service = service.map_request(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));

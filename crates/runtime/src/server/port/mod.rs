@@ -15,7 +15,7 @@ use tower::{Service, ServiceBuilder, util::option_layer};
 use super::Core;
 use crate::{config, status::Reason};
 
-pub(super) use accept::{Connections, Ports};
+pub(super) use accept::{Connections, Ports, Tcp};
 pub use http::Route;
 
 /// The layers around `http`, which answers what is no gRPC. `operations` are health and reflection.

@@ -68,8 +68,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_project_comes_from_the_principal_alone() {
-        let everybody =
-            Principal { project: ProjectId::new("shop"), subject: "test".into(), scopes: Scopes::default() };
+        let everybody = Principal {
+            project: ProjectId::new("shop"),
+            subject: "test".into(),
+            scopes: Scopes::default(),
+            quota: None,
+        };
         let service = tower::service_fn(async |request: Request| {
             assert!(!request.headers().contains_key("weir-project"));
             let principal = request.extensions().get::<Principal>().unwrap();

@@ -88,7 +88,8 @@ mod tests {
         let method = methods.get("/weir.analytics.v1.AnalyticsService/ListEventNames").clone();
         request.extensions_mut().insert(Called(method));
         if let Some(scopes) = scopes {
-            let principal = Principal { project: ProjectId::new("p"), subject: "s".into(), scopes };
+            let principal =
+                Principal { project: ProjectId::new("p"), subject: "s".into(), scopes, quota: None };
             request.extensions_mut().insert(principal);
         }
         let Ok(response) = AuthorizeLayer.layer(service).oneshot(request).await;

@@ -12,6 +12,7 @@ mod log;
 mod messages;
 mod metrics;
 mod observe;
+mod quota;
 
 use std::{
     convert::Infallible,
@@ -40,7 +41,9 @@ type Stack<S> = metrics::Measured<
     log::Logged<
         catch_panic::CatchPanic<
             admission::Admitted<
-                authenticate::Authenticated<authorize::Authorized<deadline::Limited<messages::Receiving<S>>>>,
+                authenticate::Authenticated<
+                    authorize::Authorized<quota::Metered<deadline::Limited<messages::Receiving<S>>>>,
+                >,
             >,
         >,
     >,
@@ -59,7 +62,7 @@ impl Rpc {
         let stack = ServiceBuilder::new()
             // First, so that every call is counted, also one that is refused.
             .layer(metrics::MetricsLayer { service, metrics: metrics.clone(), methods: methods.clone() })
-            .layer(log::LogLayer { service, metrics: metrics.clone() })
+            .layer(log::LogLayer::new(service, metrics.clone(), limits.log_one_call_in))
             // Below what records the outcome, so that a panic is counted as INTERNAL.
             .layer(catch_panic::CatchPanicLayer { service, metrics })
             // Before any work is done for the call.
@@ -67,6 +70,7 @@ impl Rpc {
             // Who calls decides all that follows.
             .layer(authenticate::AuthenticateLayer { everybody })
             .layer(authorize::AuthorizeLayer)
+            .layer(quota::QuotaLayer::new())
             // Below admission, so that the time is the handler's.
             .layer(deadline::DeadlineLayer { default: limits.request_timeout })
             // Last: a message is measured when the handler asks for it.
