@@ -24,6 +24,9 @@ pub(crate) struct Connection {
     /// The API key
     #[arg(long, env = "WEIR_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub(crate) api_key: Option<ApiKey>,
+    /// The project, where the key is not of one
+    #[arg(long, env = "WEIR_PROJECT", value_name = "NAME")]
+    pub(crate) project: Option<String>,
     /// PEM file with the certificate authority to trust, for an https:// endpoint
     #[arg(long, env = "WEIR_CA_FILE", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
@@ -32,7 +35,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Speaks to `endpoint` without a key.
     pub(crate) fn to(endpoint: Endpoints) -> Self {
-        Self { endpoint, api_key: None, ca_file: None }
+        Self { endpoint, api_key: None, project: None, ca_file: None }
     }
 
     /// The producer. Connects with the first call.
@@ -63,6 +66,7 @@ impl Connection {
         Ok(weir_client::Connection {
             endpoints: self.endpoint.clone(),
             api_key: self.api_key.clone(),
+            project: self.project.clone(),
             certificate_authority,
         })
     }

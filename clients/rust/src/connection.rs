@@ -23,7 +23,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// HTTP/2 windows that a loopback stream of batches fills; the default of 64 KiB stalls it.
 const WINDOW_BYTES: u32 = 4 << 20;
 
-/// A channel that adds the credential to each call.
+/// A channel that says in each call who asks.
 pub type Wire = InterceptedService<Channel, Credential>;
 
 /// Why Weir can't be called.
@@ -43,6 +43,9 @@ pub enum Error {
     /// The key could not be sent in a header.
     #[error("the API key has characters that no key has")]
     ApiKey,
+    /// The name could not be sent in a header.
+    #[error("the project's name has characters that no name has")]
+    Project,
 }
 
 /// An API key. It never shows in debug output.
@@ -132,14 +135,20 @@ fn url(text: &str) -> Result<String, String> {
     }
 }
 
-/// Adds the API key to each call.
+/// Says in each call who asks, and about which project.
 #[derive(Clone, Debug)]
-pub struct Credential(Option<MetadataValue<Ascii>>);
+pub struct Credential {
+    authorization: Option<MetadataValue<Ascii>>,
+    project: Option<MetadataValue<Ascii>>,
+}
 
 impl Interceptor for Credential {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        if let Some(project) = &self.project {
+            request.metadata_mut().insert("weir-project", project.clone());
         }
         Ok(request)
     }
@@ -152,6 +161,8 @@ pub struct Connection {
     pub endpoints: Endpoints,
     /// Who asks.
     pub api_key: Option<ApiKey>,
+    /// The project, where the credential is not of one.
+    pub project: Option<String>,
     /// The certificate authority to trust for `https://`, in PEM.
     pub certificate_authority: Option<Vec<u8>>,
 }
@@ -159,7 +170,7 @@ pub struct Connection {
 impl Connection {
     /// Calls `endpoints` without a key.
     pub fn to(endpoints: Endpoints) -> Self {
-        Self { endpoints, api_key: None, certificate_authority: None }
+        Self { endpoints, api_key: None, project: None, certificate_authority: None }
     }
 
     /// The producer. Connects with the first call.
@@ -200,11 +211,17 @@ impl Connection {
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
             endpoint = endpoint.tls_config(tls).map_err(Error::CertificateAuthority)?;
         }
-        let credential = match &self.api_key {
-            Some(ApiKey(key)) => Some(format!("Bearer {key}").parse().map_err(|_| Error::ApiKey)?),
-            None => None,
-        };
-        Ok(InterceptedService::new(Channel::new(endpoint, Options::default()), Credential(credential)))
+        let mut authorization: Option<MetadataValue<Ascii>> = None;
+        if let Some(ApiKey(key)) = &self.api_key {
+            let mut value: MetadataValue<Ascii> =
+                format!("Bearer {key}").parse().map_err(|_| Error::ApiKey)?;
+            value.set_sensitive(true);
+            authorization = Some(value);
+        }
+        let project = self.project.as_ref().map(|project| project.parse()).transpose();
+        let project = project.map_err(|_| Error::Project)?;
+        let credential = Credential { authorization, project };
+        Ok(InterceptedService::new(Channel::new(endpoint, Options::default()), credential))
     }
 }
 

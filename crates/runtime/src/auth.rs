@@ -1,17 +1,38 @@
 //! Who calls, and what they may do.
 
-use std::{fmt, num::NonZeroU32, sync::Arc};
+use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc};
+
+use tonic::{Request, Status};
 
 pub use weir_proto::auth::v1::Scope;
+
+use crate::status::Reason;
 
 /// A project: what events, questions and limits belong to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProjectId(Arc<str>);
 
+/// A text that names no project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a project's name has 1 to 63 characters of a-z, 0-9, - and _, and begins with a letter or digit")]
+pub struct NotAProject;
+
+impl FromStr for ProjectId {
+    type Err = NotAProject;
+
+    fn from_str(name: &str) -> Result<Self, NotAProject> {
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let fits = name.len() <= 63
+            && name.bytes().next().is_some_and(is_word)
+            && name.bytes().all(|byte| is_word(byte) || matches!(byte, b'-' | b'_'));
+        if fits { Ok(Self(name.into())) } else { Err(NotAProject) }
+    }
+}
+
 impl ProjectId {
-    /// From its name.
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
+    /// The project of events and questions for which none is named.
+    pub fn default_project() -> Self {
+        Self("default".into())
     }
 
     /// The name.
@@ -94,6 +115,27 @@ pub struct Quota {
     pub burst: NonZeroU32,
 }
 
+impl Principal {
+    /// The caller of an RPC, as the layers found them.
+    ///
+    /// # Errors
+    /// When the call came past the layers.
+    pub fn of<T>(request: &Request<T>) -> Result<&Self, NotAuthenticated> {
+        request.extensions().get::<Self>().ok_or(NotAuthenticated)
+    }
+}
+
+/// An RPC that was called without its layers: a fault of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the call was not authenticated")]
+pub struct NotAuthenticated;
+
+impl From<NotAuthenticated> for Status {
+    fn from(error: NotAuthenticated) -> Self {
+        Reason::Internal.status(error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +145,16 @@ mod tests {
         assert_eq!(scope_name(Scope::EventsWrite), "events:write");
         assert_eq!(scope_name(Scope::InstanceAdmin), "instance:admin");
         assert_eq!(scope_name(Scope::Internal), "internal");
+    }
+
+    #[test]
+    fn projects_have_plain_names() {
+        for name in ["default", "a", "shop-2", "0_x", &"a".repeat(63)] {
+            assert_eq!(name.parse::<ProjectId>().unwrap().as_str(), name);
+        }
+        for name in ["", "-a", "_a", "Shop", "a b", "a/b", "ä", &"a".repeat(64)] {
+            assert_eq!(name.parse::<ProjectId>(), Err(NotAProject), "{name}");
+        }
     }
 
     #[test]

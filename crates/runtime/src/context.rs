@@ -8,9 +8,6 @@ use crate::{
     server::Budget,
 };
 
-/// The project of every event and question until credentials name one.
-pub const PROJECT: &str = "default";
-
 /// Everything that the services of one process share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -30,7 +27,7 @@ impl Context {
     /// Who calls while no credentials are asked for.
     pub fn everybody(&self) -> Principal {
         Principal {
-            project: ProjectId::new(PROJECT),
+            project: ProjectId::default_project(),
             subject: "development".into(),
             scopes: Scopes::DEVELOPMENT,
             quota: None,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tonic::Status;
 use weir_proto::validate::{Path, Violations};
-use weir_runtime::status::{self, Reason};
+use weir_runtime::{
+    auth::NotAuthenticated,
+    status::{self, Reason},
+};
 
 /// Why a question was not answered. Messages say what to do next.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -165,6 +168,12 @@ impl From<weir_query::Error> for Error {
             weir_query::Error::Unreadable(_) => Self::Unreadable(message),
             weir_query::Error::Execution(_) => Self::Internal(message),
         }
+    }
+}
+
+impl From<NotAuthenticated> for Error {
+    fn from(error: NotAuthenticated) -> Self {
+        Self::Internal(error.to_string())
     }
 }
 

@@ -8,6 +8,7 @@ use weir_proto::{
     validate::Validate as _,
 };
 use weir_rollup::imports::{self, Counts};
+use weir_runtime::auth::ProjectId;
 
 use crate::{
     error::Error,
@@ -19,13 +20,16 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::NotFound`] when none of them knows the import, and when a partition has no answers.
-pub(crate) async fn find(engine: &Engine, request: &GetImportRequest) -> Result<GetImportResponse, Error> {
+pub(crate) async fn find(
+    engine: &Engine,
+    project: &ProjectId,
+    request: &GetImportRequest,
+) -> Result<GetImportResponse, Error> {
     request.validate()?;
     let id =
         Uuid::try_parse(&request.import_id).expect("the schema requires a UUID, and the request is valid");
     engine.check_ready()?;
-    let asked =
-        engine.partitions.iter().map(|partition| partition.import(engine.project.clone(), id.into_bytes()));
+    let asked = engine.partitions.iter().map(|partition| partition.import(project.clone(), id.into_bytes()));
     let known = try_join_all(asked).await.map_err(|refusal| match refusal {
         Refusal::Stopped | Refusal::Expired => Error::ShuttingDown,
     })?;

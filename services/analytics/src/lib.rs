@@ -56,7 +56,7 @@ use weir_rollup::{
     definition::{Catalog, CatalogSpec},
     level::Retention,
 };
-use weir_runtime::{Context, Host, Listeners, Shutdown, config, context::PROJECT, metrics};
+use weir_runtime::{Context, Host, Listeners, Shutdown, config, metrics};
 use weir_store::Store;
 
 use answers::Answers;
@@ -131,7 +131,6 @@ pub async fn serve(
         partitions: handles,
         pulse: pulses,
         catalog,
-        project: PROJECT.into(),
         evaluations: Arc::new(Semaphore::new(cores)),
         query_timeout: config.analytics.query_timeout,
         max_rows: config.analytics.max_result_rows,
@@ -147,7 +146,7 @@ pub async fn serve(
     // Two, so that one which finds little of what it looks for does not keep all others waiting.
     let at_once = config.analytics.query_threads(cores).max(2);
     let exports = Exports::new(config.analytics.export_buffer_bytes, at_once);
-    let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?, PROJECT.into());
+    let events = Events::new(store, partitions, owners, computing.map_err(Error::Threads)?);
     let analytics = Analytics {
         planner: Arc::new(Planner {
             rollups: engine,

@@ -26,7 +26,7 @@ use weir_proto::{
 };
 use weir_query::filter::{Filter, Operand, Truth};
 use weir_rollup::field::{Field, event_type_text, number_text};
-use weir_runtime::Shutdown;
+use weir_runtime::{Shutdown, auth::ProjectId};
 
 use crate::{error::Error, watch::Place};
 
@@ -178,14 +178,14 @@ async fn follow(
 /// Which events a watcher wants.
 #[derive(Debug)]
 pub(crate) struct Wish {
-    project: Arc<str>,
+    project: ProjectId,
     user: String,
     filter: Filter,
 }
 
 impl Wish {
     /// Reads a request.
-    pub(crate) fn parse(request: &WatchEventsRequest, project: Arc<str>) -> Result<Self, Violations> {
+    pub(crate) fn parse(request: &WatchEventsRequest, project: ProjectId) -> Result<Self, Violations> {
         request.validate()?;
         let mut found = Violations::default();
         let filter = Filter::parse(request.filter.as_ref(), &Path::ROOT.field("filter"), &mut found);
@@ -201,7 +201,7 @@ impl Wish {
     fn wants(&self, record: &EventRecord) -> bool {
         let Some(event) = &record.event else { return false };
         let is_user = self.user.is_empty() || event.user_id == self.user || event.anonymous_id == self.user;
-        record.project == *self.project && is_user && {
+        record.project == self.project.as_str() && is_user && {
             let values: Vec<_> = self.filter.fields().iter().map(|field| value(event, field)).collect();
             let operand = |field: usize| values[field].as_deref().map_or(Operand::Missing, Operand::Text);
             self.filter.evaluate(&operand) == Truth::Yes

@@ -19,6 +19,7 @@ use weir_rollup::{
 };
 use weir_runtime::{
     Metrics, Shutdown,
+    auth::ProjectId,
     clock::{now_micros, steady_micros},
     health::Check,
     metrics::{Counter, Histogram},
@@ -101,7 +102,7 @@ pub(crate) enum Refusal {
 
 enum Request {
     View { views: Arc<ViewRequest>, answer: oneshot::Sender<Result<View, Refusal>> },
-    Import { project: Arc<str>, import: ImportId, answer: oneshot::Sender<KnownImport> },
+    Import { project: ProjectId, import: ImportId, answer: oneshot::Sender<KnownImport> },
 }
 
 /// What a partition knows of an import.
@@ -129,7 +130,7 @@ impl Handle {
     }
 
     /// What is known of an import.
-    pub(crate) async fn import(&self, project: Arc<str>, import: ImportId) -> Result<KnownImport, Refusal> {
+    pub(crate) async fn import(&self, project: ProjectId, import: ImportId) -> Result<KnownImport, Refusal> {
         let (answer, answered) = oneshot::channel();
         let request = Request::Import { project, import, answer };
         self.requests.send(request).await.map_err(|_| Refusal::Stopped)?;
@@ -532,8 +533,8 @@ impl Actor {
             Request::Import { project, import, answer } => {
                 let imports = self.state.imports();
                 let _ = answer.send(KnownImport {
-                    import: imports.get(&project, &import),
-                    forgotten_micros: imports.forgotten_micros(&project),
+                    import: imports.get(project.as_str(), &import),
+                    forgotten_micros: imports.forgotten_micros(project.as_str()),
                 });
             }
         }

@@ -19,7 +19,7 @@ use crate::{
     answers::{Answers, Evaluated, Moment, Origin},
     error::Error,
     events::{Events, Seen},
-    question::{self, Answer, Kind, Named, Question, TimeRange},
+    question::{self, Answer, Named, Question, TimeRange},
     rollups::{
         engine::{Covered, Engine, Wanted},
         flaw::Flaw,
@@ -73,7 +73,7 @@ impl Planner {
     ) -> Result<Answer, Error> {
         self.rollups.reach(wanted, patience.counted).await?;
         let limit = Limit::new(patience.answered, self.query_timeout);
-        let plan = match limit.hold(self.rollups(&question.kind)).await? {
+        let plan = match limit.hold(self.rollups(question)).await? {
             Ok(covered) => Plan::Rollups(covered.into()),
             Err(declined) => self.events(question, declined, wanted, patience).await?,
         };
@@ -89,12 +89,12 @@ impl Planner {
     }
 
     /// The cells that answer a question, or why none do although the events may.
-    async fn rollups(&self, kind: &Kind) -> Result<Result<Covered, Declined>, Error> {
-        let counts = match kind.counts() {
+    async fn rollups(&self, question: &Question) -> Result<Result<Covered, Declined>, Error> {
+        let counts = match question.kind.counts() {
             Ok(counts) => counts,
             Err(why) => return Ok(Err(Declined::Never(why))),
         };
-        match self.rollups.cover(counts).await {
+        match self.rollups.cover(&question.project, counts).await {
             Err(error @ (Error::NotCovered { .. } | Error::TooFine(_))) => Ok(Err(Declined::Now(error))),
             covered => covered.map(Ok),
         }
@@ -108,7 +108,7 @@ impl Planner {
         wanted: &Wanted,
         patience: Patience,
     ) -> Result<Plan, Error> {
-        let seen = self.events.now(wanted, patience.counted).await?;
+        let seen = self.events.now(&question.project, wanted, patience.counted).await?;
         let why = match declined {
             Declined::Never(why) => why.to_owned(),
             // Where events are missing that rollups have counted, what these said is the better answer.
@@ -189,7 +189,7 @@ impl Planner {
         self.answered.rollups.inc();
         if question::is_empty(&answer) && question.named != Named::default() {
             // Rollups forget which names there were. What can't be looked up is not worth an error.
-            if let Ok(seen) = self.events.now(&Wanted::default(), Instant::now()).await {
+            if let Ok(seen) = self.events.now(&question.project, &Wanted::default(), Instant::now()).await {
                 question::info(&mut answer).notes = seen.notes(&question.named);
             }
         }
@@ -227,7 +227,7 @@ impl Planner {
             return lasting("they have no better answer".to_owned());
         }
         let reads = question.kind.reads(&range).map_err(|error| passing(error.into()))?;
-        let seen = self.events.now(&what, Instant::now()).await.map_err(passing)?;
+        let seen = self.events.now(&question.project, &what, Instant::now()).await.map_err(passing)?;
         if seen.is_partial() {
             return Err(Unasked { why: "some of them can't be read now".to_owned(), lasts: false });
         }

@@ -20,7 +20,7 @@ use weir_proto::{
     validate::Validate as _,
 };
 use weir_rollup::field::Field;
-use weir_runtime::{Metrics, Shutdown, server::Deadline};
+use weir_runtime::{Metrics, Shutdown, auth::Principal, server::Deadline};
 use weir_store::manifest::READABLE;
 
 use crate::{
@@ -71,7 +71,9 @@ impl Analytics {
     async fn answer<R: Asks>(&self, request: Request<R>) -> Result<Response<R::Response>, Status> {
         let patience = self.patience(&request);
         let answered = async {
-            let question = Question::parse(request.into_inner().query(), self.limits.max_result_rows)?;
+            let project = Principal::of(&request)?.project.clone();
+            let question =
+                Question::parse(project, request.into_inner().query(), self.limits.max_result_rows)?;
             let wanted = self.planner.rollups.wanted(&question.token)?;
             self.planner.ask(&Arc::new(question), &wanted, patience).await
         };
@@ -109,7 +111,7 @@ impl Analytics {
         let (wanted, patience) = (rollups.wanted(token)?, self.patience(request));
         // What is counted was handed to the store before.
         rollups.reach(&wanted, patience.counted).await?;
-        let seen = events.now(&wanted, patience.counted).await?;
+        let seen = events.now(&Principal::of(request)?.project, &wanted, patience.counted).await?;
         let left = patience.answered.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Ok((seen, left.map_or(*query_timeout, |left| left.min(*query_timeout))))
     }
@@ -123,7 +125,7 @@ impl Analytics {
         let rollups = &self.planner.rollups;
         let wanted = rollups.wanted(&request.get_ref().min_consistency_token)?;
         rollups.reach(&wanted, self.patience(request).counted).await?;
-        import::find(rollups, request.get_ref()).await
+        import::find(rollups, &Principal::of(request)?.project, request.get_ref()).await
     }
 
     async fn user(&self, request: &Request<GetUserRequest>) -> Result<GetUserResponse, Error> {
@@ -195,10 +197,10 @@ impl Analytics {
         let begin = self.patience(request).answered.unwrap_or(deadline).min(Instant::now() + BEGIN);
         let room = self.exports.room(wish.held(), begin).await?;
         let (exports, engine) = (self.exports.clone(), engine.clone());
-        let planner = Arc::clone(&self.planner);
+        let (planner, project) = (Arc::clone(&self.planner), Principal::of(request)?.project.clone());
         let now = move || {
-            let planner = Arc::clone(&planner);
-            async move { planner.events.now(&Wanted::default(), Instant::now()).await }
+            let (planner, project) = (Arc::clone(&planner), project.clone());
+            async move { planner.events.now(&project, &Wanted::default(), Instant::now()).await }
         };
         let told = Arc::new(seen.without_hot());
         let job = Job { exports, room, wish, range: range.clone(), seen, engine, deadline };
@@ -235,11 +237,12 @@ impl Analytics {
     fn watch(&self, request: Request<WatchQueryRequest>) -> Result<Watch, Error> {
         // A deadline is the stream's, not that of an answer.
         let patience = Patience { answered: None, ..self.patience(&request) };
+        let project = Principal::of(&request)?.project.clone();
         let request = request.into_inner();
         request.validate()?;
         let WatchQueryRequest { query, min_interval } = request;
         let query = query.expect("the schema requires a query, and the request is valid");
-        let question = Question::parse(query, self.limits.max_result_rows)?;
+        let question = Question::parse(project, query, self.limits.max_result_rows)?;
         let asked = min_interval.map(|interval| {
             let (seconds, nanos) = (interval.seconds.unsigned_abs(), interval.nanos.unsigned_abs());
             Duration::new(seconds, nanos)
@@ -365,7 +368,7 @@ impl AnalyticsService for Analytics {
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let watched = async {
-            let wish = Wish::parse(request.get_ref(), self.planner.rollups.project.clone())?;
+            let wish = Wish::parse(request.get_ref(), Principal::of(&request)?.project.clone())?;
             let place = self.place("watch_events")?;
             let limits =
                 live::Limits { events: self.limits.watch_buffer, bytes: self.limits.watch_buffer_bytes };

@@ -276,7 +276,8 @@ mod tests {
             .ids()
             .iter()
             .map(|id| PartRequest { definition: *id, spans: Level::ALL.map(spans).to_vec() });
-        let request = ViewRequest { project: "default".into(), parts: parts.collect() };
+        let request =
+            ViewRequest { project: weir_runtime::auth::ProjectId::default_project(), parts: parts.collect() };
         let view = state.view(&request).expect("nothing has expired");
         let mut all: Vec<_> = view
             .parts

@@ -9,7 +9,7 @@ use weir_proto::{
     ingest::v1::{EventResult, event_result},
     validate::{Path, Violations},
 };
-use weir_runtime::{context::PROJECT, status, trace};
+use weir_runtime::{status, trace};
 
 use crate::{
     clock::{Arrival, Clocks},
@@ -117,7 +117,7 @@ impl Intake {
                 Place::Single => Path::ROOT.field("event"),
                 Place::List => list.index(index),
             };
-            let outcome = match ValidEvent::new(event, &at, &self.rules, PROJECT, &self.clocks, arrival) {
+            let outcome = match ValidEvent::new(event, &at, &self.rules, &self.clocks, arrival) {
                 Err(violations) => Outcome::Rejected(invalid(violations)),
                 Ok(valid) if !valid.is_new() && seen.remember(valid.id(), ()).1 => {
                     Outcome::Duplicate(valid.id())
@@ -156,6 +156,7 @@ mod tests {
     use std::time::Duration;
 
     use weir_proto::event::v1::{Event, EventRecord};
+    use weir_runtime::auth::ProjectId;
 
     use super::*;
 
@@ -177,8 +178,10 @@ mod tests {
     }
 
     fn admit(events: Vec<Event>, seen: &mut Seen) -> Batch {
-        let mut arrival =
-            Arrival { trace: Some(Bytes::from_static(b"00-a-b-01")), ..Arrival::at(1_700_000_000_000_000) };
+        let mut arrival = Arrival {
+            trace: Some(Bytes::from_static(b"00-a-b-01")),
+            ..Arrival::at(ProjectId::default_project(), 1_700_000_000_000_000)
+        };
         let events = events.into_iter().map(Incoming::from).collect();
         intake().admit(events, Place::List, 3, &mut arrival, seen)
     }

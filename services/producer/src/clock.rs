@@ -14,6 +14,7 @@ use weir_proto::{
     event::v1::Event,
     time::{duration_micros, micros},
 };
+use weir_runtime::auth::ProjectId;
 
 use crate::recent::Recent;
 
@@ -24,8 +25,10 @@ const INSTALLS: usize = 100_000;
 const NETWORK_DELAY_MICROS: i64 = 2_000_000;
 
 /// When and how a request came in. A stream has one, whose receive time advances.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Arrival {
+    /// The project of the events.
+    pub(crate) project: ProjectId,
     /// By our clock, microseconds since the Unix epoch.
     pub(crate) receive_micros: i64,
     /// The import that the events belong to, and may be older than usual for; the nil UUID for one without an identifier.
@@ -37,9 +40,9 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    /// At this time, in microseconds since the Unix epoch.
-    pub(crate) fn at(receive_micros: i64) -> Self {
-        Self { receive_micros, ..Self::default() }
+    /// For a project at this time, in microseconds since the Unix epoch.
+    pub(crate) fn at(project: ProjectId, receive_micros: i64) -> Self {
+        Self { project, receive_micros, import: None, trace: None, estimate: None }
     }
 }
 
@@ -58,7 +61,7 @@ impl Clocks {
 
     /// What to add to the event's own time to get ours, in microseconds: the offset that the client states, else that of
     /// its install, else that of its request, else 0. The event's times are within the range of their type.
-    pub(crate) fn offset(&self, project: &str, event: &Event, arrival: &mut Arrival) -> i64 {
+    pub(crate) fn offset(&self, event: &Event, arrival: &mut Arrival) -> i64 {
         if let Some(stated) = &event.clock_offset {
             return duration_micros(stated);
         }
@@ -70,7 +73,7 @@ impl Clocks {
         if event.install_id.is_empty() {
             return *arrival.estimate.get_or_insert(offset);
         }
-        let install = self.hasher.hash_one((project, &event.install_id));
+        let install = self.hasher.hash_one((&arrival.project, &event.install_id));
         // A panic elsewhere can't leave the map half-changed in a way that matters here.
         *self.offsets.lock().unwrap_or_else(PoisonError::into_inner).remember(install, offset).0
     }
@@ -91,7 +94,7 @@ mod tests {
     }
 
     fn offset(clocks: &Clocks, event: &Event) -> i64 {
-        clocks.offset("default", event, &mut Arrival::at(NOON))
+        clocks.offset(event, &mut Arrival::at(ProjectId::default_project(), NOON))
     }
 
     #[test]
@@ -101,7 +104,7 @@ mod tests {
         assert_eq!(offset(&clocks, &sent("slow", NOON - 3605 * SECOND)), 3600 * SECOND);
         assert_eq!(offset(&clocks, &sent("fast", NOON + 60 * SECOND)), -60 * SECOND);
         assert_eq!(
-            clocks.offset("other", &sent("slow", NOON), &mut Arrival::at(NOON)),
+            clocks.offset(&sent("slow", NOON), &mut Arrival::at("other".parse().unwrap(), NOON)),
             0,
             "of another project"
         );
@@ -124,10 +127,10 @@ mod tests {
 
     #[test]
     fn a_request_without_installs_has_one_estimate() {
-        let (clocks, mut arrival) = (Clocks::new(), Arrival::at(NOON));
-        assert_eq!(clocks.offset("default", &sent("", NOON - 60 * SECOND), &mut arrival), 60 * SECOND);
+        let (clocks, mut arrival) = (Clocks::new(), Arrival::at(ProjectId::default_project(), NOON));
+        assert_eq!(clocks.offset(&sent("", NOON - 60 * SECOND), &mut arrival), 60 * SECOND);
         arrival.receive_micros += 5 * SECOND;
-        assert_eq!(clocks.offset("default", &sent("", NOON - 60 * SECOND), &mut arrival), 60 * SECOND);
+        assert_eq!(clocks.offset(&sent("", NOON - 60 * SECOND), &mut arrival), 60 * SECOND);
         assert_eq!(offset(&clocks, &sent("", NOON - 10 * SECOND)), 10 * SECOND, "another request");
     }
 }

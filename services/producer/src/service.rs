@@ -24,6 +24,7 @@ use weir_proto::{
 };
 use weir_runtime::{
     Context, Shutdown,
+    auth::{Principal, Scope},
     clock::now_micros,
     config,
     config::PlaceholderIds,
@@ -106,15 +107,19 @@ impl Core {
     /// What the metadata says about a call, now.
     ///
     /// # Errors
-    /// When it marks the call as an import in a way that is none.
+    /// When it marks the call as an import in a way that is none, or the caller may not import.
     pub(crate) fn arrival<T>(&self, request: &Request<T>) -> Result<Arrival, Status> {
-        let metadata = request.metadata();
+        let (metadata, principal) = (request.metadata(), Principal::of(request)?);
         let import = metadata.get(IMPORT).map(|value| import(value.as_bytes())).transpose()?.flatten();
         let import = import.filter(|_| self.config.allow_import);
+        if import.is_some() && !principal.scopes.contains(Scope::EventsImport) {
+            let message = "importing needs the scope events:import; use a credential that has it, or leave out weir-import";
+            return Err(Reason::ScopeMissing.error(message).with("scope", "events:import").into());
+        }
         // Only a trace that a caller follows travels on: a header a record is a fifth of a small event.
         let trace = metadata.get(TRACEPARENT).and_then(|_| request.extensions().get::<TraceContext>());
         let trace = trace.map(|trace| Bytes::from(trace.to_string()));
-        Ok(Arrival { import, trace, ..Arrival::at(now_micros()) })
+        Ok(Arrival { import, trace, ..Arrival::at(principal.project.clone(), now_micros()) })
     }
 
     /// Validates and encodes.

@@ -78,7 +78,6 @@ impl ValidEvent {
         Incoming { mut event, bytes }: Incoming,
         at: &Path<'_>,
         rules: &Rules,
-        project: &str,
         clocks: &Clocks,
         arrival: &mut Arrival,
     ) -> Result<Self, Violations> {
@@ -109,7 +108,7 @@ impl ValidEvent {
 
         let receive_time_micros = arrival.receive_micros;
         let corrected_time_micros = match &event.event_time {
-            Some(time) => micros(time) + clocks.offset(project, &event, arrival),
+            Some(time) => micros(time) + clocks.offset(&event, arrival),
             None => receive_time_micros,
         };
         check_age(corrected_time_micros, rules, arrival, &at.field("event_time"))?;
@@ -136,7 +135,7 @@ impl ValidEvent {
             event.set_event_type(EventType::Track);
         }
         event.event_time.get_or_insert_with(|| timestamp(receive_time_micros));
-        let project = project.to_owned();
+        let project = arrival.project.to_string();
         let import_id = arrival.import.map(|import| import.as_bytes().to_vec()).unwrap_or_default();
         let event = Some(event);
         let record = EventRecord { project, receive_time_micros, corrected_time_micros, event, import_id };
@@ -220,6 +219,8 @@ fn humane(micros: u64) -> String {
 mod tests {
     use prost_types::Timestamp;
 
+    use weir_runtime::auth::ProjectId;
+
     use super::*;
 
     const NOW: i64 = 1_700_000_000_000_000;
@@ -247,19 +248,14 @@ mod tests {
     }
 
     fn parse_by(rules: &Rules, event: Event, mut arrival: Arrival) -> Result<ValidEvent, String> {
-        ValidEvent::new(
-            event.into(),
-            &Path::ROOT.field("event"),
-            rules,
-            "default",
-            &Clocks::new(),
-            &mut arrival,
-        )
-        .map_err(|found| found.into_iter().map(|(f, d)| format!("{f}: {d}")).collect::<Vec<_>>().join("; "))
+        ValidEvent::new(event.into(), &Path::ROOT.field("event"), rules, &Clocks::new(), &mut arrival)
+            .map_err(|found| {
+                found.into_iter().map(|(f, d)| format!("{f}: {d}")).collect::<Vec<_>>().join("; ")
+            })
     }
 
     fn parse(event: Event) -> Result<ValidEvent, String> {
-        parse_from(event, Arrival::at(NOW))
+        parse_from(event, Arrival::at(ProjectId::default_project(), NOW))
     }
 
     #[test]
@@ -320,7 +316,7 @@ mod tests {
         let with = |user: &str, session: &str, allow_placeholders: bool| {
             let event = Event { user_id: user.into(), session_id: session.into(), ..event() };
             let rules = Rules { allow_placeholders, ..rules() };
-            parse_by(&rules, event, Arrival::at(NOW))
+            parse_by(&rules, event, Arrival::at(ProjectId::default_project(), NOW))
         };
         for user in ["NA", "n/a", "0", "-1", "TRUE"] {
             let error = with(user, "", false).unwrap_err();
@@ -343,18 +339,18 @@ mod tests {
 
     #[test]
     fn imports_may_be_as_old_as_they_like() {
-        let import = Arrival { import: Some(Uuid::nil()), ..Arrival::at(NOW) };
+        let import = Arrival { import: Some(Uuid::nil()), ..Arrival::at(ProjectId::default_project(), NOW) };
         assert_eq!(parse_from(at(0), import.clone()).unwrap().record().import_id, [0; 16]);
         assert!(parse_from(at(NOW + DAY), import).is_err());
         let id = Uuid::from_u128(7);
-        let named = Arrival { import: Some(id), ..Arrival::at(NOW) };
+        let named = Arrival { import: Some(id), ..Arrival::at(ProjectId::default_project(), NOW) };
         assert_eq!(parse_from(at(0), named).unwrap().record().import_id, id.as_bytes());
         assert!(parse(at(NOW)).unwrap().record().import_id.is_empty(), "live events belong to none");
     }
 
     #[test]
     fn a_corrected_time_is_one_that_can_be_counted() {
-        let import = Arrival { import: Some(Uuid::nil()), ..Arrival::at(NOW) };
+        let import = Arrival { import: Some(Uuid::nil()), ..Arrival::at(ProjectId::default_project(), NOW) };
         let back = |seconds: i64| Some(prost_types::Duration { seconds: -seconds, nanos: 0 });
         let first = at(-62_135_596_800_000_000 + DAY);
         assert!(parse_from(Event { clock_offset: back(86_400), ..first.clone() }, import.clone()).is_ok());

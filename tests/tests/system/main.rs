@@ -6,6 +6,7 @@ mod bad_questions;
 mod bounds;
 mod gaps;
 mod imports;
+mod isolation;
 mod kill;
 mod log_conformance;
 mod outcomes;

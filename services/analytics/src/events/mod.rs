@@ -43,7 +43,7 @@ use weir_proto::{
 };
 use weir_query::{Values, engine::Read};
 use weir_rollup::Estimate;
-use weir_runtime::clock::now_micros;
+use weir_runtime::{auth::ProjectId, clock::now_micros};
 use weir_store::{
     HotSource, Reader, Snapshot, Store,
     manifest::Segment,
@@ -72,7 +72,6 @@ pub(crate) struct Events {
     reader: Reader,
     /// Computes.
     pub(crate) engine: weir_query::Engine,
-    project: Arc<str>,
 }
 
 impl Events {
@@ -81,24 +80,28 @@ impl Events {
         partitions: u32,
         owners: Arc<dyn HotSource>,
         engine: weir_query::Engine,
-        project: Arc<str>,
     ) -> Self {
         engine.environment().register_object_store(store.object_store_url().as_ref(), store.object_store());
-        Self { reader: Reader::new(store.clone(), partitions, owners), store, engine, project }
+        Self { reader: Reader::new(store.clone(), partitions, owners), store, engine }
     }
 
-    /// All events as they are now, those of the token among them. Until the deadline it waits for these, and for partitions that
+    /// All events of a project as they are now, those of the token among them. Until the deadline it waits for these, and for partitions that
     /// are being assigned; with a deadline that has passed it takes what there is of the latter.
     ///
     /// # Errors
     /// [`Error::Behind`] when the events of the token are not there in time, [`Error::StoreUnavailable`] also when it is known why,
     /// [`Error::Assigning`].
-    pub(crate) async fn now(&self, wanted: &Wanted, deadline: Instant) -> Result<Arc<Seen>, Error> {
+    pub(crate) async fn now(
+        &self,
+        project: &ProjectId,
+        wanted: &Wanted,
+        deadline: Instant,
+    ) -> Result<Arc<Seen>, Error> {
         let started = Instant::now();
         let is_patient = deadline > started;
         loop {
-            let snapshot = self.reader.snapshot(&self.project).await?;
-            let seen = Seen { snapshot, store: self.store.clone() };
+            let snapshot = self.reader.snapshot(project.as_str()).await?;
+            let seen = Seen { project: project.clone(), snapshot, store: self.store.clone() };
             let is_late = Instant::now() >= deadline;
             let unassigned = seen.snapshot.unassigned.first().copied().filter(|_| is_patient);
             match (seen.lacks(wanted), unassigned) {
@@ -131,7 +134,7 @@ impl Events {
         for _ in 0..DAMAGES {
             match ask(Arc::clone(&seen)).await {
                 Err(Error::Unreadable(_)) if self.isolate(&seen, reads).await => {
-                    seen = self.now(&Wanted::default(), Instant::now()).await?;
+                    seen = self.now(&seen.project, &Wanted::default(), Instant::now()).await?;
                 }
                 asked => return Ok((asked?, seen)),
             }
@@ -197,6 +200,7 @@ impl Events {
 /// The events of a moment.
 #[derive(Debug)]
 pub(crate) struct Seen {
+    project: ProjectId,
     pub(crate) snapshot: Snapshot,
     store: Store,
 }
@@ -210,14 +214,14 @@ impl weir_query::Events for Seen {
 impl Seen {
     /// The same as another snapshot has it.
     pub(crate) fn with(&self, snapshot: Snapshot) -> Self {
-        Self { snapshot, store: self.store.clone() }
+        Self { project: self.project.clone(), snapshot, store: self.store.clone() }
     }
 
     /// The same moment without any events.
     fn without_events(&self) -> Self {
         let (segments, segment_partitions) = (Vec::new(), Vec::new());
-        let Self { snapshot, store } = self.without_hot();
-        Self { snapshot: Snapshot { segments, segment_partitions, ..snapshot }, store }
+        let Self { snapshot, .. } = self.without_hot();
+        self.with(Snapshot { segments, segment_partitions, ..snapshot })
     }
 
     /// The same without what is in memory, which would be kept there.

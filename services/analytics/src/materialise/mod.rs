@@ -21,6 +21,7 @@ use weir_rollup::{
     level::{Level, Retention, Whole},
     tally,
 };
+use weir_runtime::auth::ProjectId;
 
 pub(crate) use cube::{Bucket, Cube, Rows};
 use names::Names;
@@ -290,7 +291,7 @@ impl State {
         if request.parts.iter().flat_map(|part| &part.spans).any(expired) {
             return None;
         }
-        let project = self.projects.get(&request.project);
+        let project = self.projects.get(request.project.as_str());
         let parts = request.parts.iter().map(|part| {
             let cube = project.and_then(|project| project.cubes.get(&part.definition));
             let mut buckets = Vec::new();
@@ -371,7 +372,7 @@ pub(crate) struct ProjectImage {
 #[derive(Debug, Clone)]
 pub(crate) struct ViewRequest {
     /// Of this project.
-    pub(crate) project: Arc<str>,
+    pub(crate) project: ProjectId,
     /// Of these rollups.
     pub(crate) parts: Vec<PartRequest>,
 }

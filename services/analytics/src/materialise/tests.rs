@@ -12,7 +12,10 @@ fn total() -> u64 {
 
 fn request(level: Level, from: i64) -> ViewRequest {
     let spans = vec![Span { level, buckets: level.bucket_of(from)..i64::MAX, slot: 0 }];
-    ViewRequest { project: "default".into(), parts: vec![PartRequest { definition: total(), spans }] }
+    ViewRequest {
+        project: weir_runtime::auth::ProjectId::default_project(),
+        parts: vec![PartRequest { definition: total(), spans }],
+    }
 }
 
 /// Events in the buckets of a level, the one that `from` lies in and later ones.
@@ -71,7 +74,8 @@ fn a_clock_that_is_ahead_expires_nothing() {
         let seconds = Level::Second.bucket_of(now)..Level::Second.bucket_of(now + HOUR);
         let spans = vec![Span { level: Level::Second, buckets: seconds, slot: 0 }];
         let parts = vec![PartRequest { definition: total(), spans }];
-        let view = state.view(&ViewRequest { project: "default".into(), parts });
+        let view =
+            state.view(&ViewRequest { project: weir_runtime::auth::ProjectId::default_project(), parts });
         let sum = view.map(|view| {
             let cells = view.parts[0].buckets.iter().flat_map(|(_, bucket)| bucket.cells());
             cells.map(|(_, cell)| cell.count).sum::<u64>()

@@ -29,6 +29,7 @@ use weir_proto::{
     },
     validate::Violations,
 };
+use weir_runtime::auth::ProjectId;
 
 use crate::{
     events::{funnel::Funnel, paths::Paths, retention::Retention, user::UserEvents},
@@ -42,12 +43,14 @@ pub(crate) use range::TimeRange;
 /// A question that is understood.
 #[derive(Debug)]
 pub(crate) struct Question {
+    /// Whose events it is about.
+    pub(crate) project: ProjectId,
     pub(crate) kind: Kind,
     /// What the answer must count, as a consistency token.
     pub(crate) token: String,
     /// Whether the answer says how it came about.
     pub(crate) explain: bool,
-    /// The same for questions that have the same answers.
+    /// The same for questions of one project that have the same answers.
     pub(crate) identity: Bytes,
     /// The names in it.
     pub(crate) named: Named,
@@ -84,7 +87,7 @@ pub(crate) type Answer = watch_query_response::Result;
 
 impl Question {
     /// Reads a request. `max_rows` are points and rows of an answer at most.
-    pub(crate) fn parse(mut query: Query, max_rows: usize) -> Result<Self, Violations> {
+    pub(crate) fn parse(project: ProjectId, mut query: Query, max_rows: usize) -> Result<Self, Violations> {
         let kind = match &query {
             Query::Summary(request) => Kind::Counts(Counts::Summary(Summary::parse(request)?)),
             Query::TimeSeries(request) => {
@@ -109,8 +112,10 @@ impl Question {
             Query::UserEvents(of) => (&mut of.min_consistency_token, &mut of.explain),
         };
         let (token, explain) = (std::mem::take(token), std::mem::take(explain));
-        let identity = WatchQueryRequest { query: Some(query), min_interval: None }.encode_to_vec();
-        Ok(Self { kind, token, explain, identity: identity.into(), named })
+        // No name of a project has a 0.
+        let mut identity = [project.as_str().as_bytes(), &[0]].concat();
+        WatchQueryRequest { query: Some(query), min_interval: None }.encode(&mut identity).expect("it grows");
+        Ok(Self { project, kind, token, explain, identity: identity.into(), named })
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 use weir_proto::{token, validate::Path};
 use weir_rollup::{definition::Catalog, level::Whole};
-use weir_runtime::{clock::now_micros, metrics::Histogram};
+use weir_runtime::{auth::ProjectId, clock::now_micros, metrics::Histogram};
 
 use super::{Plan, Setting, flaw::Flaw, incomplete_before, watermark};
 use crate::{
@@ -82,8 +82,6 @@ pub(crate) struct Engine {
     pub(crate) partitions: Vec<Handle>,
     pub(crate) pulse: watch::Receiver<Pulse>,
     pub(crate) catalog: Arc<Catalog>,
-    /// The project that questions are about.
-    pub(crate) project: Arc<str>,
     /// Evaluations at a time: as many as there are cores. More would only take turns.
     pub(crate) evaluations: Arc<Semaphore>,
     /// The longest that a query may run (`analytics.query_timeout`).
@@ -139,7 +137,7 @@ impl Engine {
     ///
     /// # Errors
     /// Of [`Plan::of`], and when a partition has no answers.
-    pub(crate) async fn cover(&self, question: &Counts) -> Result<Covered, Error> {
+    pub(crate) async fn cover(&self, project: &ProjectId, question: &Counts) -> Result<Covered, Error> {
         let started = Instant::now();
         for _ in 0..PLANS {
             let (newest, whole) = self.progress()?;
@@ -157,7 +155,7 @@ impl Engine {
                 Plan::of(&question, &setting)
             });
             let plan = plan.await?;
-            if let Some(views) = self.gather(plan.parts().to_vec()).await? {
+            if let Some(views) = self.gather(project.clone(), plan.parts().to_vec()).await? {
                 self.gather_duration.observe(started.elapsed().as_secs_f64());
                 return Ok(Covered { plan, views });
             }
@@ -231,8 +229,8 @@ impl Engine {
     }
 
     /// The views of all partitions; `None` when some buckets ceased to be whole since the plan was made.
-    async fn gather(&self, parts: Vec<PartRequest>) -> Result<Option<Vec<View>>, Error> {
-        let request = Arc::new(ViewRequest { project: self.project.clone(), parts });
+    async fn gather(&self, project: ProjectId, parts: Vec<PartRequest>) -> Result<Option<Vec<View>>, Error> {
+        let request = Arc::new(ViewRequest { project, parts });
         let views = self.partitions.iter().map(|partition| partition.view(request.clone()));
         match try_join_all(views).await {
             Ok(views) => Ok(Some(views)),

@@ -58,7 +58,10 @@ fn event(now: i64) -> impl Strategy<Value = Event> {
 fn views(events: &[Event], now: i64, parts: &[PartRequest]) -> Vec<View> {
     let mut events = events.to_vec();
     events.sort_by_key(|event| event.append);
-    let request = crate::materialise::ViewRequest { project: "default".into(), parts: parts.to_vec() };
+    let request = crate::materialise::ViewRequest {
+        project: weir_runtime::auth::ProjectId::default_project(),
+        parts: parts.to_vec(),
+    };
     (0..2)
         .map(|partition| {
             let own: Vec<_> = events.iter().filter(|event| event.user % 2 == partition).cloned().collect();
@@ -555,8 +558,10 @@ fn values_beyond_the_limit_make_figures_uncertain_and_say_by_how_much() {
     };
     let answer = |request: &pb::QueryBreakdownRequest| {
         let plan = plan(&Counts::Breakdown(Measures::breakdown(request, MAX_ROWS).unwrap()), now).unwrap();
-        let request =
-            crate::materialise::ViewRequest { project: "default".into(), parts: plan.parts().to_vec() };
+        let request = crate::materialise::ViewRequest {
+            project: weir_runtime::auth::ProjectId::default_project(),
+            parts: plan.parts().to_vec(),
+        };
         match plan.answer(&[state.view(&request).unwrap()], &|| Ok(())).map(|(answer, _)| answer) {
             Ok(Answer::Breakdown(answer)) => answer,
             other => panic!("{other:?}"),

@@ -1,25 +1,53 @@
 //! Finds out who calls.
 //!
-//! Until there are credentials everybody is the principal that the host was given.
+//! Until there are credentials everybody is the principal that the host was given. Who administers the instance may name the project
+//! that a call is about, in the metadata `weir-project`; for all others it is their own.
 
 use std::{
     convert::Infallible,
+    future::Ready,
     task::{Context, Poll},
 };
 
 use axum::extract::Request;
-use http::Response;
+use futures::future::Either;
+use http::{HeaderMap, Response};
+use tonic::Status;
 use tower::{Layer, Service};
 
-use crate::auth::Principal;
+use crate::{
+    auth::{NotAProject, Principal, Scope},
+    status::{Reason, invalid_argument},
+};
 
-/// Metadata that only Weir's own services may send, and not yet from outside: the principal is the only source of the project.
-const INTERNAL_METADATA: [&str; 2] = ["weir-project", "weir-subject"];
+/// The metadata that names the project of a call.
+const PROJECT: &str = "weir-project";
+/// Metadata that only Weir's own services may send, and not yet from outside.
+const INTERNAL_METADATA: [&str; 1] = ["weir-subject"];
 
 /// Puts the [`Principal`] into each request.
 #[derive(Debug, Clone)]
 pub(super) struct AuthenticateLayer {
     pub(super) everybody: Principal,
+}
+
+impl AuthenticateLayer {
+    /// Who calls, and takes what is internal from the headers.
+    fn authenticate(&self, headers: &mut HeaderMap) -> Result<Principal, Status> {
+        for name in INTERNAL_METADATA {
+            headers.remove(name);
+        }
+        let principal = self.everybody.clone();
+        let Some(project) = headers.remove(PROJECT) else { return Ok(principal) };
+        if !principal.scopes.contains(Scope::InstanceAdmin) {
+            let message = format!("the credential is of one project; leave out `{PROJECT}`");
+            return Err(Reason::ScopeMissing.status(message));
+        }
+        let project = project.to_str().unwrap_or_default().parse();
+        let project =
+            project.map_err(|malformed: NotAProject| invalid_argument([(PROJECT, malformed.to_string())]))?;
+        Ok(Principal { project, ..principal })
+    }
 }
 
 impl<S> Layer<S> for AuthenticateLayer {
@@ -40,48 +68,63 @@ pub(crate) struct Authenticated<S> {
 impl<S, B> Service<Request> for Authenticated<S>
 where
     S: Service<Request, Response = Response<B>, Error = Infallible>,
+    B: Default,
 {
     type Response = Response<B>;
     type Error = Infallible;
-    type Future = S::Future;
+    type Future = Either<S::Future, Ready<Result<Response<B>, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        for name in INTERNAL_METADATA {
-            request.headers_mut().remove(name);
+        match self.layer.authenticate(request.headers_mut()) {
+            Ok(principal) => {
+                request.extensions_mut().insert(principal);
+                Either::Left(self.inner.call(request))
+            }
+            Err(status) => Either::Right(std::future::ready(Ok(status.into_http()))),
         }
-        request.extensions_mut().insert(self.layer.everybody.clone());
-        self.inner.call(request)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-    use tower::ServiceExt as _;
-
     use super::*;
     use crate::auth::{ProjectId, Scopes};
 
-    #[tokio::test]
-    async fn the_project_comes_from_the_principal_alone() {
-        let everybody = Principal {
-            project: ProjectId::new("shop"),
-            subject: "test".into(),
-            scopes: Scopes::default(),
-            quota: None,
+    fn authenticate(scopes: Scopes, headers: &[(&'static str, &str)]) -> Result<(String, HeaderMap), Status> {
+        let project = ProjectId::default_project();
+        let layer = AuthenticateLayer {
+            everybody: Principal { project, subject: "test".into(), scopes, quota: None },
         };
-        let service = tower::service_fn(async |request: Request| {
-            assert!(!request.headers().contains_key("weir-project"));
-            let principal = request.extensions().get::<Principal>().unwrap();
-            Ok(Response::new(Body::from(principal.project.to_string())))
-        });
-        let mut request = Request::new(Body::empty());
-        request.headers_mut().insert("weir-project", "another".parse().unwrap());
-        let Ok(response) = AuthenticateLayer { everybody }.layer(service).oneshot(request).await;
-        assert_eq!(axum::body::to_bytes(response.into_body(), 100).await.unwrap(), "shop");
+        let mut sent = HeaderMap::new();
+        for (name, value) in headers {
+            sent.insert(*name, value.parse().unwrap());
+        }
+        let principal = layer.authenticate(&mut sent)?;
+        Ok((principal.project.to_string(), sent))
+    }
+
+    #[test]
+    fn only_an_administrator_names_the_project() {
+        let admin = Scopes::of(&[Scope::InstanceAdmin]);
+        assert_eq!(authenticate(admin, &[]).unwrap().0, "default");
+        assert_eq!(authenticate(admin, &[(PROJECT, "shop")]).unwrap().0, "shop");
+        assert_eq!(authenticate(Scopes::default(), &[]).unwrap().0, "default");
+        let refused = authenticate(Scopes::of(&[Scope::ProjectAdmin]), &[(PROJECT, "shop")]).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        let malformed = authenticate(admin, &[(PROJECT, "Shop!")]).unwrap_err();
+        assert_eq!(malformed.code(), tonic::Code::InvalidArgument);
+        assert!(malformed.message().contains("weir-project"), "{malformed}");
+    }
+
+    #[test]
+    fn what_is_internal_does_not_go_on() {
+        let (_, left) =
+            authenticate(Scopes::DEVELOPMENT, &[("weir-subject", "root"), ("weir-import", "true")]).unwrap();
+        assert!(!left.contains_key("weir-subject"));
+        assert!(left.contains_key("weir-import"));
     }
 }

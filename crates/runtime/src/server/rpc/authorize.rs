@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::{ProjectId, Scope, Scopes},
+        auth::{Scope, Scopes},
         metrics,
         server::{decoded::Schema, method::Methods},
     };
@@ -89,7 +89,7 @@ mod tests {
         request.extensions_mut().insert(Called(method));
         if let Some(scopes) = scopes {
             let principal =
-                Principal { project: ProjectId::new("p"), subject: "s".into(), scopes, quota: None };
+                Principal { project: "p".parse().unwrap(), subject: "s".into(), scopes, quota: None };
             request.extensions_mut().insert(principal);
         }
         let Ok(response) = AuthorizeLayer.layer(service).oneshot(request).await;

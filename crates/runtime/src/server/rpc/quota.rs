@@ -130,7 +130,7 @@ mod tests {
         let service = tower::service_fn(async |_: Request| Ok(Status::ok("").into_http::<Body>()));
         let mut request = Request::new(Body::empty());
         let principal = Principal {
-            project: ProjectId::new(project),
+            project: project.parse().unwrap(),
             subject: "s".into(),
             scopes: Scopes::default(),
             quota,

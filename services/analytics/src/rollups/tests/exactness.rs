@@ -76,7 +76,10 @@ fn view(events: &[Event], now: i64, parts: &[PartRequest]) -> View {
         testing::apply(&mut state, now, &writer.batch(events));
     }
     testing::apply(&mut state, now, &writer.heartbeat(now));
-    let request = crate::materialise::ViewRequest { project: "default".into(), parts: parts.to_vec() };
+    let request = crate::materialise::ViewRequest {
+        project: weir_runtime::auth::ProjectId::default_project(),
+        parts: parts.to_vec(),
+    };
     state.view(&request).expect("nothing has expired since the plan")
 }
 
