@@ -81,13 +81,15 @@ pub struct Ports {
     pub http: u16,
     /// gRPC port.
     pub grpc: u16,
+    /// Port for other services.
+    pub internal: u16,
 }
 
 impl Ports {
-    /// Two free ports.
+    /// Free ports.
     pub fn free() -> Self {
-        let [http, grpc] = free_ports();
-        Self { http, grpc }
+        let [http, grpc, internal] = free_ports();
+        Self { http, grpc, internal }
     }
 
     /// Base URL of the HTTP port.
@@ -101,12 +103,14 @@ impl Ports {
     }
 
     /// Settings that make `service` listen here.
-    pub fn settings(&self, service: &str) -> [(String, String); 2] {
-        let service = service.to_uppercase();
-        [
-            (format!("WEIR__{service}__HTTP"), format!("127.0.0.1:{}", self.http)),
-            (format!("WEIR__{service}__GRPC"), format!("127.0.0.1:{}", self.grpc)),
-        ]
+    pub fn settings(&self, service: &str) -> Vec<(String, String)> {
+        let mut ports = vec![("HTTP", self.http), ("GRPC", self.grpc)];
+        if service == "consumer" {
+            ports.push(("INTERNAL", self.internal));
+        }
+        let setting =
+            |(name, port)| (format!("WEIR__{}__{name}", service.to_uppercase()), format!("127.0.0.1:{port}"));
+        ports.into_iter().map(setting).collect()
     }
 }
 

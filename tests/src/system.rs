@@ -79,7 +79,7 @@ impl Addresses {
     }
 
     fn settings(&self) -> BTreeMap<String, String> {
-        let mut settings: BTreeMap<_, _> = self.producer.settings("producer").into();
+        let mut settings: BTreeMap<_, _> = self.producer.settings("producer").into_iter().collect();
         settings.extend(self.consumer.settings("consumer"));
         settings.extend(self.analytics.settings("analytics"));
         settings.insert("WEIR__GATEWAY__HTTP".into(), format!("127.0.0.1:{}", self.gateway));

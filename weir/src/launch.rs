@@ -45,7 +45,8 @@ impl Service {
         }
     }
 
-    async fn bind(self, config: &Config) -> Result<Listeners> {
+    /// Binds its ports. `alone` is a service that others ask from other processes.
+    async fn bind(self, config: &Config, alone: bool) -> Result<Listeners> {
         let Config { producer, consumer, analytics, gateway, server, .. } = config;
         let (http, grpc) = match self {
             Self::Producer => (producer.http, Some(producer.grpc)),
@@ -53,7 +54,11 @@ impl Service {
             Self::Analytics => (analytics.http, Some(analytics.grpc)),
             Self::Gateway => (gateway.http, None),
         };
-        Ok(Listeners::bind(http, grpc, server.insecure).await?)
+        let listeners = Listeners::bind(http, grpc, server.insecure).await?;
+        Ok(match self {
+            Self::Consumer if alone => listeners.with_internal(consumer.internal, server.insecure).await?,
+            _ => listeners,
+        })
     }
 }
 
@@ -81,7 +86,8 @@ pub(crate) struct Running {
 pub(crate) async fn start(mut config: Config, services: &[Service], shutdown: Shutdown) -> Result<Running> {
     let mut bound = Vec::new();
     for &service in services {
-        bound.push((service, service.bind(&config).await?));
+        let alone = !services.contains(&Service::Analytics);
+        bound.push((service, service.bind(&config, alone).await?));
     }
     let addresses: Vec<Address> = bound
         .iter()

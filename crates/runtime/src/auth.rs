@@ -52,7 +52,7 @@ impl fmt::Display for ProjectId {
 pub struct Scopes(u32);
 
 impl Scopes {
-    /// All of them: what a caller may do while no credentials are asked for.
+    /// All of them but `internal`: what a caller may do while no credentials are asked for.
     pub const DEVELOPMENT: Self = Self::of(&[
         Scope::EventsWrite,
         Scope::EventsImport,
@@ -62,7 +62,6 @@ impl Scopes {
         Scope::BoardsWrite,
         Scope::ProjectAdmin,
         Scope::InstanceAdmin,
-        Scope::Internal,
     ]);
 
     /// These.

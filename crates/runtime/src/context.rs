@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Config, Metrics, Shutdown,
-    auth::{Principal, ProjectId, Scopes},
+    auth::{Principal, ProjectId, Scope, Scopes},
     server::Budget,
 };
 
@@ -30,6 +30,16 @@ impl Context {
             project: ProjectId::default_project(),
             subject: "development".into(),
             scopes: Scopes::DEVELOPMENT,
+            quota: None,
+        }
+    }
+
+    /// Who calls the internal port.
+    pub(crate) fn internal(&self) -> Principal {
+        Principal {
+            project: ProjectId::default_project(),
+            subject: "internal".into(),
+            scopes: Scopes::of(&[Scope::Internal]),
             quota: None,
         }
     }

@@ -11,6 +11,8 @@ pub struct Listeners {
     pub http: TcpListener,
     /// gRPC; the gateway has none.
     pub grpc: Option<TcpListener>,
+    /// What other services of Weir ask for.
+    pub internal: Option<TcpListener>,
 }
 
 /// Why a port could not be bound.
@@ -57,7 +59,20 @@ impl Listeners {
             Some(address) => Some(bind(address, insecure).await?),
             None => None,
         };
-        Ok(Self { http: bind(http, insecure).await?, grpc })
+        Ok(Self { http: bind(http, insecure).await?, grpc, internal: None })
+    }
+
+    /// Binds a port for other services of Weir, too.
+    ///
+    /// # Errors
+    /// As of [`Listeners::bind`].
+    pub async fn with_internal(self, address: SocketAddr, insecure: bool) -> Result<Self, Error> {
+        Ok(Self { internal: Some(bind(address, insecure).await?), ..self })
+    }
+
+    /// The address of the internal port.
+    pub fn internal_address(&self) -> Option<SocketAddr> {
+        self.internal.as_ref().map(|listener| listener.local_addr().expect("a bound socket has an address"))
     }
 
     /// The address of the HTTP port.

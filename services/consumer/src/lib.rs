@@ -91,8 +91,8 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let host = Host::new(meters::SERVICE, context.clone());
     let Context { config, metrics, shutdown, instance, .. } = context;
-    let grpc = listeners.grpc_address().unwrap_or(config.consumer.grpc);
-    let settings = Settings::new(&config, grpc)?;
+    let internal = listeners.internal_address().unwrap_or(config.consumer.internal);
+    let settings = Settings::new(&config, internal)?;
     let meters = Meters::new(metrics.clone(), &settings);
     let hot = weir_runtime::limited!(HotServiceServer::new(Hot { store: store.clone() }), config.server);
     let shared = Arc::new(Shared { log, store, settings, meters, instance });
@@ -103,10 +103,11 @@ pub async fn serve(
 
     let service = Processing { board: board.clone(), shutdown: shutdown.clone() };
     let service = weir_runtime::limited!(ProcessingServiceServer::new(service), config.server);
-    let routes = Routes::new(service).add_service(hot).prepare();
     let limits = config.server.clone();
-    let host =
-        host.grpc(routes, &[SERVICE_NAME, HOT_SERVICE_NAME], &[weir_proto::DESCRIPTORS])?.http(move |rpc| {
+    let host = host
+        .grpc(Routes::new(service), &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
+        .internal(Routes::new(hot), &[HOT_SERVICE_NAME])?
+        .http(move |rpc| {
             weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
         });
 

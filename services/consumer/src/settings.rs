@@ -51,11 +51,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From the configuration; `grpc` is the address that the gRPC port is bound to.
+    /// From the configuration; `internal` is the address that the internal port is bound to.
     ///
     /// # Errors
     /// [`Error::Rollups`] when the rollups' configuration makes no sense.
-    pub fn new(config: &Config, grpc: SocketAddr) -> Result<Self, Error> {
+    pub fn new(config: &Config, internal: SocketAddr) -> Result<Self, Error> {
         let Config { topics, consumer, server, .. } = config;
         let catalog = Arc::new(catalog(&config.rollups)?);
         Ok(Self {
@@ -63,7 +63,7 @@ impl Settings {
             metrics: topics.metrics.clone(),
             dead_letters: topics.dead_letters.clone(),
             group: consumer.group.clone(),
-            address: consumer.advertised_url(grpc),
+            address: consumer.advertised_url(internal),
             plan: Plan::new(catalog.dimension_fields(), catalog.numeric_fields()),
             catalog,
             dedup_window: consumer.dedup_window,

@@ -138,26 +138,28 @@ impl Config {
         Ok(())
     }
 
-    fn addresses(&self) -> [std::net::SocketAddr; 7] {
+    fn addresses(&self) -> [std::net::SocketAddr; 8] {
         let Self { producer, consumer, analytics, gateway, .. } = self;
         [
             producer.http,
             producer.grpc,
             consumer.http,
             consumer.grpc,
+            consumer.internal,
             analytics.http,
             analytics.grpc,
             gateway.http,
         ]
     }
 
-    fn addresses_mut(&mut self) -> [&mut std::net::SocketAddr; 7] {
+    fn addresses_mut(&mut self) -> [&mut std::net::SocketAddr; 8] {
         let Self { producer, consumer, analytics, gateway, .. } = self;
         [
             &mut producer.http,
             &mut producer.grpc,
             &mut consumer.http,
             &mut consumer.grpc,
+            &mut consumer.internal,
             &mut analytics.http,
             &mut analytics.grpc,
             &mut gateway.http,

@@ -294,7 +294,9 @@ pub struct Consumer {
     pub http: SocketAddr,
     /// gRPC address.
     pub grpc: SocketAddr,
-    /// Where other services reach the gRPC port; see [`Consumer::advertised_url`].
+    /// Address for other services of Weir alone, of a consumer that runs by itself.
+    pub internal: SocketAddr,
+    /// Where other services reach the internal port; see [`Consumer::advertised_url`].
     #[serde(deserialize_with = "optional::deserialize")]
     pub advertised_url: Option<String>,
     /// The consumer group.
@@ -318,7 +320,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// The URL that claims carry: the configured one, else that of the address the gRPC port is bound to.
+    /// The URL that claims carry: the configured one, else that of the address that is bound for them.
     pub fn advertised_url(&self, bound: SocketAddr) -> String {
         self.advertised_url.clone().unwrap_or_else(|| format!("http://{bound}"))
     }

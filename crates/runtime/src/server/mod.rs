@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use self::{memory::Measure, method::Methods};
-use crate::{Context, Health, Listeners, clock, metrics};
+use crate::{Context, Health, Listeners, auth::Principal, clock, metrics};
 
 pub use memory::{Budget, Lasting, RequestMemory};
 pub use port::Route;
@@ -68,6 +68,8 @@ pub struct Host {
     /// The same as they came, with the options that the decoded ones lose.
     encoded: Vec<Vec<u8>>,
     http: MakeRouter,
+    /// What the internal port serves, and the full names of its services.
+    internal: Option<(Routes, Vec<String>)>,
 }
 
 impl fmt::Debug for Host {
@@ -135,10 +137,11 @@ struct Core {
 }
 
 impl Core {
-    fn new(host: &Host) -> Result<Self, Error> {
+    /// Of some of a host's RPCs, called by `everybody`.
+    fn new(host: &Host, routes: Routes, services: &[String], everybody: Principal) -> Result<Self, Error> {
         let Host { name, context, descriptors, encoded, .. } = host;
-        let (name, routes) = (*name, host.routes.clone());
-        let Context { config, metrics, shutdown, budget, .. } = context;
+        let name = *name;
+        let Context { config, metrics, budget, .. } = context;
         let limits = &config.server;
         let measure = Arc::new(Measure {
             service: name,
@@ -151,18 +154,11 @@ impl Core {
             let added = pool.decode_file_descriptor_set(set);
             added.map_err(|source| Error::Pool { service: name, source })?;
         }
-        let methods = Methods::new(&pool, &measure.schema, &host.services);
+        let methods = Methods::new(&pool, &measure.schema, services);
         let methods = Arc::new(methods.map_err(|method| Error::NoScope { method })?);
         let admission = Arc::new(rpc::Admission::new(name, metrics, limits));
-        let routes = routes.add_service(metrics::service(metrics.clone(), shutdown.clone(), limits));
-        let rpc = Rpc::new(
-            routes.prepare().into_axum_router(),
-            &methods,
-            &admission,
-            &measure,
-            context.everybody(),
-            limits,
-        );
+        let rpc =
+            Rpc::new(routes.prepare().into_axum_router(), &methods, &admission, &measure, everybody, limits);
         Ok(Self { rpc, methods, admission, measure })
     }
 }
@@ -179,6 +175,7 @@ impl Host {
             descriptors: metrics::descriptors(),
             encoded: Vec::new(),
             http: Box::new(|_| Ok(Router::new())),
+            internal: None,
         }
     }
 
@@ -211,12 +208,7 @@ impl Host {
             }
         }
         for name in services {
-            let described = self.descriptors.file.iter().any(|file| {
-                file.service.iter().any(|known| format!("{}.{}", file.package(), known.name()) == **name)
-            });
-            if !described {
-                return Err(Error::UnknownService { service: self.name, name: (*name).to_owned() });
-            }
+            self.check_described(name)?;
             self.services.push((*name).to_owned());
         }
         self.encoded.extend(descriptor_sets.iter().map(|encoded| encoded.to_vec()));
@@ -234,12 +226,44 @@ impl Host {
         self
     }
 
+    /// The RPCs that only other services of Weir may call, on the internal port where there is one, and the full names of their
+    /// services. Outside of that port they don't exist.
+    ///
+    /// # Errors
+    /// [`Error::UnknownService`] when the descriptors that were given before have no such service.
+    pub fn internal(mut self, routes: Routes, services: &[&str]) -> Result<Self, Error> {
+        for name in services {
+            self.check_described(name)?;
+        }
+        self.internal = Some((routes, services.iter().map(|name| (*name).to_owned()).collect()));
+        Ok(self)
+    }
+
+    fn check_described(&self, name: &str) -> Result<(), Error> {
+        let described = self.descriptors.file.iter().any(|file| {
+            file.service.iter().any(|known| format!("{}.{}", file.package(), known.name()) == name)
+        });
+        if described {
+            Ok(())
+        } else {
+            Err(Error::UnknownService { service: self.name, name: name.to_owned() })
+        }
+    }
+
+    /// The RPCs that everybody may call.
+    fn core(&self) -> Result<Core, Error> {
+        let Context { config, metrics, shutdown, .. } = &self.context;
+        let metrics = metrics::service(metrics.clone(), shutdown.clone(), &config.server);
+        let routes = self.routes.clone().add_service(metrics);
+        Core::new(self, routes, &self.services, self.context.everybody())
+    }
+
     /// The RPCs behind their layers, for calls within the process. Nothing is bound.
     ///
     /// # Errors
     /// [`Error`], where the descriptors are not as they must be.
     pub fn into_rpc(self) -> Result<Rpc, Error> {
-        Ok(Core::new(&self)?.rpc)
+        Ok(self.core()?.rpc)
     }
 
     /// Serves until the shutdown of its context is requested and the calls in progress ended or were cut.
@@ -247,8 +271,15 @@ impl Host {
     /// # Errors
     /// [`Error`], before the first connection is accepted; afterwards nothing stops it but the shutdown.
     pub async fn serve(self, listeners: Listeners) -> Result<(), Error> {
-        let core = Core::new(&self)?;
-        let Self { name, context, health, services, descriptors, encoded, http, routes: _ } = self;
+        let core = self.core()?;
+        let internal = match (&self.internal, listeners.internal) {
+            (Some((routes, services)), Some(listener)) => {
+                Some((Core::new(&self, routes.clone(), services, self.context.internal())?, listener))
+            }
+            _ => None,
+        };
+        let Self { name, context, health, services, descriptors, encoded, http, routes: _, internal: _ } =
+            self;
         let Context { config, metrics, shutdown, .. } = context;
         let limits = &config.server;
         let operations = operations::grpc(services, descriptors, &encoded, limits)?;
@@ -271,13 +302,24 @@ impl Host {
             let stack = port::stack(&core, operations.routes.clone(), port::not_http(), limits);
             background.spawn(ports.clone().accept(listener, "grpc", port::Tcp, stack));
         }
+        let internal = internal.map(|(internal, listener)| {
+            let stack = port::stack(&internal, operations.routes.clone(), port::not_http(), limits);
+            background.spawn(ports.clone().accept(listener, "internal", port::Tcp, stack));
+            internal
+        });
         let stack = port::stack(&core, operations.routes, http, limits);
         background.spawn(ports.clone().accept(listeners.http, "http", port::Tcp, stack));
 
         shutdown.requested().await;
         health.drain();
         accepting.cancel();
-        if tokio::time::timeout(limits.drain_timeout, core.admission.none_in_flight()).await.is_err() {
+        let ended = async {
+            core.admission.none_in_flight().await;
+            if let Some(internal) = &internal {
+                internal.admission.none_in_flight().await;
+            }
+        };
+        if tokio::time::timeout(limits.drain_timeout, ended).await.is_err() {
             tracing::warn!(
                 service = name,
                 calls = core.methods.in_flight(),

@@ -151,6 +151,31 @@ pub(crate) async fn serve_without_scope() -> server::Error {
     within(host.serve(listeners)).await.unwrap_err()
 }
 
+/// What `Echo` answers over the gRPC port and over the internal one, where it is served on the latter and has this scope.
+pub(crate) async fn call_internal(scope: &str) -> [Result<Response<Value>, Status>; 2] {
+    let test = Test { waiting: Arc::default(), release: Arc::new(Semaphore::new(0)) };
+    let context = Context::new(Config::default(), Shutdown::new());
+    let shutdown = context.shutdown.clone();
+    let option = format!("option (weir.auth.v1.scope) = {scope};");
+    let host = Host::new("test", context)
+        .grpc(Routes::default(), &[], &[&descriptors(&option), weir_proto::DESCRIPTORS])
+        .and_then(|host| host.internal(Routes::new(test), &["test.v1.Test"]))
+        .unwrap();
+    let listeners = Listeners::bind(ANY_PORT, Some(ANY_PORT), false).await.unwrap();
+    let listeners = listeners.with_internal(ANY_PORT, false).await.unwrap();
+    let ports = [listeners.grpc_address().unwrap(), listeners.internal_address().unwrap()];
+    let served = tokio::spawn(host.serve(listeners));
+    let answers = ports.map(|port| async move {
+        let channel = Channel::from_shared(format!("http://{port}")).unwrap().connect().await.unwrap();
+        call(channel, Method::Echo, 7).await
+    });
+    let [outside, internal] = answers;
+    let answers = [outside.await, internal.await];
+    shutdown.trigger();
+    within(served).await.unwrap().unwrap();
+    answers
+}
+
 pub(crate) struct Fixture {
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,

@@ -30,6 +30,16 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn what_is_internal_is_served_on_the_internal_port_alone() {
+    let [outside, internal] = fixture::call_internal("SCOPE_INTERNAL").await;
+    assert_eq!(outside.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(internal.unwrap().into_inner().seconds, 7);
+    // And nothing else is.
+    let [_, internal] = fixture::call_internal("SCOPE_QUERY_READ").await;
+    assert_eq!(internal.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn an_rpc_is_answered_and_counted() {
     let fixture = Fixture::start(|_| {}).await;
     let answer = fixture.call(Method::Echo, 7).await.unwrap();
