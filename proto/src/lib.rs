@@ -4,6 +4,7 @@
 //! which a test keeps current. Modules follow the packages: `weir.event.v1` is [`event::v1`]. Written by hand are only
 //! [`validate`], which enforces the schemas' constraints, [`mod@record`], which reads events in place, [`currency`], [`token`] and [`time`].
 
+mod actor;
 pub mod currency;
 pub mod record;
 pub mod time;

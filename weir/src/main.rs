@@ -6,7 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`cli`], [`commands`] | what can be typed, one module a command |
-//! | [`client`], [`stream`], [`token`] | calls to a running Weir: where, with which key, in order, until counted |
+//! | [`client`] | how to reach a running Weir, and what its errors mean; the calls themselves are in `weir_client` |
 //! | [`ask`], [`moment`], [`money`] | questions, times and amounts as people write them; pure |
 //! | [`render`], [`protojson`], [`output`] | answers for people and for programs |
 //! | [`world`] | made-up traffic; pure and seeded |

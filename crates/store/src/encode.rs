@@ -127,8 +127,7 @@ impl Encoder {
     pub fn push(&mut self, row: &Row<'_>) {
         let Row { offset, late, event, context, properties } = row;
         let place = self.len();
-        let user = if event.user_id.is_empty() { event.anonymous_id } else { event.user_id };
-        self.user_hash.push(user_hash(user));
+        self.user_hash.push(user_hash(event.actor()));
         self.time.push(event.corrected_time_micros);
         self.log_offset.push(offset.cast_signed());
         self.event_name.push(place, event.event_name);

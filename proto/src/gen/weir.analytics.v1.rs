@@ -1955,7 +1955,7 @@ pub struct WatchEventsRequest {
     /// Only events with one of these names; all when empty.
     #[prost(string, repeated, tag = "1")]
     pub event_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Only events of this user (`user_id` or `anonymous_id`).
+    /// Only events of this user: by `user_id`, or by `anonymous_id` in events without one.
     #[prost(string, tag = "2")]
     pub user_id: ::prost::alloc::string::String,
     /// Only events that pass. Not available as a query parameter of the REST form.

@@ -200,7 +200,7 @@ impl Wish {
     /// Whether the event is one of them.
     fn wants(&self, record: &EventRecord) -> bool {
         let Some(event) = &record.event else { return false };
-        let is_user = self.user.is_empty() || event.user_id == self.user || event.anonymous_id == self.user;
+        let is_user = self.user.is_empty() || event.actor() == self.user;
         record.project == self.project.as_str() && is_user && {
             let values: Vec<_> = self.filter.fields().iter().map(|field| value(event, field)).collect();
             let operand = |field: usize| values[field].as_deref().map_or(Operand::Missing, Operand::Text);
@@ -347,6 +347,23 @@ mod tests {
         fn position(&self) -> weir_log::Offset {
             0
         }
+    }
+
+    #[test]
+    fn a_visitor_that_is_known_as_a_user_is_that_user() {
+        let wanted = |user: &str, event: Event| {
+            let request = WatchEventsRequest { user_id: user.to_owned(), ..WatchEventsRequest::default() };
+            let wish = Wish::parse(&request, ProjectId::default_project()).unwrap();
+            wish.wants(&EventRecord {
+                project: "default".to_owned(),
+                event: Some(event),
+                ..EventRecord::default()
+            })
+        };
+        let visitor = Event { anonymous_id: "v".to_owned(), ..Event::default() };
+        let user = Event { user_id: "u".to_owned(), ..visitor.clone() };
+        assert!(wanted("v", visitor.clone()) && wanted("u", user.clone()) && wanted("", user.clone()));
+        assert!(!wanted("v", user) && !wanted("u", visitor), "as in a user's timeline");
     }
 
     #[tokio::test]

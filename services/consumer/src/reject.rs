@@ -56,7 +56,7 @@ pub fn check(event: &Event<'_>) -> Result<(), Rejection> {
         "event_id is empty; the producer always sets it"
     } else if event.event_name.is_empty() || event.event_name.len() > MAX_NAME {
         "event_name must have 1 to 200 bytes"
-    } else if event.user_id.is_empty() && event.anonymous_id.is_empty() {
+    } else if event.actor().is_empty() {
         "neither user_id nor anonymous_id is set"
     } else if !TIMES.contains(&event.corrected_time_micros) {
         "corrected_time_micros lies outside the years 1 to 9999"

@@ -100,7 +100,7 @@ impl ValidEvent {
                 }
             }
         }
-        if event.user_id.is_empty() && event.anonymous_id.is_empty() {
+        if event.actor().is_empty() {
             found.add(&at.field("user_id"), "is required, or anonymous_id instead");
         }
         // Only now are its times within the range that arithmetic needs.
@@ -154,8 +154,7 @@ impl ValidEvent {
 
     /// What decides the partition: the user, else the visitor.
     pub(crate) fn key(&self) -> &str {
-        let event = self.record.event.as_ref().expect("set on creation");
-        if event.user_id.is_empty() { &event.anonymous_id } else { &event.user_id }
+        self.record.event.as_ref().expect("set on creation").actor()
     }
 
     /// The value of its record.

@@ -166,7 +166,7 @@ impl Sink for Rollups {
                         time_micros: event.corrected_time_micros,
                         level: self.catalog.retention().finest(age),
                         late,
-                        user: xxh3_64(user(event).as_bytes()),
+                        user: xxh3_64(event.actor().as_bytes()),
                         session: (!event.session_id.is_empty()).then(|| xxh3_64(event.session_id.as_bytes())),
                         revenue: revenue(event),
                         dimensions: &dimensions,
@@ -193,10 +193,6 @@ impl Sink for Rollups {
     fn advance(&mut self, next: Offset) {
         self.next = self.next.max(next);
     }
-}
-
-fn user<'a>(event: &Event<'a>) -> &'a str {
-    if event.user_id.is_empty() { event.anonymous_id } else { event.user_id }
 }
 
 fn revenue<'a>(event: &Event<'a>) -> Option<Revenue<'a>> {

@@ -96,7 +96,7 @@ pub(super) fn run(mut rows: Rows, as_json: bool) -> Result<()> {
 fn checked(event: Event) -> Result<Event, String> {
     let mut found = Violations::default();
     event.check(&Path::ROOT, &mut found);
-    if event.user_id.is_empty() && event.anonymous_id.is_empty() {
+    if event.actor().is_empty() {
         return Err("the event has no user_id and no anonymous_id".to_owned());
     }
     let found: Vec<String> = match found.into_result() {
