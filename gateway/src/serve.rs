@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use prost_reflect::DescriptorPool;
 use tonic::service::Routes;
 use weir_runtime::{Context, Host, Listeners, metrics};
+use weir_transcode::rest;
 
-use crate::{Error, rest::rest, upstream::Upstream};
+use crate::{Error, upstream::Upstream};
 
 /// Serves until the shutdown. The services may come and go meanwhile: calls to one that is away get `UNAVAILABLE`, and
 /// `/readyz` names it.
@@ -30,7 +31,7 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
             "weir.analytics.v1.AnalyticsService",
         ),
     ];
-    let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS)?;
+    let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS).map_err(weir_transcode::Error::from)?;
     let host = Host::new("gateway", context.clone());
     // Calls are passed on as they are: message bytes and metadata of gRPC are the same on both sides.
     let mut proxy = Routes::default().into_axum_router();
@@ -54,8 +55,9 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<(), Error> 
 
 /// The gRPC paths of a service's RPCs that stream their answers.
 fn streaming(pool: &DescriptorPool, service: &str) -> Result<HashSet<String>, Error> {
-    let schema =
-        pool.get_service_by_name(service).ok_or_else(|| Error::UnknownService(service.to_owned()))?;
+    let schema = pool
+        .get_service_by_name(service)
+        .ok_or_else(|| weir_transcode::Error::UnknownService(service.to_owned()))?;
     let methods = schema.methods().filter(|method| method.is_server_streaming());
     Ok(methods.map(|method| format!("/{service}/{}", method.name())).collect())
 }

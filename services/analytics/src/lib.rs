@@ -168,7 +168,12 @@ pub async fn serve(
     let served = host
         .grpc(routes, &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .http(move |rpc| {
-            weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
+            weir_transcode::rest(
+                weir_proto::DESCRIPTORS,
+                &[SERVICE_NAME, metrics::SERVICE_NAME],
+                rpc,
+                &limits,
+            )
         })
         .serve(listeners)
         .await;

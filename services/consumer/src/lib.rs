@@ -108,7 +108,12 @@ pub async fn serve(
         .grpc(Routes::new(service), &[SERVICE_NAME], &[weir_proto::DESCRIPTORS])?
         .internal(Routes::new(hot), &[HOT_SERVICE_NAME])?
         .http(move |rpc| {
-            weir_gateway::rest(weir_proto::DESCRIPTORS, &[SERVICE_NAME, metrics::SERVICE_NAME], rpc, &limits)
+            weir_transcode::rest(
+                weir_proto::DESCRIPTORS,
+                &[SERVICE_NAME, metrics::SERVICE_NAME],
+                rpc,
+                &limits,
+            )
         });
 
     tokio::try_join!(

@@ -1,6 +1,6 @@
 //! The HTTP form of services: finds the binding of a request and has it answered in the RPC's shape.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     BoxError, Json, Router,
@@ -22,53 +22,21 @@ use weir_runtime::{
 
 use crate::{
     Error,
-    call::Backend,
-    file, json,
-    rule::{self, RequestBody, Shape},
-    stream,
-    table::{Found, Table},
-    unary, upload,
+    binding::{
+        rule::{self, RequestBody, Shape},
+        table::{Found, Table},
+    },
+    call::{Rest, file, stream, unary, upload},
 };
 
 /// Where the list of routes is.
 const INDEX: &str = "/v1";
 
-/// What answers HTTP requests for services.
+/// The RPCs by the requests that call them.
 #[derive(Debug)]
-pub(crate) struct Rest {
-    pub(crate) backend: Backend,
-    /// What one message may take.
-    pub(crate) limits: json::Limits,
-    /// How long a line of an upload may take from its first byte to its last.
-    pub(crate) line_timeout: Duration,
-    pub(crate) heartbeat: Duration,
-    pub(crate) table: Table,
-}
-
-impl Rest {
-    /// # Errors
-    /// As [`rest`].
-    pub(crate) fn new(
-        descriptors: &[u8],
-        services: &[&str],
-        backend: Backend,
-        limits: &config::Server,
-    ) -> Result<Self, Error> {
-        let pool = DescriptorPool::decode(descriptors)?;
-        let mut bindings = Vec::new();
-        for name in services {
-            let service = pool.get_service_by_name(name);
-            let service = service.ok_or_else(|| Error::UnknownService((*name).to_owned()))?;
-            bindings.extend(rule::bindings(&service)?);
-        }
-        Ok(Self {
-            backend,
-            limits: json::Limits::new(limits),
-            line_timeout: limits.request_timeout,
-            heartbeat: stream::HEARTBEAT,
-            table: Table::new(bindings)?,
-        })
-    }
+struct Api {
+    table: Table,
+    rest: Rest,
 }
 
 /// A router with the HTTP form of every RPC of `services` that has a `google.api.http` rule, and a list of them at `/v1`.
@@ -100,18 +68,26 @@ where
         .map_response(|response| response.map(tonic::body::Body::new))
         .map_err(|error| Status::from_error(error.into()));
     let backend = BoxCloneSyncService::new(backend);
-    let rest = Arc::new(Rest::new(descriptors, services, backend, limits)?);
-    let index = Json(index(&rest.table));
+    let pool = DescriptorPool::decode(descriptors)?;
+    let mut bindings = Vec::new();
+    for name in services {
+        let service = pool.get_service_by_name(name);
+        let service = service.ok_or_else(|| Error::UnknownService((*name).to_owned()))?;
+        bindings.extend(rule::bindings(&service)?);
+    }
+    let api = Arc::new(Api { table: Table::new(bindings)?, rest: Rest::new(backend, limits) });
+    let index = Json(index(&api.table));
     let mut router = Router::new().route(INDEX, get(async move || index.clone()));
     // axum only has to know which part of the URL space is ours: its patterns cannot say `{name}:verb`.
-    for root in rest.table.roots() {
+    for root in api.table.roots() {
         router = router.route(&format!("/{root}/{{*path}}"), any(answer));
     }
-    Ok(router.with_state(rest))
+    Ok(router.with_state(api))
 }
 
-async fn answer(State(rest): State<Arc<Rest>>, request: Request) -> Response {
-    let (binding, variables) = match rest.table.find(request.method(), request.uri().path()) {
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let Api { table, rest } = &*api;
+    let (binding, variables) = match table.find(request.method(), request.uri().path()) {
         Found::Binding(binding, variables) => (binding, variables),
         Found::OtherMethods(methods) => {
             let allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
@@ -123,10 +99,10 @@ async fn answer(State(rest): State<Arc<Rest>>, request: Request) -> Response {
         }
     };
     let answered = match (binding.rpc.shape, &binding.file) {
-        (Shape::Unary, _) => unary::answer(&rest, binding, &variables, request).await,
-        (Shape::ServerStream, Some(place)) => file::answer(&rest, binding, place, &variables, request).await,
-        (Shape::ServerStream, None) => stream::answer(&rest, binding, &variables, request).await,
-        (Shape::ClientStream, _) => upload::answer(&rest, binding, request).await,
+        (Shape::Unary, _) => unary::answer(rest, binding, &variables, request).await,
+        (Shape::ServerStream, Some(place)) => file::answer(rest, binding, place, &variables, request).await,
+        (Shape::ServerStream, None) => stream::answer(rest, binding, &variables, request).await,
+        (Shape::ClientStream, _) => upload::answer(rest, binding, request).await,
     };
     let mut response = answered.unwrap_or_else(|status| status::into_http(&status));
     response.extensions_mut().insert(Route(binding.template.text().clone()));

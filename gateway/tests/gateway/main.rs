@@ -1,5 +1,11 @@
 //! The standalone gateway in front of services that come and go.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+#[path = "../../../crates/transcode/tests/rest/fixture.rs"]
+#[allow(dead_code, reason = "it is shared with the tests of the transcoder")]
+mod fixture;
+
 use std::net::SocketAddr;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -12,7 +18,7 @@ use weir_proto::ingest::v1::{
 };
 use weir_runtime::{Config, Context, Listeners, Shutdown};
 
-use crate::fixture::{ANY_PORT, Fixture, HANG, answer};
+use fixture::{ANY_PORT, Fixture, HANG, answer};
 
 struct Gateway {
     base: String,

@@ -5,9 +5,8 @@ use tonic::Status;
 use weir_runtime::status::invalid_argument;
 
 use crate::{
-    json::nearest,
-    rule::{Binding, FieldPath, RequestBody, is_repeated},
-    scalar,
+    binding::rule::{Binding, FieldPath, RequestBody, is_repeated},
+    message::{json::nearest, scalar},
 };
 
 /// Names joined in one parameter at most; deeper ones no schema has.

@@ -352,7 +352,7 @@ impl Fixture {
         adjust(&mut limits);
         let rest_limits = limits.clone();
         let http =
-            move |rpc| weir_gateway::rest(weir_proto::DESCRIPTORS, SERVICES, rpc, &rest_limits).unwrap();
+            move |rpc| weir_transcode::rest(weir_proto::DESCRIPTORS, SERVICES, rpc, &rest_limits).unwrap();
         Self::serve(services, routes, weir_proto::DESCRIPTORS, http, limits).await
     }
 

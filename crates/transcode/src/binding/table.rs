@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use http::Method;
 
-use crate::{Error, rule::Binding};
+use super::rule::Binding;
+use crate::Error;
 
 /// The bindings, the most specific template first.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ async fn every_rule_has_a_route_and_none_collide() {
     let services: Vec<&str> = names.iter().map(String::as_str).collect();
     let limits = weir_runtime::Config::default().server;
     let stub = Services::default();
-    let http = weir_gateway::rest(weir_proto::DESCRIPTORS, &services, stub.routes(), &limits).unwrap();
+    let http = weir_transcode::rest(weir_proto::DESCRIPTORS, &services, stub.routes(), &limits).unwrap();
     let http = |_| http;
     let f =
         crate::fixture::Fixture::serve(stub.clone(), stub.routes(), weir_proto::DESCRIPTORS, http, limits)

@@ -33,8 +33,9 @@ async fn echo(request: http::Request<Body>) -> Result<http::Response<Body>, std:
 async fn start() -> Fixture {
     let descriptors = descriptors("forms.proto", include_str!("forms.proto"));
     let limits = Config::default().server;
-    let http = weir_gateway::rest(&descriptors, &["test.v1.FormsService"], tower::service_fn(echo), &limits)
-        .unwrap();
+    let http =
+        weir_transcode::rest(&descriptors, &["test.v1.FormsService"], tower::service_fn(echo), &limits)
+            .unwrap();
     Fixture::serve(Services::default(), Routes::default(), &descriptors, |_| http, limits).await
 }
 
@@ -198,7 +199,7 @@ async fn rules_that_cannot_be_served_are_refused_at_the_start() {
         );
         let descriptors = descriptors("t.proto", &text);
         let limits = Config::default().server;
-        weir_gateway::rest(&descriptors, &["t.S"], tower::service_fn(echo), &limits)
+        weir_transcode::rest(&descriptors, &["t.S"], tower::service_fn(echo), &limits)
             .err()
             .map(|e| e.to_string())
     };
@@ -224,6 +225,6 @@ async fn rules_that_cannot_be_served_are_refused_at_the_start() {
     assert!(service(both).unwrap().contains("both directions"));
     let limits = Config::default().server;
     let missing =
-        weir_gateway::rest(weir_proto::DESCRIPTORS, &["no.Service"], tower::service_fn(echo), &limits);
+        weir_transcode::rest(weir_proto::DESCRIPTORS, &["no.Service"], tower::service_fn(echo), &limits);
     assert!(missing.unwrap_err().to_string().contains("no.Service"));
 }

@@ -61,7 +61,7 @@ impl Fixture {
             .http(move |rpc: Rpc| {
                 let _ = send.send(rpc.clone());
                 let services: Vec<&str> = services.iter().map(String::as_str).collect();
-                weir_gateway::rest(weir_proto::DESCRIPTORS, &services, rpc, &limits)
+                weir_transcode::rest(weir_proto::DESCRIPTORS, &services, rpc, &limits)
             });
         let listeners = Listeners::bind(ANY_PORT, Some(ANY_PORT), false).await.unwrap();
         let (http, grpc) = (listeners.http_address(), listeners.grpc_address().unwrap());

@@ -39,7 +39,7 @@ fn transcode(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let limits = weir_runtime::Config::default().server;
     let services = &["weir.ingest.v1.IngestService"];
-    let router = weir_gateway::rest(weir_proto::DESCRIPTORS, services, tower::service_fn(nothing), &limits)
+    let router = weir_transcode::rest(weir_proto::DESCRIPTORS, services, tower::service_fn(nothing), &limits)
         .expect("good rules");
     let one = Bytes::from_static(EVENT.as_bytes());
     let batch = Bytes::from(format!("{{\"events\":[{}]}}", vec![EVENT; 1000].join(",")));

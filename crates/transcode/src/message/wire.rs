@@ -16,7 +16,7 @@ use serde::de::{
     value::MapAccessDeserializer,
 };
 
-use crate::json::shortened;
+use super::shortened;
 
 /// Fields of `google.protobuf.Value`, `Struct` (an entry with a key and a value) and `ListValue`.
 const NULL: u32 = 1;

@@ -8,14 +8,14 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::Status;
 use weir_runtime::status::Reason;
 
+use super::{Caller, Rest};
 use crate::{
-    answer, body,
-    call::{self, Caller},
-    json,
+    answer,
+    binding::rule::{Binding, RequestBody},
+    body,
     memory::Memory,
+    message::json,
     query,
-    rest::Rest,
-    rule::{Binding, RequestBody},
 };
 
 /// Calls a unary RPC.
@@ -27,7 +27,7 @@ pub(crate) async fn answer(
 ) -> Result<Response, Status> {
     let caller = Caller::of(&request, binding.rpc.shape);
     let message = message(rest, binding, variables, request).await?;
-    let (headers, bytes) = call::unary(&rest.backend, &binding.rpc, &caller, message).await?;
+    let (headers, bytes) = super::unary(&rest.backend, &binding.rpc, &caller, message).await?;
     respond(binding, headers, &bytes)
 }
 

@@ -9,7 +9,7 @@
 //! ```
 //! A stream that ends well ends with `event: end` as server-sent events, so that a browser knows not to connect again.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
@@ -19,16 +19,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 use tonic::{Status, Streaming};
 use weir_runtime::status::{self, Reason};
 
-use crate::{
-    answer,
-    call::{self, Caller},
-    rest::Rest,
-    rule::Binding,
-    unary,
-};
-
-/// A silent stream shows this often that it lives, so that proxies keep it and a dead reader is noticed.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
+use super::{Caller, Rest, unary};
+use crate::{answer, binding::rule::Binding};
 
 /// Calls a server-streaming RPC.
 pub(crate) async fn answer(
@@ -40,7 +32,7 @@ pub(crate) async fn answer(
     let format = Format::accepted(request.headers());
     let caller = Caller::of(&request, binding.rpc.shape);
     let message = unary::message(rest, binding, variables, request).await?;
-    let (headers, messages) = call::server_stream(&rest.backend, &binding.rpc, &caller, message).await?;
+    let (headers, messages) = super::server_stream(&rest.backend, &binding.rpc, &caller, message).await?;
     let mut heartbeat = interval_at(Instant::now() + rest.heartbeat, rest.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reply = Reply {
@@ -164,12 +156,16 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::response::IntoResponse as _;
     use http_body_util::BodyExt as _;
     use tower::util::BoxCloneSyncService;
 
+    use prost_reflect::DescriptorPool;
+
     use super::*;
-    use crate::table::Found;
+    use crate::binding::rule::{Shape, bindings};
 
     /// Begins an answer and never says anything.
     async fn silent(
@@ -182,14 +178,13 @@ mod tests {
     #[tokio::test]
     async fn a_silent_stream_shows_that_it_lives() {
         let backend = BoxCloneSyncService::new(tower::service_fn(silent));
-        let services = &["weir.metrics.v1.MetricsService"];
-        let mut rest =
-            Rest::new(weir_proto::DESCRIPTORS, services, backend, &weir_runtime::Config::default().server)
-                .unwrap();
+        let mut rest = Rest::new(backend, &weir_runtime::Config::default().server);
         rest.heartbeat = Duration::from_millis(1);
-        let Found::Binding(binding, _) = rest.table.find(&http::Method::GET, "/v1/metrics:watch") else {
-            panic!("the schema lets metrics be watched")
-        };
+        let pool = DescriptorPool::decode(weir_proto::DESCRIPTORS).unwrap();
+        let bindings =
+            bindings(&pool.get_service_by_name("weir.metrics.v1.MetricsService").unwrap()).unwrap();
+        let watch = bindings.iter().find(|binding| binding.rpc.shape == Shape::ServerStream);
+        let binding = watch.expect("the schema lets metrics be watched");
         let request = Request::new(Body::empty());
         let mut body = answer(&rest, binding, &[], request).await.unwrap().into_body();
         for _ in 0..3 {

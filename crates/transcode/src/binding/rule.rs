@@ -9,7 +9,8 @@ use prost_reflect::{
     ServiceDescriptor, Value,
 };
 
-use crate::{Error, file, template::Template};
+use super::{file, template::Template};
+use crate::Error;
 
 /// An RPC that has an HTTP form.
 #[derive(Debug)]

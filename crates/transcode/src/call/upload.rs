@@ -20,15 +20,13 @@ use tonic::{Code, Status};
 use tonic_types::pb;
 use weir_runtime::status::Reason;
 
+use super::{Caller, Rest, unary};
 use crate::{
+    binding::rule::{Binding, RequestBody},
     body::{self, Line, Lines},
-    call::{self, Caller},
-    json,
     memory::{Charge, Memory},
+    message::json,
     query,
-    rest::Rest,
-    rule::{Binding, RequestBody},
-    unary,
 };
 
 /// Bad lines that are remembered: a service reports the first rejected ones, and those are among the first.
@@ -58,7 +56,7 @@ pub(crate) async fn answer(rest: &Rest, binding: &Binding, request: Request) -> 
     };
     let messages = messages(lines, parser, bad.clone(), broken);
     let answered = tokio::select! {
-        answered = call::client_stream(&rest.backend, &binding.rpc, &caller, messages) => answered,
+        answered = super::client_stream(&rest.backend, &binding.rpc, &caller, messages) => answered,
         // Ending the stream would look like success. Dropping the call cancels it.
         Ok(status) = broke => Err(status),
     };

@@ -7,50 +7,22 @@
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::DynamicMessage;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 use weir_runtime::status::Reason;
 
-use crate::{
-    call::{self, Caller},
-    rest::Rest,
-    rule::Binding,
-    unary,
-};
+use super::{Caller, Rest, unary};
+use crate::binding::{file::Place, rule::Binding};
 
-/// The message that means raw bytes.
-const HTTP_BODY: &str = "google.api.HttpBody";
 /// What bytes are that do not say it.
 const UNKNOWN: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// Where a file is in an answer.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    output: MessageDescriptor,
-    /// The field; the answer itself when absent.
-    field: Option<FieldDescriptor>,
-}
-
-/// Where the file is in the answers of an RPC, if they are files.
-pub(crate) fn place(output: &MessageDescriptor, response_body: Option<&FieldDescriptor>) -> Option<Place> {
-    let is_file = match response_body {
-        None => output.full_name() == HTTP_BODY,
-        Some(field) => {
-            !field.is_list()
-                && matches!(field.kind(), Kind::Message(message) if message.full_name() == HTTP_BODY)
-        }
-    };
-    is_file.then(|| Place { output: output.clone(), field: response_body.cloned() })
-}
-
-impl Place {
-    /// The content type, if it is given, and the bytes.
-    fn piece(&self, message: Bytes) -> Result<(Option<HeaderValue>, Bytes), Status> {
-        let answer = unary::decode(&self.output, message)?;
-        let Some(field) = &self.field else { return Ok(parts(&answer)) };
-        Ok(answer.get_field(field).as_message().map(parts).unwrap_or_default())
-    }
+/// The content type of an answer, if it is given, and the bytes.
+fn piece(place: &Place, message: Bytes) -> Result<(Option<HeaderValue>, Bytes), Status> {
+    let answer = unary::decode(&place.output, message)?;
+    let Some(field) = &place.field else { return Ok(parts(&answer)) };
+    Ok(answer.get_field(field).as_message().map(parts).unwrap_or_default())
 }
 
 fn parts(body: &DynamicMessage) -> (Option<HeaderValue>, Bytes) {
@@ -70,7 +42,7 @@ pub(crate) async fn answer(
 ) -> Result<Response, Status> {
     let caller = Caller::of(&request, binding.rpc.shape);
     let message = unary::message(rest, binding, variables, request).await?;
-    let (headers, messages) = call::server_stream(&rest.backend, &binding.rpc, &caller, message).await?;
+    let (headers, messages) = super::server_stream(&rest.backend, &binding.rpc, &caller, message).await?;
     let mut file = File { messages, deadline: caller.deadline, place: place.clone() };
     // The head waits for the first piece, which says what the file is; an error until then is an ordinary one.
     let (content_type, first) = file.next().await?.unwrap_or_default();
@@ -106,6 +78,6 @@ impl File {
                 }
             },
         };
-        message?.map(|message| self.place.piece(message)).transpose()
+        message?.map(|message| piece(&self.place, message)).transpose()
     }
 }

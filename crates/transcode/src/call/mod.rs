@@ -1,4 +1,17 @@
-//! One gRPC call with message bytes that are ready made: to routes in this process or to a channel alike.
+//! One gRPC call with message bytes that are ready made, to routes in this process or to a channel alike, and the shapes that an RPC
+//! has over HTTP.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`unary`], [`stream`], [`upload`] | one answer, a stream of them, a stream of requests |
+//! | [`file`] | answers that are files: `google.api.HttpBody` |
+
+pub(crate) mod file;
+pub(crate) mod stream;
+pub(crate) mod unary;
+pub(crate) mod upload;
+
+use std::time::Duration;
 
 use axum::extract::Request as HttpRequest;
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -13,15 +26,40 @@ use tonic::{
 };
 use tower::util::BoxCloneSyncService;
 use weir_runtime::{
+    config,
     server::{Deadline, Lasting},
     trace::{TRACEPARENT, TraceContext},
 };
 
-use crate::rule::{Rpc, Shape};
+use crate::{
+    binding::rule::{Rpc, Shape},
+    message::json,
+};
 
 /// Whatever answers gRPC requests.
 pub(crate) type Backend =
     BoxCloneSyncService<http::Request<tonic::body::Body>, http::Response<tonic::body::Body>, Status>;
+
+/// A silent stream shows this often that it lives, so that proxies keep it and a dead reader is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What answers calls, and within which limits.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    backend: Backend,
+    /// What one message may take.
+    limits: json::Limits,
+    /// How long a line of an upload may take from its first byte to its last.
+    line_timeout: Duration,
+    heartbeat: Duration,
+}
+
+impl Rest {
+    pub(crate) fn new(backend: Backend, limits: &config::Server) -> Self {
+        let (line_timeout, limits) = (limits.request_timeout, json::Limits::new(limits));
+        Self { backend, limits, line_timeout, heartbeat: HEARTBEAT }
+    }
+}
 
 /// An answer's bytes at most. Services bound their answers by rows; this keeps a faulty one from taking all memory.
 const MAX_ANSWER_BYTES: usize = 64 << 20;

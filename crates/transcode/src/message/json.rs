@@ -12,18 +12,15 @@ use weir_runtime::{
     status::{Reason, invalid_argument},
 };
 
-use crate::{
-    exact, scalar,
-    transcode::{Message, Wire},
+use super::{
+    exact, scalar, shortened,
+    wire::{Message, Wire},
 };
 
 /// How different a name may be from a known one to be a slip of it: one edit in three letters.
 const EDITS: usize = 3;
 /// A longer name than any schema has is no slip, and comparing it would cost.
 const MAX_SLIP: usize = 100;
-
-/// Bytes of a caller's text that an error repeats.
-const MAX_REPEATED: usize = 200;
 
 /// Levels of objects and lists that are read. Decoders give up at about 33 within a `google.protobuf.Struct` and at 128 in JSON,
 /// and then on the whole request, for the one event in it that nests so deep. No schema of ours lets values nest more than 5.
@@ -254,14 +251,6 @@ fn join(prefix: &str, path: &Path) -> String {
         }
     }
     text
-}
-
-/// As much of a caller's text as an error repeats.
-pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
-    match text.len() {
-        ..=MAX_REPEATED => Cow::Borrowed(text),
-        _ => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(MAX_REPEATED)])),
-    }
 }
 
 #[cfg(test)]
