@@ -9,7 +9,6 @@
 //! | [`client`] | how to reach a running Weir, and what its errors mean; the calls themselves are in `weir_client` |
 //! | [`ask`], [`moment`], [`money`] | questions, times and amounts as people write them; pure |
 //! | [`render`], [`protojson`], [`output`] | answers for people and for programs |
-//! | [`world`] | made-up traffic; pure and seeded |
 //! | [`settings`], [`launch`], [`probe`] | the services: their configuration, their start, whether they are ready |
 //! | [`usage`] | errors in the call |
 //! | [`allocator`] | the allocator, and memory going back to the system |
@@ -28,7 +27,6 @@ mod protojson;
 mod render;
 mod settings;
 mod usage;
-mod world;
 
 use std::{io, process::ExitCode};
 

@@ -1,11 +1,11 @@
 //! Answers under way, and answers that are kept: what is asked again of the same events is not computed again.
 //!
 //! An answer depends on the question and on the [`Moment`] that it is about. Who asks what is being computed waits with those who
-//! asked before, and the work goes on as long as anybody waits. Of each question the latest answer is kept, those used last
-//! before others.
+//! asked before, and the work goes on as long as anybody waits. Of each question the latest answer is kept, those that are
+//! used before others.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     future::Future,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,6 +17,7 @@ use futures::{
     future::{BoxFuture, Shared, WeakShared},
 };
 use prost::Message as _;
+use quick_cache::{Weighter, unsync::Cache};
 use weir_proto::analytics::v1::WatchQueryResponse;
 
 use crate::{
@@ -78,8 +79,7 @@ struct Shelf {
 impl Answers {
     /// Keeps answers of so many bytes.
     pub(crate) fn new(bytes: u64) -> Self {
-        let kept = Kept { limit: bytes, ..Kept::default() };
-        Self(Arc::new(Mutex::new(Shelf { under_way: HashMap::new(), kept })))
+        Self(Arc::new(Mutex::new(Shelf { under_way: HashMap::new(), kept: Kept::new(bytes) })))
     }
 
     /// The answer to a question at a moment, evaluated if nobody has it. The evaluation stops when all who wait for it are gone.
@@ -135,70 +135,44 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Answers, encoded: so they take the bytes that are counted.
-#[derive(Debug, Default)]
-struct Kept {
-    limit: u64,
-    bytes: u64,
-    /// Uses so far.
-    uses: u64,
-    /// By question.
-    answers: HashMap<Bytes, Entry>,
-    /// Questions by their last use.
-    by_use: BTreeMap<u64, Bytes>,
-}
+/// Answers, encoded: so they take the bytes that are counted. Those that are asked for go on being kept.
+#[derive(Debug)]
+struct Kept(Cache<Bytes, Entry, Bytewise>);
 
 #[derive(Debug)]
 struct Entry {
     moment: Moment,
     answer: Bytes,
-    last_use: u64,
 }
 
-impl Entry {
-    /// Bytes of an entry beside those of question and answer: both indexes and the moment.
-    const OVERHEAD: u64 = 256;
+/// Weighs entries by the bytes that they take.
+#[derive(Debug, Clone, Copy)]
+struct Bytewise;
 
-    fn bytes(&self, question: &Bytes) -> u64 {
-        Self::OVERHEAD + (question.len() + self.answer.len() + 8 * self.moment.next_offsets.len()) as u64
+impl Weighter<Bytes, Entry> for Bytewise {
+    fn weight(&self, question: &Bytes, entry: &Entry) -> u64 {
+        OVERHEAD + (question.len() + entry.answer.len() + 8 * entry.moment.next_offsets.len()) as u64
     }
 }
 
+/// Bytes of an entry beside those of question and answer: the index and the moment.
+const OVERHEAD: u64 = 256;
+/// Bytes of an answer in the middle: for sizing the index.
+const USUAL: u64 = 4 << 10;
+
 impl Kept {
-    fn get(&mut self, question: &Bytes, moment: &Moment) -> Option<Bytes> {
-        let entry = self.answers.get_mut(question).filter(|entry| entry.moment == *moment)?;
-        self.uses += 1;
-        if let Some(question) = self.by_use.remove(&entry.last_use) {
-            self.by_use.insert(self.uses, question);
-        }
-        entry.last_use = self.uses;
-        Some(entry.answer.clone())
+    fn new(bytes: u64) -> Self {
+        Self(Cache::with_weighter((bytes / USUAL) as usize, bytes, Bytewise))
+    }
+
+    fn get(&self, question: &Bytes, moment: &Moment) -> Option<Bytes> {
+        self.0.get(question).filter(|entry| entry.moment == *moment).map(|entry| entry.answer.clone())
     }
 
     fn put(&mut self, question: Bytes, moment: Moment, answer: &Answer) {
-        self.uses += 1;
         let mut encoded = Vec::with_capacity(answer.encoded_len());
         answer.encode(&mut encoded);
-        let entry = Entry { moment, answer: encoded.into(), last_use: self.uses };
-        self.remove(&question);
-        if entry.bytes(&question) > self.limit {
-            return;
-        }
-        self.bytes += entry.bytes(&question);
-        self.by_use.insert(entry.last_use, question.clone());
-        self.answers.insert(question, entry);
-        while self.bytes > self.limit
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            self.remove(&oldest);
-        }
-    }
-
-    fn remove(&mut self, question: &Bytes) {
-        if let Some(entry) = self.answers.remove(question) {
-            self.bytes -= entry.bytes(question);
-            self.by_use.remove(&entry.last_use);
-        }
+        self.0.insert(question, Entry { moment, answer: encoded.into() });
     }
 }
 
@@ -284,19 +258,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_last_is_kept_within_the_limit() {
+    fn what_is_used_again_is_kept_within_the_limit() {
         let question = |number: u64| Bytes::from(format!("question {number:03}"));
-        let mut kept = Kept { limit: 10 * (Entry::OVERHEAD + 100), ..Kept::default() };
-        for number in 0..100 {
+        let limit = 20 * (OVERHEAD + 100);
+        let mut kept = Kept::new(limit);
+        for number in 0..200 {
             kept.put(question(number), at(1), &funnel(number));
             assert!(kept.get(&question(0), &at(1)).is_some(), "it was used a moment ago");
-            assert!(kept.bytes <= kept.limit);
+            assert!(kept.0.weight() <= limit);
         }
-        assert!((8..=15).contains(&kept.answers.len()), "{} answers", kept.answers.len());
-        assert_eq!(kept.answers.len(), kept.by_use.len());
-        assert!(kept.get(&question(99), &at(1)).is_some() && kept.get(&question(50), &at(1)).is_none());
-        assert!(kept.get(&question(99), &at(2)).is_none(), "of another moment");
-        let sum = kept.answers.iter().map(|(question, entry)| entry.bytes(question)).sum::<u64>();
-        assert_eq!(kept.bytes, sum);
+        assert!((10..=30).contains(&kept.0.len()), "{} answers", kept.0.len());
+        assert!(kept.get(&question(0), &at(2)).is_none(), "of another moment");
+        kept.put(question(0), at(2), &funnel(7));
+        assert!(kept.get(&question(0), &at(1)).is_none() && kept.get(&question(0), &at(2)).is_some());
+    }
+
+    #[test]
+    fn what_is_larger_than_the_limit_is_not_kept() {
+        let mut kept = Kept::new(100);
+        kept.put(Bytes::from_static(b"a funnel"), at(1), &funnel(1));
+        assert_eq!((kept.0.len(), kept.0.weight()), (0, 0));
     }
 }

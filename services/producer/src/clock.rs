@@ -4,11 +4,12 @@
 //! event, the network's jitter would shuffle what the device knew to be in order.
 
 use std::{
+    convert::Infallible,
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
+use quick_cache::sync::Cache;
 use uuid::Uuid;
 use weir_proto::{
     event::v1::Event,
@@ -16,9 +17,7 @@ use weir_proto::{
 };
 use weir_runtime::auth::ProjectId;
 
-use crate::recent::Recent;
-
-/// Installs whose offsets are remembered: at least these many, 16 bytes each and as much again for the map.
+/// Installs whose offsets are remembered, 16 bytes each and as much again for the index.
 const INSTALLS: usize = 100_000;
 
 /// `receive_time - sent_time` below this is the network's delay, not the clock's fault: microseconds.
@@ -49,14 +48,14 @@ impl Arrival {
 /// The offsets of the installs seen lately.
 #[derive(Debug)]
 pub(crate) struct Clocks {
-    offsets: Mutex<Recent<u64, i64>>,
+    offsets: Cache<u64, i64>,
     /// Keyed at random, so that nobody can choose installs that collide.
     hasher: RandomState,
 }
 
 impl Clocks {
     pub(crate) fn new() -> Self {
-        Self { offsets: Mutex::new(Recent::new(INSTALLS)), hasher: RandomState::new() }
+        Self { offsets: Cache::new(INSTALLS), hasher: RandomState::new() }
     }
 
     /// What to add to the event's own time to get ours, in microseconds: the offset that the client states, else that of
@@ -74,8 +73,8 @@ impl Clocks {
             return *arrival.estimate.get_or_insert(offset);
         }
         let install = self.hasher.hash_one((&arrival.project, &event.install_id));
-        // A panic elsewhere can't leave the map half-changed in a way that matters here.
-        *self.offsets.lock().unwrap_or_else(PoisonError::into_inner).remember(install, offset).0
+        let Ok(offset) = self.offsets.get_or_insert_with(&install, || Ok::<_, Infallible>(offset));
+        offset
     }
 }
 

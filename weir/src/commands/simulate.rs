@@ -9,6 +9,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 
 use weir_client::stream::{self, Acknowledged, Batch, MAX_BATCH_EVENTS};
+use weir_simulate::{Spec, World};
 
 use crate::{
     client::Connection,
@@ -17,7 +18,6 @@ use crate::{
     protojson,
     render::grouped,
     usage::Usage,
-    world::{Spec, World},
 };
 
 /// Batches that wait to be sent; beyond it the traffic slows down.

@@ -113,7 +113,9 @@ impl Service<Request> for Balanced {
                     biased;
                     answer = &mut call => return answer,
                     Ok(()) = state.changed(), if !sent.0.load(Ordering::Relaxed) => {
-                        if let Some(problem) = state.borrow_and_update().unreachable() {
+                        let problem = state.borrow_and_update().unreachable();
+                        // It may have been sent meanwhile.
+                        if let Some(problem) = problem.filter(|_| !sent.0.load(Ordering::Relaxed)) {
                             return Err(ConnectError(problem.into()).into());
                         }
                     }

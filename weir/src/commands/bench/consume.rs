@@ -28,6 +28,8 @@ use super::{
     child::{Child, Ground},
     oracle::{CURRENCIES, Oracle, PROPERTY, QUANTILES},
 };
+use weir_simulate::{Spec, World};
+
 use crate::{
     commands::simulate::share,
     launch::{self, Service},
@@ -37,7 +39,6 @@ use crate::{
         grouped,
         table::{self, numeric, text},
     },
-    world::{Spec, World},
 };
 
 /// Records in one append.

@@ -23,6 +23,8 @@ use weir_proto::{
 };
 
 use super::child::{self, Child, Ground};
+use weir_simulate::{Spec, World};
+
 use crate::{
     client::Connection,
     launch::Service,
@@ -31,7 +33,6 @@ use crate::{
         grouped,
         table::{self, numeric, text},
     },
-    world::{Spec, World},
 };
 
 /// Connections that the load is spread over.

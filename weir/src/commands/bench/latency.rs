@@ -31,6 +31,8 @@ use super::{
     child::{Fleet, Ground},
     funnels,
 };
+use weir_simulate::{Spec, World};
+
 use crate::{
     client::Connection,
     commands::settled,
@@ -39,7 +41,6 @@ use crate::{
         figure, grouped,
         table::{self, numeric, text},
     },
-    world::{Spec, World},
 };
 
 /// Names that the events are spread over; a question may name 100.

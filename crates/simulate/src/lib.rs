@@ -22,32 +22,33 @@ use visit::Visit;
 
 /// What the world is like.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spec {
+pub struct Spec {
     /// Everything random follows from it.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// People and sensors, at least 1.
-    pub(crate) users: u32,
+    pub users: u32,
     /// Share of events that are sent twice, 0 to 1.
-    pub(crate) duplicates: f64,
+    pub duplicates: f64,
     /// Share of events that arrive 1 to 30 minutes late, 0 to 1.
-    pub(crate) late: f64,
+    pub late: f64,
     /// Whether some devices' clocks are wrong.
-    pub(crate) skewed_clocks: bool,
+    pub skewed_clocks: bool,
 }
 
 impl Spec {
     /// Ordinary traffic of that many users.
-    pub(crate) fn new(seed: u64, users: u32) -> Self {
+    pub fn new(seed: u64, users: u32) -> Self {
         Self { seed, users: users.max(1), duplicates: 0.005, late: 0.01, skewed_clocks: true }
     }
 }
 
 /// One sending.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Emission {
-    pub(crate) event: Event,
+pub struct Emission {
+    /// What is sent.
+    pub event: Event,
     /// The same event was sent before.
-    pub(crate) duplicate: bool,
+    pub duplicate: bool,
 }
 
 /// How far back a repeated event may lie, in events.
@@ -57,7 +58,7 @@ const ATTEMPTS: usize = 12;
 
 /// The world at one moment.
 #[derive(Debug)]
-pub(crate) struct World {
+pub struct World {
     spec: Spec,
     rng: SmallRng,
     /// Events that each user's device has numbered so far.
@@ -73,7 +74,7 @@ pub(crate) struct World {
 
 impl World {
     /// A world in which nothing has happened yet.
-    pub(crate) fn new(spec: Spec) -> Self {
+    pub fn new(spec: Spec) -> Self {
         let users = spec.users as usize;
         let zones = person::REGIONS.iter().map(|region| {
             TimeZone::get(region.zone)
@@ -93,7 +94,7 @@ impl World {
     }
 
     /// What is sent at `now`. Moments must not go back.
-    pub(crate) fn next(&mut self, now: Timestamp) -> Emission {
+    pub fn next(&mut self, now: Timestamp) -> Emission {
         if !self.sent.is_empty() && self.rng.random_bool(self.spec.duplicates) {
             let index = self.rng.random_range(0..self.sent.len());
             return Emission { event: self.sent[index].clone(), duplicate: true };

@@ -6,10 +6,10 @@ use rand::{Rng, rngs::SmallRng};
 use weir_proto::{
     event::v1::{Campaign, Context, Event, EventType, Page},
     google::r#type::Money,
+    time::timestamp,
 };
 
 use super::person::{CHANNELS, Person, Platform, weighted};
-use crate::moment;
 
 /// Where a visitor is. The name of the event is that of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,8 +200,8 @@ impl Visit {
             session_id: self.session_id.clone(),
             install_id: if is_app { self.device_id.clone() } else { String::new() },
             sequence: if is_app { sequence } else { 0 },
-            event_time: Some(moment::to_proto(happened + skew)),
-            sent_time: is_app.then(|| moment::to_proto(now + skew)),
+            event_time: Some(timestamp((happened + skew).as_microsecond())),
+            sent_time: is_app.then(|| timestamp((now + skew).as_microsecond())),
             clock_offset: None,
             properties: Some(Struct { fields: properties }),
             revenue,
