@@ -100,7 +100,7 @@ pub(crate) enum Error {
     #[error("the log is unavailable: {0}; retry in a moment")]
     LogUnavailable(String),
     /// The service is stopping.
-    #[error("shutting down; reconnect")]
+    #[error("the service is stopping; connect again")]
     ShuttingDown,
 }
 

@@ -519,7 +519,10 @@ async fn watches_are_limited_and_end_with_the_service() {
 
     let stopping = tokio::spawn(system.stop());
     for status in [queries.message().await.unwrap_err(), live.message().await.unwrap_err()] {
-        assert_eq!((status.code(), status.message()), (Code::Unavailable, "shutting down; reconnect"));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unavailable, "the service is stopping; connect again")
+        );
     }
     stopping.await.unwrap();
 }

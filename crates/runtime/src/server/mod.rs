@@ -227,7 +227,7 @@ impl Host {
     }
 
     /// The RPCs that only other services of Weir may call, on the internal port where there is one, and the full names of their
-    /// services. Outside of that port they don't exist.
+    /// services. Their scope is `internal`, which nobody has on the other ports.
     ///
     /// # Errors
     /// [`Error::UnknownService`] when the descriptors that were given before have no such service.

@@ -32,7 +32,7 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn what_is_internal_is_served_on_the_internal_port_alone() {
     let [outside, internal] = fixture::call_internal("SCOPE_INTERNAL").await;
-    assert_eq!(outside.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(outside.unwrap_err().code(), Code::PermissionDenied, "nobody outside has the scope");
     assert_eq!(internal.unwrap().into_inner().seconds, 7);
     // And nothing else is.
     let [_, internal] = fixture::call_internal("SCOPE_QUERY_READ").await;
