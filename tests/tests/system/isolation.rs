@@ -256,7 +256,8 @@ fn each_project_has_the_answers_of_a_system_of_its_own() -> Result<()> {
         name: format!("project-{number}"),
     };
 
-    let shared = System::one_binary()?;
+    // The tails are to miss nothing.
+    let shared = System::one_binary_with(&[("WEIR__ANALYTICS__WATCH_BUFFER", "2000")])?;
     let shared_answers = runtime.block_on(async {
         // The tails of all projects at once, each of which sees its own events alone.
         let projects: Vec<_> = (0..PROJECTS).map(|number| project(&shared, number)).collect();

@@ -38,7 +38,8 @@ impl AuthenticateLayer {
             headers.remove(name);
         }
         let principal = self.everybody.clone();
-        let Some(project) = headers.remove(PROJECT) else { return Ok(principal) };
+        // It stays: a gateway passes it on, and the service behind it authenticates again.
+        let Some(project) = headers.get(PROJECT) else { return Ok(principal) };
         if !principal.scopes.contains(Scope::InstanceAdmin) {
             let message = format!("the credential is of one project; leave out `{PROJECT}`");
             return Err(Reason::ScopeMissing.status(message));
