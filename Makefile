@@ -34,11 +34,6 @@ verify-roundtrip: ## Export and import 200 random projects in every format and c
 	@scripts/setup build
 	export WEIR_ROUNDTRIP_PROJECTS=$(or $(PROJECTS),200); $(VERIFY) --test system -- --nocapture round_trip
 
-.PHONY: verify-isolation
-verify-isolation: ## Compare the answers of 20 projects in one system with those of 20 systems (about 3 minutes): SEED=n
-	@scripts/setup build
-	export WEIR_ISOLATED_PROJECTS=20 WEIR_TEST_SEED=$(or $(filter-out 0,$(SEED)),1); $(VERIFY) --test system -- --nocapture isolation::
-
 # Power cuts of `make verify-crash` at least, and the workload to begin with: with the last one that a run printed, it goes on there.
 CUTS ?= 20000
 SEED ?= 0
