@@ -3,8 +3,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`unary`], [`stream`], [`upload`] | one answer, a stream of them, a stream of requests |
-//! | [`file`] | answers that are files: `google.api.HttpBody` |
+//! | `unary`, `stream`, `upload` | one answer, a stream of them, a stream of requests |
+//! | `file` | answers that are files: `google.api.HttpBody` |
 
 pub(crate) mod file;
 pub(crate) mod stream;

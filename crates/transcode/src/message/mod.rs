@@ -2,10 +2,10 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`json`] | a JSON text into a message, with errors that name line and field |
-//! | [`wire`] | values into the wire format as they are read |
-//! | [`scalar`] | one value of a field from a text |
-//! | [`exact`] | whole numbers beyond 64 bits stay as they are |
+//! | `json` | a JSON text into a message, with errors that name line and field |
+//! | `wire` | values into the wire format as they are read |
+//! | `scalar` | one value of a field from a text |
+//! | `exact` | whole numbers beyond 64 bits stay as they are |
 
 pub(crate) mod exact;
 pub(crate) mod json;
