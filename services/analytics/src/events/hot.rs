@@ -123,6 +123,12 @@ impl HotSource for Owners {
         let mut read = self.ask(&address, partition, next).await.map_err(|status| match status.code() {
             // It is taking the partition over, or has just given it up.
             Code::FailedPrecondition => Error::NotOwner { partition },
+            Code::PermissionDenied => Error::Unavailable {
+                what: format!("ask {address} for the newest events of partition {partition}"),
+                source:
+                    "it is no internal port: let `consumer.advertised_url` name that of `consumer.internal`"
+                        .into(),
+            },
             _ => Error::Unavailable {
                 what: format!("ask {address} for the newest events of partition {partition}"),
                 source: status.message().into(),
