@@ -18,10 +18,10 @@ use weir_store::{Error, HotRead, HotSource, Part, Store, schema::column};
 
 use crate::partition::Progress;
 
-/// How long an owner may take to accept a connection, and to answer. Who is gone is not worth waiting for: the answer says what is
-/// missing.
+/// How long an owner may take to accept a connection, and to send its whole answer. Who is gone is not worth waiting for: the answer
+/// says what is missing.
 const CONNECT: Duration = Duration::from_secs(1);
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(10);
 /// Owners send about 8 MiB at a time, and texts that rows share with each.
 const MAX_MESSAGE: usize = 64 << 20;
 
