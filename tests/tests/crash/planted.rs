@@ -11,6 +11,8 @@ use crate::cuts::{Run, cut, recover, run, runtime};
 const WORKLOADS: [u64; 2] = [6, 60];
 /// Power cuts after which a sync counts as needless. Most are found out within ten, all seen so far within 300.
 const CUTS: usize = 2000;
+/// More workloads for a sync that these do not find out. Threads decide what follows upon what, and now and then nothing does that tells.
+const MORE: u64 = 12;
 /// Operations after a sync within which half of the power cuts are.
 const NEAR: usize = 40;
 
@@ -95,9 +97,11 @@ fn find(runs: &[&Run], site: &str, rng: &mut StdRng) -> Result<Option<usize>, St
 fn each_missing_sync_is_found_out() {
     let is_long = env::var_os("WEIR_CRASH_CUTS").is_some();
     let runtime = runtime();
-    let runs = (1000..1000 + WORKLOADS[usize::from(is_long)]).map(|seed| run(&runtime, seed));
-    let runs: Vec<Run> =
-        runs.map(|run| Run { trace: run.trace.without_idle_syncs(), history: run.history }).collect();
+    let workloads = |seeds: std::ops::Range<u64>| -> Vec<Run> {
+        let runs = seeds.map(|seed| run(&runtime, seed));
+        runs.map(|run| Run { trace: run.trace.without_idle_syncs(), history: run.history }).collect()
+    };
+    let runs = workloads(1000..1000 + WORKLOADS[usize::from(is_long)]);
     let mut of_site: BTreeMap<String, Vec<&Run>> = BTreeMap::new();
     for run in &runs {
         for site in run.trace.sites().into_keys() {
@@ -114,9 +118,17 @@ fn each_missing_sync_is_found_out() {
             println!("{site}: not needed then, as {why}");
             continue;
         }
-        match find(runs, site, &mut rng) {
+        let mut found = find(runs, site, &mut rng);
+        if let Ok(None) = found {
+            let more = workloads(2000..2000 + MORE);
+            let more: Vec<&Run> = more.iter().filter(|run| run.trace.sites().contains_key(site)).collect();
+            if !more.is_empty() {
+                found = find(&more, site, &mut rng);
+            }
+        }
+        match found {
             Ok(Some(cuts)) => println!("{site}: found out after {cuts} power cuts"),
-            Ok(None) => wrong.push(format!("{site}: {CUTS} power cuts do not tell that it is missing")),
+            Ok(None) => wrong.push(format!("{site}: twice {CUTS} power cuts do not tell that it is missing")),
             Err(error) => wrong.push(error),
         }
     }
