@@ -11,7 +11,7 @@ use crate::fixture::{Fixture, Services, answer};
 pub(crate) fn descriptors(name: &str, text: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(name), text).unwrap();
-    let third_party = concat!(env!("CARGO_MANIFEST_DIR"), "/../third_party");
+    let third_party = concat!(env!("CARGO_MANIFEST_DIR"), "/../../third_party");
     let mut compiler = protox::Compiler::new([dir.path().to_path_buf(), third_party.into()]).unwrap();
     compiler.include_imports(true).open_file(name).unwrap();
     compiler.encode_file_descriptor_set()
